@@ -1,0 +1,1 @@
+"""How accurate subnetworks are: data, measuring, predicting."""

@@ -1,0 +1,226 @@
+"""Artifacts: a data file plus a JSON of the same stem that says how it came to be.
+
+Reading one never runs code: formats are CSV, JSON, safetensors and `.npz` without pickles. A working folder and what
+ships have the same layout (`lut/`, `predictors/`, `supernets/`); the working folder is looked at first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ofa_deploy
+from ofa_deploy.errors import ArtifactError
+
+SCHEMA = 1
+FOLDERS = ("lut", "predictors", "supernets")
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+def shipped(folder: str) -> Path:
+    """Where the artifacts of this release lie: inside the wheel, or beside the `pyproject.toml` of a checkout."""
+    package = Path(ofa_deploy.__file__).parent
+    checkout = package.parent
+    return checkout / folder if (checkout / "pyproject.toml").exists() else package / "_shipped" / folder
+
+
+def find(folder: str, name: str, hint: str) -> Path:
+    """The artifact's data file `name` of `folder`: the working folder's own, else the one that ships.
+
+    Raises:
+        ArtifactError: there is none; the message ends with `hint`, the next step.
+    """
+    for path in (Path(folder) / name, shipped(folder) / name):
+        if path.is_file():
+            return path
+    raise ArtifactError(f"no {folder}/{name} here, and none ships; {hint}")
+
+
+def candidates(folder: str, pattern: str) -> list[Path]:
+    """JSON files of a folder that match a glob pattern: the working folder's first, then what ships."""
+    mine = sorted(Path(folder).glob(pattern))
+    seen = {path.resolve() for path in mine}
+    return [*mine, *(path for path in sorted(shipped(folder).glob(pattern)) if path.resolve() not in seen)]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name when the block ends well, and vanishes when it does not.
+
+    Raises:
+        ArtifactError: the folder cannot be made or written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArtifactError(f"cannot write {path}: {reason}; choose another place with --out") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@cache
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, Any]) -> Json:
+    """Save an artifact: the data at `path`, and beside it the JSON that describes it.
+
+    Args:
+        path: of the data file.
+        data: its content.
+        kind: what it is, e.g. `latency-table`.
+        space: name of its search space.
+        details: how it came to be; JSON values.
+
+    Returns:
+        the description that was written.
+    """
+    description = {
+        "schema": SCHEMA, "kind": kind, "space": space, "file": path.name, "sha256": hashlib.sha256(data).hexdigest(),
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), **details, "made_with": made_with(),
+    }  # fmt: skip
+    write(path, data)
+    write(path.with_suffix(".json"), dumps(description))
+    return description
+
+
+def load(path: Path, kind: str, space: str | None = None) -> tuple[bytes, Json]:
+    """Read an artifact and check it: kind, schema, space and checksum.
+
+    Args:
+        path: of the data file.
+        kind: what it must be.
+        space: the space that it must belong to; None accepts any.
+
+    Returns:
+        its data and its description.
+
+    Raises:
+        ArtifactError: naming what is wrong.
+    """
+    description = describe(path, kind)
+    if space is not None and description["space"] != space:
+        raise ArtifactError(f"{path} is of the space {description['space']}, not of {space}; choose with --space")
+    data = read(path)
+    if hashlib.sha256(data).hexdigest() != description.get("sha256"):
+        raise ArtifactError(f"{path} is damaged or was edited: its checksum is not the one in its JSON; make it anew")
+    return data, description
+
+
+def describe(path: Path, kind: str) -> Json:
+    """Read and check the JSON beside a data file, leaving the data alone.
+
+    Raises:
+        ArtifactError: it is missing, no JSON, of another kind or of a newer schema.
+    """
+    beside = path.with_suffix(".json")
+    description = loads(read(beside), beside)
+    if description.get("kind") != kind or not isinstance(description.get("space"), str):
+        raise ArtifactError(f"{beside} describes a {description.get('kind', 'file of unknown kind')}, not a {kind}")
+    schema = description.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ArtifactError(f"{beside} has schema {schema}, this release reads up to {SCHEMA}; upgrade ofa-deploy")
+    return description
+
+
+def read(path: Path) -> bytes:
+    """Content of a file.
+
+    Raises:
+        ArtifactError: it is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def loads(data: bytes, path: Path) -> Json:
+    """A JSON object from a file's content.
+
+    Raises:
+        ArtifactError: it is not a JSON object.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: it is not JSON") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+def dumps(value: Mapping[str, Any]) -> str:
+    """JSON text with a line a key, keys in the order given."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    return hashlib.sha256(read(path)).hexdigest()
+
+
+def made_with() -> Json:
+    """Versions and machine, for an artifact's description."""
+    packages = ("ofa-deploy", "torch", "numpy", "onnx", "onnxruntime", "scikit-learn", "deap")
+    versions = {name: version(name) for name in packages}
+    return {
+        "python": platform.python_version(), "packages": {k: v for k, v in versions.items() if v},
+        "machine": machine(),
+    }  # fmt: skip
+
+
+@cache
+def version(package: str) -> str | None:
+    """Installed version of a distribution, without importing it; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ofa_deploy.__version__ if package == "ofa-deploy" else None
+
+
+@cache
+def machine() -> Json:
+    """This machine's processor, as far as it decides latency: model, architecture, cores, system."""
+    info: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+            key, _, value = line.partition(":")
+            info[key.strip()] = value.strip()
+    name = info.get("model name") or platform.processor() or "unknown processor"
+    numbers = [f"{key} {info[word]}" for key, word in (("family", "cpu family"), ("model", "model")) if word in info]
+    return {
+        "cpu": " ".join([name, *([f"({', '.join(numbers)})"] if numbers else [])]),
+        "architecture": platform.machine(), "cores": os.cpu_count() or 1, "system": platform.system(),
+    }  # fmt: skip

@@ -1,0 +1,52 @@
+"""The arrays that an operator needs once batch norms are folded, in the form that every emitter takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.space import Op
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+"""Arrays of one operator by name; convolutions have PyTorch's layout (out, in / groups, height, width)."""
+
+
+def shapes(op: Op) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each array of an operator, batch norms folded into weights and biases."""
+    return dict(_SHAPES[op.kind](op))
+
+
+def draw(op: Op, rng: np.random.Generator) -> Weights:
+    """Random weights of an operator, scaled so that activations neither vanish nor overflow."""
+    return {
+        name: (rng.standard_normal(shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
+        for name, shape in shapes(op).items()
+    }
+
+
+def _pair(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def _mbconv(op: Op) -> dict[str, tuple[int, ...]]:
+    found = _pair("expand", op.c_mid, op.c_in, 1, 1) if op.c_mid != op.c_in else {}
+    found |= _pair("depthwise", op.c_mid, 1, op.kernel, op.kernel)
+    if op.se:
+        found |= _pair("se_reduce", op.se, op.c_mid, 1, 1) | _pair("se_expand", op.c_mid, op.se, 1, 1)
+    return found | _pair("project", op.c_out, op.c_mid, 1, 1)
+
+
+def _linear(op: Op) -> dict[str, tuple[int, ...]]:
+    found = _pair("linear", op.c_out, op.c_in)
+    return found if op.bias else {"linear.weight": found["linear.weight"]}
+
+
+_SHAPES = {
+    "conv": lambda op: _pair("conv", op.c_out, op.c_in, op.kernel, op.kernel),
+    "mbconv": _mbconv,
+    "pool": lambda op: {},
+    "linear": _linear,
+}

@@ -1,0 +1,1 @@
+"""The elastic network: layers, the network and its subnetworks, weight files, training."""

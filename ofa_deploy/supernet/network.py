@@ -1,0 +1,195 @@
+"""The elastic network, the plain networks cut out of it, and their batch-norm recalibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ofa_deploy.errors import ArchError
+from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.supernet.elastic import LAYERS, ElasticBlock
+
+
+class Supernet(nn.Module):
+    """One network that contains every network of a space.
+
+    Its state dict has the official once-for-all names and shapes.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        largest = space.extreme(True)
+        blocks: list[nn.Module] = []
+        for name, op in space.walk(largest):
+            if not name.startswith("blocks."):
+                self.add_module(name, LAYERS[op.kind](op, space.bn_eps))
+            elif not blocks:
+                blocks.append(LAYERS[op.kind](op, space.bn_eps))
+                self.blocks = nn.ModuleList()
+            else:
+                blocks.append(ElasticBlock(op, space.kernels, space.bn_eps))
+        self.blocks.extend(blocks)
+
+    def initialise(self, seed: int) -> Supernet:
+        """Draw initial weights: He's normal by fan-out for convolutions, PyTorch's default for the classifier."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, p in self.named_parameters():
+            if p.ndim == 4 and not name.endswith("matrix"):
+                nn.init.kaiming_normal_(p.data, mode="fan_out", generator=generator)
+            elif p.ndim == 2 and not name.endswith("matrix"):
+                nn.init.kaiming_uniform_(p.data, a=5**0.5, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p.data)
+        return self
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Logits of the subnetwork `arch`.
+
+        Args:
+            x: images, shape (n, channels, arch.resolution, arch.resolution).
+            arch: which subnetwork.
+
+        Returns:
+            logits, shape (n, classes).
+
+        Raises:
+            ArchError: `arch` is not of the space, or the images have another size.
+        """
+        if tuple(x.shape[2:]) != (arch.resolution, arch.resolution):
+            raise ArchError(f"images are {x.shape[2]} x {x.shape[3]}, the architecture wants {arch.resolution}")
+        for name, op in self.space.walk(arch):
+            layer = self.get_submodule(name)
+            x = layer(x, op) if isinstance(layer, ElasticBlock) else layer(x)
+        return x
+
+    def subnet(self, arch: Arch) -> Subnet:
+        """A plain, independent module that computes what `forward(x, arch)` computes."""
+        net = Subnet(self.space, arch)
+        state: dict[str, Tensor] = {}
+        for name, op in self.space.walk(arch):
+            layer = self.get_submodule(name)
+            if isinstance(layer, ElasticBlock):
+                state |= {f"{name}.conv.{key}": value for key, value in layer.conv.extract(op).items()}
+            else:
+                state |= {f"{name}.{key}": value.clone() for key, value in layer.state_dict().items()}
+        net.load_state_dict(state, assign=True)
+        return net.requires_grad_(True).train(self.training)
+
+
+class Subnet(nn.Module):
+    """A plain network of one architecture, without weights until a state dict is loaded with `assign=True`."""
+
+    def __init__(self, space: SearchSpace, arch: Arch) -> None:
+        super().__init__()
+        self.space, self.arch = space, arch
+        with torch.device("meta"):
+            self.blocks = nn.ModuleDict()
+            for name, op in space.walk(arch):
+                layer = LAYERS[op.kind](op, space.bn_eps)
+                if name.startswith("blocks."):
+                    self.blocks[name.removeprefix("blocks.")] = layer
+                else:
+                    self.add_module(name, layer)
+        self.order = tuple(name for name, _ in space.walk(arch))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, shape (n, classes), of images of shape (n, channels, resolution, resolution)."""
+        for name in self.order:
+            x = self.get_submodule(name)(x)
+        return x
+
+
+@torch.no_grad()
+def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the batch-norm statistics of a plain network from images, in place.
+
+    Each norm normalises with its batch's own mean and biased variance while the sample-weighted averages of both are
+    collected, then the averages are frozen (section 3 of arXiv 1908.09791's official code). The result depends on
+    the images and how they are batched, not on the statistics before.
+
+    Args:
+        net: a network with `BatchNorm2d` layers; left in evaluation mode.
+        batches: normalised images, shape (n, channels, resolution, resolution) each.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    sums = {bn: [torch.zeros(bn.num_features), torch.zeros(bn.num_features)] for bn in norms}
+    count = 0
+
+    def collect(bn: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(bn, nn.BatchNorm2d)
+        x = inputs[0]
+        n, values = len(x), x.numel() // x.shape[1]
+        mean, var = sums[bn]
+        mean += n * _statistic(bn.running_mean)
+        var += n * (values - 1) / values * _statistic(bn.running_var)  # PyTorch keeps the unbiased variance
+
+    momenta = [bn.momentum for bn in norms]
+    net.eval()
+    hooks = [bn.register_forward_hook(collect) for bn in norms]
+    try:
+        for bn in norms:
+            bn.momentum = 1.0  # the running statistics become those of the last batch
+            bn.train()
+        for batch in batches:
+            net(batch)
+            count += len(batch)
+    finally:
+        for bn, hook, momentum in zip(norms, hooks, momenta, strict=True):
+            hook.remove()
+            bn.momentum = momentum
+            bn.eval()
+    if not count:
+        raise ValueError("recalibration needs at least one image")
+    for bn, (mean, var) in sums.items():
+        _statistic(bn.running_mean).copy_(mean / count)
+        _statistic(bn.running_var).copy_(var / count)
+
+
+def _statistic(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
+
+
+def folded(net: Subnet) -> dict[str, Weights]:
+    """Weights of a plain network with its batch norms folded, for the graph emitters.
+
+    Returns:
+        for each part of the walk, its arrays (see `graphs.weights.shapes`).
+    """
+    state = {name: value.detach().double() for name, value in net.state_dict().items()}
+    out: dict[str, Weights] = {}
+    for name, op in net.space.walk(net.arch):
+        if op.kind == "conv":
+            arrays = _fold(state, name, "conv", net.space.bn_eps)
+        elif op.kind == "mbconv":
+            arrays = {}
+            for part, module in _PARTS.items():
+                if f"{name}.conv.{module}.conv.weight" in state:
+                    arrays |= _fold(state, f"{name}.conv.{module}", part, net.space.bn_eps)
+            for part in ("reduce", "expand") if op.se else ():
+                for what in ("weight", "bias"):
+                    arrays[f"se_{part}.{what}"] = state[f"{name}.conv.depth_conv.se.fc.{part}.{what}"]
+        elif op.kind == "linear":
+            layer = f"{name}.linear" if op.bias else f"{name}.conv"
+            arrays = {"linear.weight": state[f"{layer}.weight"].flatten(1)}
+            if op.bias:
+                arrays["linear.bias"] = state[f"{layer}.bias"]
+        else:
+            arrays = {}
+        out[name] = {key: value.float().numpy() for key, value in arrays.items()}
+    return out
+
+
+_PARTS = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
+
+
+def _fold(state: Mapping[str, Tensor], module: str, part: str, eps: float) -> dict[str, Tensor]:
+    scale = state[f"{module}.bn.weight"] / torch.sqrt(state[f"{module}.bn.running_var"] + eps)
+    return {
+        f"{part}.weight": state[f"{module}.conv.weight"] * scale.view(-1, 1, 1, 1),
+        f"{part}.bias": state[f"{module}.bn.bias"] - state[f"{module}.bn.running_mean"] * scale,
+    }
