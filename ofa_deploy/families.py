@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import SearchSpace, Stage
@@ -39,10 +41,14 @@ DEFAULT_SPACE = "fmnist"
 def get_space(name: str | None = None) -> SearchSpace:
     """A space by name; without one, the environment variable OFA_DEPLOY_SPACE, else `fmnist`.
 
+    `NAME-7classes` is the space NAME with a classifier of seven classes.
+
     Raises:
         OfaDeployError: no space has that name.
     """
     name = name or os.environ.get("OFA_DEPLOY_SPACE") or DEFAULT_SPACE
-    if name not in SPACES:
-        raise OfaDeployError(f"unknown space {name!r}; choose one of {', '.join(SPACES)}")
-    return SPACES[name]
+    match = re.fullmatch(r"(.+)-([1-9][0-9]{0,5})classes", name)
+    family = match[1] if match else name
+    if family not in SPACES:
+        raise OfaDeployError(f"unknown space {name!r}; choose one of {', '.join(SPACES)}, or NAME-7classes for 7 classes")
+    return replace(SPACES[family], name=name, classes=int(match[2])) if match else SPACES[family]

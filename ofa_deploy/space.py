@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.errors import ArchError
+from ofa_deploy.ops import ACTIVATIONS, Op, make_divisible
 
 Genes = npt.NDArray[np.int16]
 """One row an architecture: column 0 is the index of the resolution, then a column for each block slot: 0 where the slot
@@ -24,80 +25,6 @@ is inactive, otherwise 1 + kernel index * number of expansions + expansion index
 Floats = npt.NDArray[np.float64]
 Block = tuple[int, int]
 """(kernel size, expansion ratio) of one active block."""
-
-ACTIVATIONS = ("none", "relu", "relu6", "hswish")
-KINDS = ("conv", "mbconv", "pool", "linear")
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round a channel count to a multiple of `divisor`, never below 90 % of `value` (MobileNetV2's rule)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Op:
-    """One operator of a network: a row of a latency table and a piece of an exported graph.
-
-    Kinds: `conv` is convolution, batch norm, activation; `mbconv` is an inverted residual block (its expansion
-    convolution is left out where `c_mid == c_in`); `pool` is the global average; `linear` is a dense layer.
-
-    Attributes:
-        kind: one of `KINDS`.
-        size: height and width of the input in pixels (1 for `linear`).
-        c_in: input channels.
-        c_mid: channels of the depthwise convolution of an `mbconv`, otherwise 0.
-        c_out: output channels.
-        kernel: kernel size in pixels (0 where there is none).
-        stride: stride in pixels (1 where there is none).
-        act: one of `ACTIVATIONS`.
-        se: channels of the squeeze-and-excitation bottleneck, 0 for none.
-        shortcut: whether the input is added to the output.
-        bias: whether a `linear` has a bias.
-    """
-
-    kind: str
-    size: int
-    c_in: int
-    c_out: int
-    c_mid: int = 0
-    kernel: int = 0
-    stride: int = 1
-    act: str = "none"
-    se: int = 0
-    shortcut: bool = False
-    bias: bool = False
-
-    @property
-    def out_size(self) -> int:
-        """Height and width of the output in pixels (padding is half the kernel)."""
-        return 1 if self.kind in ("pool", "linear") else (self.size - 1) // self.stride + 1
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image: convolutions, dense layers and SE, not norms, activations, pooling."""
-        area = self.out_size**2
-        if self.kind == "conv":
-            return area * self.c_in * self.c_out * self.kernel**2
-        if self.kind == "linear":
-            return self.c_in * self.c_out
-        if self.kind == "pool":
-            return 0
-        expand = self.size**2 * self.c_in * self.c_mid if self.c_mid != self.c_in else 0
-        return expand + area * self.c_mid * (self.kernel**2 + self.c_out) + 2 * self.c_mid * self.se
-
-    @property
-    def params(self) -> int:
-        """Learned numbers: weights, biases, and scale and shift of batch norms."""
-        if self.kind == "conv":
-            return self.c_out * (self.c_in * self.kernel**2 + 2)
-        if self.kind == "linear":
-            return self.c_in * self.c_out + (self.c_out if self.bias else 0)
-        if self.kind == "pool":
-            return 0
-        expand = (self.c_in + 2) * self.c_mid if self.c_mid != self.c_in else 0
-        se = 2 * self.c_mid * self.se + self.se + self.c_mid if self.se else 0
-        return expand + self.c_mid * (self.kernel**2 + 2 + self.c_out) + 2 * self.c_out + se
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +58,9 @@ class Arch:
         resolution = re.fullmatch(r"r([0-9]{1,4})", head)
         blocks = [[re.fullmatch(r"k([0-9]{1,2})e([0-9]{1,2})", part) for part in stage.split("-")] for stage in stages]
         if resolution is None or not blocks or not all(all(stage) for stage in blocks):
-            raise ArchError(f"not an architecture: {text[:80]!r}; the form is r28_k3e6-k5e4_k7e3-k3e3_... (stage by stage)")
+            raise ArchError(
+                f"not an architecture: {text[:80]!r}; the form is r28_k3e6-k5e4_k7e3-k3e3_... (stage by stage)"
+            )
         return cls(int(resolution[1]), tuple(tuple((int(m[1]), int(m[2])) for m in stage if m) for stage in blocks))
 
 

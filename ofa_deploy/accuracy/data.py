@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 HELD_OUT = 10_000
 RECALIBRATION = 2_000
 RECALIBRATION_BATCH = 200
-PACK = "fmnist-images.npz"
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FASHION_MNIST_FILES = {  # SHA-256 of the uncompressed content
-        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", 
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b", 
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}  # fmt: skip
+}
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST_LICENCE = "MIT, (c) 2017 Zalando SE (Xiao, Rasul, Vollgraf, arXiv 1708.07747)"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -172,6 +171,11 @@ def pack(dataset: Dataset, path: Path, space: str) -> artifacts.Json:
     return artifacts.save(path, buffer.getvalue(), "images", space, details)
 
 
+def pack_name(space: SearchSpace) -> str:
+    """Name of a space's packed images inside `supernets/`."""
+    return f"{space.name}-images.npz"
+
+
 def download(folder: Path) -> None:
     """Download the four Fashion-MNIST files into `folder`, checking each.
 
@@ -193,8 +197,7 @@ def download(folder: Path) -> None:
 
 def _fashion_mnist(training: bool) -> Dataset:
     if not training:
-        path = artifacts.find("supernets", PACK, "name the images with --data")
-        return _from_pack(path)
+        return _from_pack(artifacts.find("supernets", "fmnist-images.npz", "name the images with --data"))
     for folder in (Path("fashion-mnist"), DEBIAN_FOLDER):
         if (folder / "train-images-idx3-ubyte.gz").is_file():
             return _from_idx(folder)
@@ -248,7 +251,7 @@ def _images(pixels: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], pa
         raise DataError(f"{path}: labels must be {len(pixels)} whole numbers, one an image")
     if len(labels) and labels.astype(np.int64).min() < 0:
         raise DataError(f"{path}: labels must not be negative")
-    return Images(pixels, labels.astype(np.int64))
+    return Images(pixels.astype(np.uint8, copy=False), labels.astype(np.int64))
 
 
 def _own(path: Path, train: Images, test: Images | None, classes: tuple[str, ...]) -> Dataset:

@@ -7,13 +7,14 @@ its blocked layout and fuses activations into convolutions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.space import Op
+from ofa_deploy.ops import Op
 
 OPSET = 17
 IR_VERSION = 8
@@ -32,13 +33,13 @@ class _Graph:
         self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def node(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
+    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         name = f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         self.end = name
         return name
 
-    def conv(self, x: str, prefix: str, part: str, weights: Weights, act: str, **attributes: object) -> str:
+    def conv(self, x: str, prefix: str, part: str, weights: Weights, act: str, **attributes: Any) -> str:
         names = [self.array(f"{prefix}.{part}.{what}", weights[f"{part}.{what}"]) for what in ("weight", "bias")]
         return self.act(self.node("Conv", [x, *names], **attributes), act)
 
@@ -99,7 +100,7 @@ _EMITTERS: dict[str, Callable[[_Graph, str, Op, Weights], None]] = {
 }  # fmt: skip
 
 
-def _window(op: Op) -> dict[str, object]:
+def _window(op: Op) -> dict[str, Any]:
     pad = op.kernel // 2
     return {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": [pad] * 4}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.space import Op
+from ofa_deploy.ops import Op
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """Arrays of one operator by name; convolutions have PyTorch's layout (out, in / groups, height, width)."""

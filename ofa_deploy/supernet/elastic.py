@@ -5,13 +5,14 @@ Module names are those of the official once-for-all networks, so that state dict
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.space import Op
+from ofa_deploy.ops import Op
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -88,7 +89,7 @@ class MBConv(nn.Module):
         self.point_linear = _conv_bn(nn.Conv2d(mid, op.c_out, 1, bias=False), nn.BatchNorm2d(op.c_out, eps))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
+        y: Tensor = x
         if self.op.c_mid != self.op.c_in:
             y = self.act(self.inverted_bottleneck["bn"](self.inverted_bottleneck["conv"](y)))
         y = self.act(self.depth_conv["bn"](self.depth_conv["conv"](y)))
@@ -123,13 +124,13 @@ class _ElasticKernel(nn.Module):
         super().__init__()
         self.kernels = kernels
         self.conv = nn.Conv2d(channels, channels, kernels[-1], groups=channels, bias=False)
-        for small, large in zip(kernels, kernels[1:], strict=False):
+        for small, large in itertools.pairwise(kernels):
             self.register_parameter(f"{large}to{small}_matrix", nn.Parameter(torch.eye(small * small)))
 
     def weight(self, channels: int, kernel: int) -> Tensor:
         """Weights of one kernel size for the first channels, shape (channels, 1, kernel, kernel)."""
         weight = self.conv.weight[:channels]
-        for small, large in reversed(list(zip(self.kernels, self.kernels[1:], strict=False))):
+        for small, large in reversed(list(itertools.pairwise(self.kernels))):
             if kernel == large:
                 break
             edge = (large - small) // 2
@@ -147,8 +148,7 @@ class _ElasticNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bn, c = self.bn, x.shape[1]
-        assert bn.running_mean is not None and bn.running_var is not None
-        mean, var = bn.running_mean[:c], bn.running_var[:c]
+        mean, var = bn.get_buffer("running_mean")[:c], bn.get_buffer("running_var")[:c]
         return F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], self.training, bn.momentum or 0.1, bn.eps)
 
 
@@ -191,7 +191,7 @@ class ElasticMBConv(nn.Module):
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         w = self._weights(op)
-        y = F.conv2d(x, w["inverted_bottleneck.conv.weight"])
+        y: Tensor = F.conv2d(x, w["inverted_bottleneck.conv.weight"])
         y = self.act(self.inverted_bottleneck["bn"](y))
         y = F.conv2d(y, w["depth_conv.conv.weight"], None, op.stride, op.kernel // 2, groups=op.c_mid)
         y = self.act(self.depth_conv["bn"](y))

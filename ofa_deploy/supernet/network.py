@@ -124,8 +124,8 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         x = inputs[0]
         n, values = len(x), x.numel() // x.shape[1]
         mean, var = sums[bn]
-        mean += n * _statistic(bn.running_mean)
-        var += n * (values - 1) / values * _statistic(bn.running_var)  # PyTorch keeps the unbiased variance
+        mean += n * bn.get_buffer("running_mean")
+        var += n * (values - 1) / values * bn.get_buffer("running_var")  # PyTorch keeps the unbiased variance
 
     momenta = [bn.momentum for bn in norms]
     net.eval()
@@ -145,13 +145,8 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     if not count:
         raise ValueError("recalibration needs at least one image")
     for bn, (mean, var) in sums.items():
-        _statistic(bn.running_mean).copy_(mean / count)
-        _statistic(bn.running_var).copy_(var / count)
-
-
-def _statistic(value: Tensor | None) -> Tensor:
-    assert value is not None
-    return value
+        bn.get_buffer("running_mean").copy_(mean / count)
+        bn.get_buffer("running_var").copy_(var / count)
 
 
 def folded(net: Subnet) -> dict[str, Weights]:

@@ -165,9 +165,12 @@ def _epoch(state: _State, data: Dataset, recipe: Recipe, epochs: int, report: Re
             report(f"epoch {state.epoch + 1}/{epochs} {share:4.0%} loss {np.mean(losses[-50:]):.3f} "
                    f"{rate:,.0f} images/s {left / 60:.0f} min left")  # fmt: skip
     row = {
-        "epoch": state.epoch + 1, "phase": "subnets" if elastic else "largest", "loss": round(float(np.mean(losses)), 4),
-        **{f"{which}_top1_percent": _quick_top1(state.net, data, which == "largest") for which in ("largest", "smallest")},
-    }  # fmt: skip
+        "epoch": state.epoch + 1,
+        "phase": "subnets" if elastic else "largest",
+        "loss": round(float(np.mean(losses)), 4),
+        "largest_top1_percent": _quick_top1(state.net, data, largest=True),
+        "smallest_top1_percent": _quick_top1(state.net, data, largest=False),
+    }
     state.seconds += time.perf_counter() - started
     state.epoch += 1
     state.log.append(row)
@@ -266,7 +269,10 @@ def _resume(space: SearchSpace, recipe: Recipe, path: Path, report: Report) -> _
             f"{path} is of another run ({about['space']}, {about['recipe']}); repeat that run's options, "
             "remove the file, or choose another --out"
         )
-    part = {p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in ("net.", "teacher.", "momentum.")}
+    part = {
+        p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
+        for p in ("net.", "teacher.", "momentum.")
+    }
     state = _start(space, recipe)
     checkpoint.fill(state.net, part["net."], path)
     if part["teacher."]:

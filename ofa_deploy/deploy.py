@@ -1,0 +1,133 @@
+"""The main job: from a trained supernet to the best model for this machine within a budget, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy import data as data_sets
+from ofa_deploy.accuracy.predictors import file_name as predictor_file
+from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
+from ofa_deploy.export.check import latency, top1
+from ofa_deploy.export.run import export
+from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.build import Plan, build
+from ofa_deploy.latency.runtimes import RUNTIMES
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.evolve import SearchResult, Settings
+from ofa_deploy.search.run import search
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """One model that was delivered: what was predicted, and what was measured of its file.
+
+    Attributes:
+        budget: as the user typed it.
+        file: the model.
+        result: of the search.
+        card: of the exported model, with what was measured.
+    """
+
+    budget: str
+    file: Path
+    result: SearchResult
+    card: artifacts.Json
+
+    def row(self) -> dict[str, Any]:
+        """The figures side by side: latencies in ms, accuracies in percent."""
+        measured = self.card["measured"]
+        return {
+            "budget": self.budget, "budget_ms": self.result.budget_ms, "arch": str(self.result.arch),
+            "predicted_ms": self.result.latency_ms, "measured_ms": measured["latency"]["latency_ms"],
+            "within_budget": measured["latency"]["latency_ms"] <= self.result.budget_ms,
+            "predicted_top1_percent": self.result.score,
+            "heldout_top1_percent": measured["heldout"]["top1_percent"],
+            "test_top1_percent": measured["test"]["top1_percent"] if measured["test"] else None,
+            "macs": self.result.macs, "params": self.result.params, "bytes": self.card["bytes"], "file": str(self.file),
+        }  # fmt: skip
+
+
+def deploy(
+    space: SearchSpace, data: str | None, budgets: Sequence[str], device: str, weights: Path, out: Path,
+    settings: Settings, plan: Plan, report: Report,
+) -> list[Deployed]:  # fmt: skip
+    """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
+
+    A latency table of this machine is built into the working folder's `lut/` unless one is there. Predicted
+    accuracies are about the held-out images; the test images are touched only here.
+
+    Args:
+        space: of the supernet.
+        data: the images, as `accuracy.data.load` takes them.
+        budgets: latencies as users type them.
+        device: a friendly device name, see `latency.table.DEVICES`.
+        weights: file of the supernet.
+        out: folder for the models and their cards.
+        settings: of the search.
+        plan: of the table, should it be built.
+        report: receives lines of progress.
+
+    Raises:
+        OfaDeployError: something is missing or unusable, or a budget cannot be met.
+    """
+    found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
+    predictor = MLPPredictor.load(found, space)
+    images = data_sets.load(data, space)
+    net = checkpoint.load(weights, space)
+    origin = {"file": weights.name, "sha256": artifacts.sha256(weights)}
+    table = own_table(space, device, plan, report)
+    results = [search(table, predictor, b, settings, inputs={"predictor_sha256": predictor.sha256}) for b in budgets]
+
+    cards, sessions = [], {}
+    for budget, result in zip(budgets, results, strict=True):
+        file = out / f"{space.name}_{budget.strip().replace('%', 'pct')}.onnx"
+        report(f"{budget}: {result.arch}, exporting {file}")
+        card = export(net, result.arch, images, file, origin, result.predicted())
+        session = RUNTIMES[table.conditions["runtime"]](artifacts.read(file), plan.threads)
+        sessions[budget] = (session, space.in_channels, result.arch.resolution)
+        cards.append((file, card))
+    report("measuring the exported files")
+    latencies = latency(sessions, plan.threads)
+    delivered = []
+    for budget, result, (file, card) in zip(budgets, results, cards, strict=True):
+        session, size = sessions[budget][0], result.arch.resolution
+        card["measured"] = {
+            "latency": latencies[budget] | {"conditions": dict(table.conditions)},
+            "heldout": top1(session, images, images.heldout, size),
+            "test": top1(session, images, images.test, size) if images.test is not None else None,
+        }
+        artifacts.write(file.with_suffix(".json"), artifacts.dumps(card))
+        delivered.append(Deployed(budget, file, result, card))
+    return delivered
+
+
+def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> LatencyTable:
+    """This machine's table from the working folder, built if it is not there."""
+    conditions = tables.conditions(device, plan.threads)
+    path = Path("lut") / tables.file_name(space, conditions)
+    if path.exists():
+        table = LatencyTable.load(path, space)
+        if dict(table.conditions) == conditions:
+            report(f"using {path}: {describe(table)}")
+            return table
+    report(f"building {path}")
+    table = build(space, device, space.resolutions, plan, path, report)
+    report(f"built {path}: {describe(table)}")
+    return LatencyTable.load(path, space)
+
+
+def describe(table: LatencyTable) -> str:
+    """A table's error in words."""
+    e = table.error
+    return (
+        f"off by {e['mape_percent']:.2g} % on average and {e['worst_percent']:.2g} % at worst "
+        f"on {e['networks']:.0f} whole networks that its calibration has not seen"
+    )

@@ -1,0 +1,1 @@
+"""Export: a model file that computes what was measured, and a card that says what to expect."""

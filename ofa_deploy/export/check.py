@@ -1,0 +1,77 @@
+"""Checks of an exported file: does it compute what torch computes, how fast, how accurate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_deploy.accuracy.data import Dataset, Images
+from ofa_deploy.accuracy.measure import count_correct
+from ofa_deploy.errors import MeasureError
+from ofa_deploy.latency.runtimes import Session
+from ofa_deploy.latency.timing import visit
+from ofa_deploy.supernet.network import Subnet
+
+PARITY_IMAGES = 256
+TOLERANCE = 1e-4
+
+
+def parity(session: Session, net: Subnet, data: Dataset) -> dict[str, float]:
+    """Compare a session with the torch network on real held-out images.
+
+    Returns:
+        images, max_difference of the logits (relative to the largest where that exceeds 1), and agreement_percent
+        of the predicted classes.
+
+    Raises:
+        MeasureError: the difference exceeds 1e-4.
+    """
+    x = data.tensor(data.heldout.pixels[:PARITY_IMAGES], net.arch.resolution)
+    with torch.inference_mode():
+        expected = net.eval()(x).numpy()
+    got = np.concatenate([session(np.ascontiguousarray(image[None])) for image in x.numpy()])
+    difference = float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
+    if not difference <= TOLERANCE:
+        raise MeasureError(f"the exported graph differs from torch by {difference:.2g}, more than {TOLERANCE}")
+    agreement = 100 * float((got.argmax(1) == expected.argmax(1)).mean())
+    return {"images": len(x), "max_difference": difference, "agreement_percent": agreement}
+
+
+def top1(session: Session, data: Dataset, images: Images, resolution: int) -> dict[str, float]:
+    """Top-1 accuracy of a session of batch 1, with the half width of its 95 % interval (normal approximation)."""
+    share = count_correct(session, data, images, resolution, 1) / len(images)
+    half = 1.96 * float(np.sqrt(share * (1 - share) / len(images)))
+    return {"top1_percent": 100 * share, "interval95_points": round(100 * half, 3), "images": len(images)}
+
+
+def latency(sessions: Mapping[str, tuple[Session, int, int]], threads: int, rounds: int = 10) -> dict[str, Any]:
+    """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
+
+    Args:
+        sessions: by name: a session of batch 1, its channels and its resolution.
+        threads: that the sessions use.
+        rounds: visits to each.
+
+    Returns:
+        by name: latency_ms (the smallest of the rounds' medians, as in the tables), typical_ms (the median of the
+        rounds' medians), spread_percent over the rounds, runs.
+    """
+    rng = np.random.default_rng(0)
+    visits = {name: [] for name in sessions}  # type: dict[str, list[Any]]
+    for _ in range(rounds):
+        for name in rng.permutation(list(sessions)).tolist():
+            session, channels, size = sessions[name]
+            x = rng.standard_normal((1, channels, size, size)).astype(np.float32)
+            visits[name].append(visit(session, x, threads, None, 50, 0.1))
+    found = {}
+    for name, several in visits.items():
+        medians = np.array([v.median_ms for v in several])
+        found[name] = {
+            "latency_ms": round(float(medians.min()), 5), "typical_ms": round(float(np.median(medians)), 5),
+            "spread_percent": round(float(100 * (medians.max() / medians.min() - 1)), 2),
+            "runs": sum(v.runs for v in several),
+        }  # fmt: skip
+    return found

@@ -1,0 +1,98 @@
+"""Exporting a subnetwork: recalibrated, checked against torch, with a card beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnx import helper
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.data import RECALIBRATION, Dataset, load
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.export.check import parity
+from ofa_deploy.graphs import onnx as graphs
+from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.search.run import load_result
+from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet, folded, recalibrate
+
+
+def export(
+    net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any], predicted: Mapping[str, Any] | None
+) -> artifacts.Json:
+    """Write the ONNX model of a subnetwork and its card.
+
+    Args:
+        net: the supernet.
+        arch: which subnetwork.
+        data: whose training images recalibrate the batch norms, and whose held-out images check the file.
+        out: the `.onnx` file to write; the card is the `.json` of the same stem.
+        weights: where the supernet came from, for the card.
+        predicted: figures of the search that chose it, for the card.
+
+    Returns:
+        the card.
+
+    Raises:
+        ArchError: `arch` is not of the space.
+        MeasureError: the file does not compute what torch computes.
+        OfaDeployError: the name does not end in `.onnx`.
+    """
+    if out.suffix != ".onnx":
+        raise OfaDeployError(f"{out.name} must end in .onnx, the format that is written")
+    space = net.space
+    space.check(arch)
+    plain = net.subnet(arch)
+    with torch.inference_mode():
+        recalibrate(plain, data.recalibration(arch.resolution))
+    model = graphs.emit(space.walk(arch), folded(plain))
+    preprocessing = {
+        "layout": "NCHW", "dtype": "float32", "shape": [1, space.in_channels, arch.resolution, arch.resolution],
+        "scale": "pixels / 255, then (x - mean) / std", "mean": data.mean, "std": data.std,
+        "resize": "bilinear with antialiasing",
+    }  # fmt: skip
+    props = {"arch": str(arch), "space": space.name, "mean": data.mean, "std": data.std, "classes": data.classes}
+    helper.set_model_props(model, {key: str(value) for key, value in props.items()})
+    content = model.SerializeToString()
+    checked = parity(onnxruntime.session(content, 1), plain, data)
+    genes = space.genes([arch])
+    card = {
+        "schema": artifacts.SCHEMA, "kind": "model-card", "space": space.name, "file": out.name, "format": "onnx",
+        "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "arch": str(arch),
+        "once_for_all": space.to_ofa(arch), "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
+        "input": {"name": graphs.INPUT, **preprocessing}, "output": {"name": graphs.OUTPUT, "classes": data.classes},
+        "recalibrated_on": f"{min(RECALIBRATION, len(data.train))} training images of {data.name}",
+        "data_licence": data.licence, "weights": dict(weights), "agreement_with_torch": checked,
+        "predicted": dict(predicted or {}), "measured": {}, "made_with": artifacts.made_with(),
+    }  # fmt: skip
+    artifacts.write(out, content)
+    artifacts.write(out.with_suffix(".json"), artifacts.dumps(card))
+    return card
+
+
+def export_files(
+    space: SearchSpace, arch: str | None, result: Path | None, data: str | None, weights: Path, out: Path
+) -> artifacts.Json:
+    """Export an architecture given as text, or as the file of a search result, from files.
+
+    Raises:
+        OfaDeployError: not exactly one of `arch` and `result` is given, or one of the inputs is unusable.
+    """
+    if (arch is None) == (result is None):
+        raise OfaDeployError("export needs either --arch TEXT or --result FILE")
+    predicted = None
+    if result is not None:
+        found = load_result(result)
+        if found.space != space.name:
+            raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
+        chosen = found.arch
+        predicted = found.predicted()
+    else:
+        chosen = Arch.parse(str(arch))
+    origin = {"file": weights.name, "sha256": artifacts.sha256(weights)}
+    return export(checkpoint.load(weights, space), chosen, load(data, space), out, origin, predicted)

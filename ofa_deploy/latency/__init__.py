@@ -1,0 +1,1 @@
+"""How fast networks run: runtimes, timing, tables."""

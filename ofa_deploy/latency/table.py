@@ -1,0 +1,244 @@
+"""Latency tables: what each operator costs on one device, and how wrong their sum is about whole networks."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.ops import Op
+from ofa_deploy.space import AdditiveCost, Floats, Genes, SearchSpace
+
+KIND = "latency-table"
+DEVICES = {"cpu": "onnxruntime"}
+"""The runtime behind each friendly device name."""
+_COLUMNS = [field.name for field in fields(Op)]
+_CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Latency of one operator as a graph of its own.
+
+    Attributes:
+        latency_ms: the smallest of the rounds' medians.
+        minimum_ms: the smallest sample.
+        spread_percent: (largest - smallest median) / smallest, over the rounds.
+        runs: samples in all.
+    """
+
+    latency_ms: float
+    minimum_ms: float
+    spread_percent: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latency of every network of a space at some resolutions, on one device.
+
+    A network's latency is `scale` times the sum of its operators' rows plus `per_op_ms` for each operator: an
+    operator in a network is spared the call of the runtime that it pays for when it is timed alone.
+
+    Attributes:
+        space: the search space.
+        rows: by operator.
+        resolutions: which ones are covered, in pixels.
+        conditions: device, runtime, runtime_version, threads, batch, precision, machine.
+        scale: fitted to whole networks.
+        per_op_ms: likewise; usually negative.
+        error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...
+        networks: the whole networks that were measured: arch, use, measured_ms, predicted_ms.
+        sha256: of the data file that the table was read from; empty for one just built.
+    """
+
+    space: SearchSpace
+    rows: Mapping[Op, Row]
+    resolutions: tuple[int, ...]
+    conditions: Mapping[str, Any]
+    scale: float = 1.0
+    per_op_ms: float = 0.0
+    error: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    networks: tuple[Mapping[str, Any], ...] = ()
+    sha256: str = ""
+
+    @cached_property
+    def cost(self) -> AdditiveCost:
+        """The table compiled for its space, in ms; resolutions that it does not cover cost NaN.
+
+        Raises:
+            MeasureError: listing the operators that are missing.
+        """
+        missing = [op for op in self.space.all_ops(self.resolutions) if op not in self.rows]
+        if missing:
+            listed = "; ".join(map(str, missing[:3]))
+            raise MeasureError(f"the table lacks {len(missing)} operators, first: {listed}; build it anew")
+        return self.space.cost(lambda op: self.scale * self.rows[op].latency_ms + self.per_op_ms, self.resolutions)
+
+    def latency_ms(self, genes: Genes) -> Floats:
+        """Predicted latency of whole networks in ms, shape (n,), from genes of shape (n, 1 + slots)."""
+        return self.cost(genes)
+
+    def calibrated(self, measured_ms: Mapping[str, float], test: Iterable[str]) -> LatencyTable:
+        """The table with its scale and per-operator term fitted to whole networks.
+
+        Args:
+            measured_ms: latency by architecture text.
+            test: the architectures that are kept out of the fit and give the error.
+        """
+        names, kept_out = list(measured_ms), set(test)
+        archs = self.space.archs(self.space.genes(_parse(names)))
+        measured = np.array([measured_ms[name] for name in names])
+        sums = np.array([sum(self.rows[op].latency_ms for op in self.space.ops(a)) for a in archs])
+        counts = np.array([len(self.space.ops(a)) for a in archs])
+        fitted = np.array([name not in kept_out for name in names])
+        terms = np.stack([sums, counts], axis=1) / measured[:, None]  # least squares of the relative error
+        (scale, per_op), *_ = np.linalg.lstsq(terms[fitted], np.ones(fitted.sum()), rcond=None)
+        predicted = scale * sums + per_op * counts
+        networks = tuple(
+            {"arch": n, "use": "calibration" if f else "test", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
+            for n, f, m, p in zip(names, fitted.tolist(), measured.tolist(), predicted.tolist(), strict=True)
+        )
+        error = _error(predicted[~fitted], measured[~fitted])
+        return dataclasses.replace(
+            self, scale=float(scale), per_op_ms=float(per_op), error=error, networks=networks
+        )  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """Device, machine and runtime in words."""
+        c = self.conditions
+        threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
+        return f"{c['device']} of {c['machine']['cpu']}, {c['runtime']} {c['runtime_version']}, {threads}"
+
+    def save(self, path: Path, details: Mapping[str, Any]) -> artifacts.Json:
+        """Write the rows as CSV and everything else as JSON beside it."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*_COLUMNS, "latency_ms", "minimum_ms", "spread_percent", "runs"])
+        for op, row in self.rows.items():
+            shape = [int(v) if isinstance(v, bool) else v for v in dataclasses.astuple(op)]
+            values = [f"{row.latency_ms:.6f}", f"{row.minimum_ms:.6f}", f"{row.spread_percent:.2f}", row.runs]
+            writer.writerow([*shape, *values])
+        about = {
+            **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
+            "scale": self.scale, "per_op_ms": self.per_op_ms, "error": dict(self.error),
+            "networks": list(self.networks), **details,
+        }  # fmt: skip
+        return artifacts.save(path, text.getvalue().encode(), KIND, self.space.name, about)
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> LatencyTable:
+        """Read a table.
+
+        Raises:
+            ArtifactError: it is missing, damaged, or of another space.
+        """
+        data, about = artifacts.load(path, KIND, space.name)
+        try:
+            rows = {}
+            for line in csv.DictReader(io.StringIO(data.decode())):
+                row = Row(
+                    float(line["latency_ms"]),
+                    float(line["minimum_ms"]),
+                    float(line["spread_percent"]),
+                    int(line["runs"]),
+                )
+                if not (np.isfinite(row.latency_ms) and row.latency_ms > 0):
+                    raise ValueError(f"a latency of {row.latency_ms} ms")
+                rows[_read_op(line)] = row
+            return cls(
+                space, rows, tuple(about["resolutions"]), {key: about[key] for key in _CONDITIONS},
+                float(about["scale"]), float(about["per_op_ms"]), about["error"], tuple(about["networks"]),
+                about["sha256"],
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
+
+
+def conditions(device: str, threads: int) -> dict[str, Any]:
+    """The conditions under which this machine measures now.
+
+    Raises:
+        MeasureError: no runtime serves that device.
+    """
+    if device not in DEVICES:
+        raise MeasureError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    runtime = DEVICES[device]
+    return {
+        "device": device, "runtime": runtime, "runtime_version": artifacts.version(runtime) or "unknown",
+        "threads": threads, "batch": 1, "precision": "fp32", "machine": artifacts.machine(),
+    }  # fmt: skip
+
+
+def file_name(space: SearchSpace, measured: Mapping[str, Any]) -> str:
+    """Name of a table's file: space, device, threads, processor."""
+    machine = measured["machine"]
+    words = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']} cores".lower()).strip("-")
+    return f"{space.name}_{measured['device']}_{measured['threads']}t_{words}.csv"
+
+
+def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTable, bool]:
+    """The table for these conditions, else the reference table that ships.
+
+    Args:
+        space: of the table.
+        measured: the conditions wanted (see `conditions`).
+
+    Returns:
+        a table, and whether it was measured under these very conditions on a machine of this kind.
+
+    Raises:
+        ArtifactError: there is neither.
+    """
+    device = measured["device"]
+    paths = [p.with_suffix(".csv") for p in artifacts.candidates("lut", f"{space.name}_{device}_*.json")]
+    for path in paths:
+        about = artifacts.describe(path, KIND)
+        if about["space"] == space.name and all(about.get(key) == measured[key] for key in _CONDITIONS):
+            return LatencyTable.load(path, space), True
+    reference = [p for p in paths if p.parent.resolve() == artifacts.shipped("lut").resolve()]
+    if not reference:
+        raise ArtifactError(
+            f"no latency table of {space.name} for {device}; run: "
+            f"ofa-deploy build-lut --device {device} --space {space.name}"
+        )
+    return LatencyTable.load(reference[0], space), False
+
+
+def _parse(names: Iterable[str]) -> list[Any]:
+    from ofa_deploy.space import Arch
+
+    return [Arch.parse(name) for name in names]
+
+
+def _read_op(line: Mapping[str, str]) -> Op:
+    values: dict[str, Any] = {}
+    for field in fields(Op):
+        text = line[field.name]
+        values[field.name] = text if field.type == "str" else bool(int(text)) if field.type == "bool" else int(text)
+    return Op(**values)
+
+
+def _error(predicted: Floats, measured: Floats) -> dict[str, float]:
+    """How far predictions are from whole networks that the calibration has not seen."""
+    from scipy.stats import spearmanr
+
+    relative = 100 * np.abs(predicted / measured - 1)
+    return {
+        "networks": len(measured), "mape_percent": round(float(relative.mean()), 3),
+        "p95_percent": round(float(np.quantile(relative, 0.95)), 3), "worst_percent": round(float(relative.max()), 3),
+        "within_5_percent": round(float(100 * (relative <= 5).mean()), 1),
+        "bias_percent": round(float(100 * (predicted / measured - 1).mean()), 3),
+        "spearman": round(float(spearmanr(predicted, measured).statistic), 4),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Search: the most accurate network within a budget."""

@@ -1,0 +1,144 @@
+"""One search from its parts: table, budget, objective, predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import AccuracyPredictor
+from ofa_deploy.accuracy.predictors import file_name as predictor_file
+from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.families import get_space
+from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.budget import parse_latency
+from ofa_deploy.search.evolve import SearchResult, Settings, evolve
+from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.space import AdditiveCost, Arch, Floats, Genes, SearchSpace
+
+OBJECTIVES = ("accuracy", "macs")
+
+
+def search(
+    table: LatencyTable, predictor: AccuracyPredictor | None, latency: str, settings: Settings,
+    margin_percent: float | None = None, inputs: Mapping[str, Any] | None = None,
+) -> SearchResult:  # fmt: skip
+    """The best architecture whose latency, by the table, is within a budget.
+
+    Args:
+        table: of the device.
+        predictor: of accuracy, which is maximised; without one, the multiply-accumulates are.
+        latency: the budget as users type it, see `budget.parse_latency`.
+        settings: of the evolution.
+        margin_percent: predicted latencies are raised by this before they are compared with the budget; by default
+            the error that 95 % of the table's test networks stay under.
+        inputs: more to be recorded in the result.
+
+    Raises:
+        InfeasibleError: no network fits; the message names the fastest.
+        OfaDeployError: the budget is no latency, or table and predictor are of different spaces.
+    """
+    space = table.space
+    if predictor is not None and predictor.space != space:
+        raise OfaDeployError(f"the table is of {space.name}, the predictor of {predictor.space.name}; choose one space")
+    (_, fastest_ms), (_, slowest_ms) = extreme(space, table.cost), extreme(space, table.cost, dearest=True)
+    margin = table.error.get("p95_percent", 0.0) if margin_percent is None else margin_percent
+    if not 0 <= margin < 100:
+        raise OfaDeployError(f"--margin must be between 0 and 100 percent, not {margin}")
+    raised = 1 + margin / 100
+    budget = parse_latency(latency, fastest_ms * raised, slowest_ms * raised)
+
+    def score(genes: Genes) -> Floats:
+        return space.macs(genes) / 1e6 if predictor is None else predictor.predict(genes)[0]
+
+    genes, history, evaluations = evolve(space, score, _raised(table, raised), budget, settings)
+    value, std = float(score(genes)[0]), None
+    if predictor is not None:
+        std = round(float(predictor.predict(genes)[1][0]), 4)
+    arch = space.archs(genes)[0]
+    predicted_ms = float(table.latency_ms(genes)[0])
+    return SearchResult(
+        space.name, arch, "macs" if predictor is None else "accuracy", round(value, 4), std, round(predicted_ms, 5),
+        round(budget, 5), margin, int(space.macs(genes)[0]), int(space.params(genes)[0]), evaluations,
+        tuple((round(s, 4), round(ms / raised, 5)) for s, ms in history), settings,
+        {"table": table.label, "table_sha256": table.sha256, **(inputs or {})},
+        message=f"{predicted_ms:.4g} ms predicted, {budget:.4g} ms allowed",
+    )  # fmt: skip
+
+
+def search_files(
+    space: SearchSpace, latency: str, device: str, threads: int, lut: Path | None, predictor: Path | None,
+    objective: str, settings: Settings, margin_percent: float | None, report: Callable[[str], None],
+) -> SearchResult:  # fmt: skip
+    """Search with a table and a predictor from files.
+
+    Where the working folder has no table of this machine, the reference table that ships is used: `report` says whose
+    it is, and the result is marked.
+
+    Args:
+        space: the search space.
+        latency: the budget as users type it.
+        device: a friendly device name.
+        threads: of the runtime.
+        lut: table; None finds this machine's.
+        predictor: accuracy predictor; None finds the space's own.
+        objective: one of `OBJECTIVES`.
+        settings: of the evolution.
+        margin_percent: see `search`.
+        report: receives what the user should know.
+    """
+    if objective not in OBJECTIVES:
+        raise OfaDeployError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
+    conditions = tables.conditions(device, threads)
+    if lut is not None:
+        table = LatencyTable.load(lut, space)
+        own = dict(table.conditions) == conditions
+    else:
+        table, own = tables.select(space, conditions)
+    if not own:
+        report(
+            f"note: not this machine's table, but that of {table.label}; for your own, run: "
+            f"ofa-deploy build-lut --device {device} --space {space.name}"
+        )
+    inputs: dict[str, Any] = {"table_of_this_machine": own}
+    model = None
+    if objective == "accuracy":
+        hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
+        model = MLPPredictor.load(predictor or artifacts.find("predictors", predictor_file(space), hint), space)
+        inputs["predictor_sha256"] = model.sha256
+    return search(table, model, latency, settings, margin_percent, inputs)
+
+
+def _raised(table: LatencyTable, by: float) -> AdditiveCost:
+    return AdditiveCost(table.cost.blocks * by, table.cost.fixed * by)
+
+
+def load_result(path: Path) -> SearchResult:
+    """Read a search result that `SearchResult.to_json` wrote.
+
+    Raises:
+        ArtifactError: it is missing or not a search result.
+    """
+    about = artifacts.loads(artifacts.read(path), path)
+    if about.pop("kind", None) != "search-result":
+        raise ArtifactError(
+            f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out {path}"
+        )
+    if about.pop("schema", 0) > artifacts.SCHEMA:
+        raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
+    about.pop("made_with", None)
+    try:
+        arch = get_space(about["space"]).check(Arch.parse(about["arch"]))
+        history = tuple((float(s), float(ms)) for s, ms in about["history"])
+        values = about | {"arch": arch, "settings": Settings(**about["settings"]), "history": history}
+        result = SearchResult(**values)
+        if not np.isfinite([result.score, result.latency_ms, result.budget_ms]).all():
+            raise ValueError("a figure is not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}; search again") from error
+    return result
