@@ -50,5 +50,7 @@ def get_space(name: str | None = None) -> SearchSpace:
     match = re.fullmatch(r"(.+)-([1-9][0-9]{0,5})classes", name)
     family = match[1] if match else name
     if family not in SPACES:
-        raise OfaDeployError(f"unknown space {name!r}; choose one of {', '.join(SPACES)}, or NAME-7classes for 7 classes")
+        raise OfaDeployError(
+            f"unknown space {name!r}; choose one of {', '.join(SPACES)}, or NAME-7classes for 7 classes"
+        )
     return replace(SPACES[family], name=name, classes=int(match[2])) if match else SPACES[family]

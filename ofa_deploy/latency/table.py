@@ -22,6 +22,8 @@ from ofa_deploy.space import AdditiveCost, Floats, Genes, SearchSpace
 KIND = "latency-table"
 DEVICES = {"cpu": "onnxruntime"}
 """The runtime behind each friendly device name."""
+SCALE_LIMIT = 4.0
+"""A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
 _COLUMNS = [field.name for field in fields(Op)]
 _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
 
@@ -96,6 +98,8 @@ class LatencyTable:
             measured_ms: latency by architecture text.
             test: the architectures that are kept out of the fit and give the error.
         """
+        from scipy.optimize import lsq_linear
+
         names, kept_out = list(measured_ms), set(test)
         archs = self.space.archs(self.space.genes(_parse(names)))
         measured = np.array([measured_ms[name] for name in names])
@@ -103,7 +107,8 @@ class LatencyTable:
         counts = np.array([len(self.space.ops(a)) for a in archs])
         fitted = np.array([name not in kept_out for name in names])
         terms = np.stack([sums, counts], axis=1) / measured[:, None]  # least squares of the relative error
-        (scale, per_op), *_ = np.linalg.lstsq(terms[fitted], np.ones(fitted.sum()), rcond=None)
+        bounds = ([1 / SCALE_LIMIT, -np.inf], [SCALE_LIMIT, np.inf])
+        scale, per_op = lsq_linear(terms[fitted], np.ones(fitted.sum()), bounds).x
         predicted = scale * sums + per_op * counts
         networks = tuple(
             {"arch": n, "use": "calibration" if f else "test", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}

@@ -1,0 +1,97 @@
+"""What several tests share: small images, a small supernet, a made-up table, and the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_deploy.accuracy import data as data_sets
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.table import LatencyTable, Row, conditions
+from ofa_deploy.space import SearchSpace, Stage
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet
+
+torch.set_num_threads(1)
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def space() -> SearchSpace:
+    return get_space("fmnist")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SearchSpace:
+    """A space small enough to be searched whole: 2 * (4 + 16) * (4 + 16) = 800 networks."""
+    stages = (Stage(8, 2, "relu", False, (1, 2)), Stage(8, 1, "hswish", True, (1, 2)))
+    return SearchSpace("tiny", (8, 12), 1, 3, 8, 8, stages, 16, 16, (3, 5), (2, 3))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An `.npz` of 420 grey images in ten classes that can be told apart, and 40 for testing."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    patterns = rng.integers(0, 200, (10, 28, 28))
+    labels = np.arange(460) % 10
+    pixels = (patterns[labels] + rng.integers(0, 56, (460, 28, 28))).astype(np.uint8)
+    np.savez(path, images=pixels[:420], labels=labels[:420], test_images=pixels[420:], test_labels=labels[420:])
+    return path
+
+
+@pytest.fixture(scope="session")
+def dataset(images: Path, space: SearchSpace) -> data_sets.Dataset:
+    return data_sets.load(str(images), space)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Path:
+    """A weight file of an untrained supernet."""
+    path = tmp_path_factory.mktemp("weights") / "fmnist.safetensors"
+    checkpoint.save(path, Supernet(space).initialise(0), {})
+    return path
+
+
+def made_up_table(space: SearchSpace, resolutions: tuple[int, ...] | None = None) -> LatencyTable:
+    """A table in which an operator takes 1 µs and 1 µs for each 10,000 MACs, as if it were of this machine."""
+    resolutions = resolutions or space.resolutions
+    rows = {op: Row(round(1e-3 + op.macs * 1e-7, 6), 1e-3, 1.0, 10) for op in space.all_ops(resolutions)}
+    error = {"p95_percent": 2.0, "mape_percent": 1.0, "worst_percent": 3.0, "networks": 8}
+    return LatencyTable(space, rows, resolutions, conditions("cpu", 1), error=error)
+
+
+@pytest.fixture
+def ofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `ofa-deploy` in an empty working folder, which is also this process's."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ofa_deploy", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | (env or {}))
+
+    return run
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The command ended with 2 and one line that holds all the words."""
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("ofa-deploy: ")
+    for word in words:
+        assert word in lines[0]

@@ -1,0 +1,116 @@
+"""Building a table: really measured, resumable, and refused where it would mislead."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.graphs import onnx as graphs
+from ofa_deploy.latency import timing
+from ofa_deploy.latency.build import Plan, build
+from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.space import SearchSpace
+
+QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    table = build(tiny, "cpu", tiny.resolutions, QUICK, out, silent)
+    assert set(table.rows) == set(tiny.all_ops())
+    assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
+    assert all(row.runs >= 6 for row in table.rows.values())
+    assert table.scale > 0
+    again = LatencyTable.load(out, tiny)
+    genes = tiny.sample(np.random.default_rng(0), 20)
+    assert again.latency_ms(genes) == pytest.approx(table.latency_ms(genes), rel=1e-3)
+    assert (again.latency_ms(genes) > 0).all()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_killed_build_keeps_its_visits(tmp_path: Path) -> None:
+    options = "build-lut --space fmnist --resolutions 16 --rounds 3 --out t.csv"
+    command = [sys.executable, "-m", "ofa_deploy", *options.split()]
+    partial = tmp_path / "t.partial"
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 20:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = partial.read_bytes().count(b"\n") - 1
+    assert not (tmp_path / "t.csv").exists()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"resuming: {kept} of " in again.stderr
+    assert (tmp_path / "t.csv").exists()
+    assert not partial.exists()
+
+
+def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    for content, word in (('{"other": 1}\n', "other options"), ("torn", "damaged")):
+        out.with_suffix(".partial").write_text(content)
+        with pytest.raises(ArtifactError, match=word):
+            build(tiny, "cpu", [8], QUICK, out, silent)
+    assert not out.exists()
+
+
+def test_resolution_that_the_space_does_not_have(tiny: SearchSpace, tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="resolution 10 is not one of tiny's: 8, 12"):
+        build(tiny, "cpu", [8, 10], QUICK, tmp_path / "t.csv", silent)
+
+
+def test_plan_is_checked() -> None:
+    with pytest.raises(MeasureError, match="at least 1 round"):
+        Plan(rounds=0)
+
+
+def test_graph_that_the_runtime_does_not_take() -> None:
+    with pytest.raises(MeasureError, match="does not take"):
+        onnxruntime.session(b"no graph", 1)
+
+
+def test_visit_counts_and_orders_its_samples() -> None:
+    x = np.zeros((1, 4, 8, 8), np.float32)
+    session = onnxruntime.session(graphs.identity(4, 8).SerializeToString(), 1)
+    visit = timing.visit(session, x, 1, timing.Flusher(), 10, 1.0)
+    assert 0 < visit.minimum_ms <= visit.median_ms
+    assert 3 <= visit.runs <= 10
+
+
+def test_values_that_are_not_finite_are_no_measurement() -> None:
+    x = np.full((1, 1, 2, 2), np.nan, np.float32)
+    session = onnxruntime.session(graphs.identity(1, 2).SerializeToString(), 1)
+    with pytest.raises(MeasureError, match="not finite"):
+        timing.visit(session, x, 1, None, 3, 0.01)
+
+
+def test_preempted_samples_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second run loses the processor for as long as it computes: wall time doubles, CPU time does not."""
+    clock = {"wall": 0, "cpu": 0, "calls": 0}
+
+    def session(x: np.ndarray) -> np.ndarray:
+        clock["calls"] += 1
+        clock["cpu"] += 1_000_000
+        clock["wall"] += 2_000_000 if clock["calls"] % 2 else 1_000_000
+        return x
+
+    monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: clock["wall"])
+    monkeypatch.setattr(timing.time, "thread_time_ns", lambda: clock["cpu"])
+    x = np.zeros((1, 1, 1, 1), np.float32)
+    single = timing.visit(session, x, 1, None, 6, 1.0)
+    assert (single.median_ms, single.minimum_ms, single.runs) == (1.0, 1.0, 6)
+    assert single.dropped >= 5
+    assert timing.visit(session, x, 2, None, 6, 1.0).median_ms == 1.5

@@ -1,0 +1,109 @@
+"""Latency tables: sums, calibration, files, and whose table is taken."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.families import get_space
+from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.space import SearchSpace
+from tests.conftest import made_up_table
+
+
+def test_latency_is_the_sum_over_the_walk(space: SearchSpace) -> None:
+    table = dataclasses.replace(made_up_table(space), scale=2.0, per_op_ms=-0.25)
+    genes = space.sample(np.random.default_rng(0), 30)
+    for arch, got in zip(space.archs(genes), table.latency_ms(genes), strict=True):
+        ops = space.ops(arch)
+        assert got == pytest.approx(sum(2 * table.rows[op].latency_ms - 0.25 for op in ops), abs=1e-9)
+
+
+def test_calibration_recovers_what_was_put_in(space: SearchSpace) -> None:
+    table = made_up_table(space)
+    archs = space.archs(space.sample(np.random.default_rng(0), 20))
+    truth = {str(a): sum(1.3 * table.rows[op].latency_ms + 0.002 for op in space.ops(a)) for a in archs}
+    names = list(truth)
+    truth[names[-1]] *= 1.1  # a test network is 10 % slower than the table can know
+    fitted = table.calibrated(truth, names[10:])
+    assert (fitted.scale, fitted.per_op_ms) == pytest.approx((1.3, 0.002))
+    assert fitted.error["networks"] == 10
+    assert fitted.error["mape_percent"] == pytest.approx((1 - 1 / 1.1) * 10, abs=0.01)
+    assert fitted.error["worst_percent"] == pytest.approx(100 * (1 - 1 / 1.1), abs=0.01)
+    assert fitted.error["within_5_percent"] == 90
+    assert [n["use"] for n in fitted.networks] == ["calibration"] * 10 + ["test"] * 10
+
+
+def test_missing_operators_are_counted(space: SearchSpace) -> None:
+    table = made_up_table(space)
+    lacking = dataclasses.replace(table, rows=dict(list(table.rows.items())[:-3]))
+    with pytest.raises(MeasureError, match="lacks 3 operators"):
+        lacking.latency_ms(space.genes([space.extreme(True)]))
+
+
+def test_resolutions_that_are_not_covered_cost_nan(space: SearchSpace) -> None:
+    table = made_up_table(space, (16, 28))
+    genes = space.sample(np.random.default_rng(0), 200)
+    assert (np.isnan(table.latency_ms(genes)) == np.isin(genes[:, 0], [1, 2])).all()
+
+
+def test_file_round_trip(space: SearchSpace, tmp_path: Path) -> None:
+    table = dataclasses.replace(made_up_table(space, (16,)), scale=0.9, per_op_ms=-1e-3)
+    table.save(tmp_path / "t.csv", {})
+    again = LatencyTable.load(tmp_path / "t.csv", space)
+    assert again.rows == table.rows
+    assert (again.scale, again.per_op_ms, again.resolutions) == (0.9, -1e-3, (16,))
+    assert again.conditions == table.conditions
+    assert again.sha256 == artifacts.sha256(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.001", "nan"), ("0.001", "-1"), ("mbconv,", "mbconv,x"), ("latency_ms", "")]
+)
+def test_bad_rows_are_refused(space: SearchSpace, tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "t.csv"
+    about = made_up_table(space, (16,)).save(path, {})
+    content = path.read_text().replace(old, new, 1).encode()
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="checksum"):
+        LatencyTable.load(path, space)
+    artifacts.save(path, content, tables.KIND, space.name, {k: v for k, v in about.items() if k != "sha256"})
+    with pytest.raises(ArtifactError, match="not a latency table"):
+        LatencyTable.load(path, space)
+
+
+def test_table_of_this_machine_is_preferred(
+    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working folder's own, then what ships; another machine's only as the reference that ships, and marked."""
+    monkeypatch.chdir(tmp_path)
+    wanted = tables.conditions("cpu", 1)
+    other = wanted | {"machine": wanted["machine"] | {"cpu": "another"}}
+    monkeypatch.setattr(artifacts, "shipped", lambda folder: tmp_path / "shipped" / folder)
+    dataclasses.replace(made_up_table(space), conditions=other).save(tmp_path / "lut" / "fmnist_cpu_other.csv", {})
+    with pytest.raises(ArtifactError, match="build-lut --device cpu --space fmnist"):
+        tables.select(space, wanted)
+    shipped = dataclasses.replace(made_up_table(space), conditions=other, scale=3.0)
+    shipped.save(tmp_path / "shipped" / "lut" / "fmnist_cpu_other.csv", {})
+    table, own = tables.select(space, wanted)
+    assert (table.scale, own) == (3.0, False)
+    made_up_table(space).save(tmp_path / "lut" / "fmnist_cpu_mine.csv", {})
+    table, own = tables.select(space, wanted)
+    assert (table.scale, own) == (1.0, True)
+    assert tables.select(space, wanted | {"runtime_version": "0"})[1] is False
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(MeasureError, match="choose one of cpu"):
+        tables.conditions("toaster", 1)
+
+
+def test_file_name_tells_space_device_and_machine() -> None:
+    name = tables.file_name(get_space("mbv3-w1.0"), tables.conditions("cpu", 2))
+    assert name.startswith("mbv3-w1.0_cpu_2t_")
+    assert name.endswith("cores.csv")
+    assert " " not in name

@@ -1,0 +1,149 @@
+"""The elastic network and what is cut out of it."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ofa_deploy.errors import ArchError, ArtifactError
+from ofa_deploy.families import get_space
+from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet, recalibrate
+
+
+def noise(n: int, arch: Arch, channels: int = 1) -> torch.Tensor:
+    return torch.randn(n, channels, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(("name", "millions"), [("w1.0", 7.679), ("w1.2", 10.716)])
+def test_state_dict_is_the_official_one(name: str, millions: float) -> None:
+    lines = (Path(__file__).parents[1] / "data" / f"state_dict_ofa_mbv3_{name}.txt").read_text().splitlines()
+    official = {key: ast.literal_eval(shape) for key, shape, _ in (line.split("\t") for line in lines)}
+    net = Supernet(get_space(f"mbv3-{name}"))
+    assert {key: tuple(value.shape) for key, value in net.state_dict().items()} == official
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+def test_subnet_computes_exactly_what_the_supernet_does(space: SearchSpace) -> None:
+    net = Supernet(space).initialise(0)
+    rng = np.random.default_rng(0)
+    for arch in [*space.archs(space.sample(rng, 20)), space.extreme(True), space.extreme(False)]:
+        x = noise(4, arch)
+        net.train()
+        net(x, arch)
+        net.eval()
+        plain = net.subnet(arch)
+        assert (net(x, arch) - plain(x)).abs().max() == 0
+        assert sum(p.numel() for p in plain.parameters()) == space.params(space.genes([arch]))[0]
+
+
+def test_subnet_is_independent(space: SearchSpace) -> None:
+    net = Supernet(space).initialise(0).eval()
+    arch = space.extreme(False)
+    plain, x = net.subnet(arch), noise(2, arch)
+    before = net(x, arch)
+    with torch.no_grad():
+        for p in plain.parameters():
+            p.zero_()
+    assert (net(x, arch) == before).all()
+    assert all(p.requires_grad for p in plain.parameters())
+
+
+def test_small_kernels_are_the_centre_at_start(space: SearchSpace) -> None:
+    net = Supernet(space).initialise(0)
+    full = net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight")
+    arch = Arch(28, space.extreme(False).stages)
+    small = net.subnet(arch).get_parameter("blocks.1.conv.depth_conv.conv.weight")
+    assert torch.equal(small, full[: len(small), :, 2:5, 2:5])
+
+
+def test_kernel_matrices_chain(space: SearchSpace) -> None:
+    net = Supernet(space).initialise(0)
+    conv = net.get_submodule("blocks.1.conv.depth_conv.conv")
+    five, three = conv.get_parameter("7to5_matrix"), conv.get_parameter("5to3_matrix")
+    with torch.no_grad():
+        five.copy_(torch.randn(25, 25))
+        three.copy_(torch.randn(9, 9))
+    full = conv.get_parameter("conv.weight")[:8]
+    expected5 = (full[:, 0, 1:6, 1:6].reshape(8, 25) @ five.T).reshape(8, 5, 5)
+    expected3 = (expected5[:, 1:4, 1:4].reshape(8, 9) @ three.T).reshape(8, 3, 3)
+    stages = space.extreme(False).stages
+    for kernel, expected in ((5, expected5), (3, expected3)):
+        arch = Arch(28, (((kernel, 3), *stages[0][1:]), *stages[1:]))
+        got = net.subnet(arch).get_parameter("blocks.1.conv.depth_conv.conv.weight")[:8, 0]
+        assert torch.allclose(got, expected, atol=1e-6)
+
+
+def test_gradients_reach_only_the_active_part(space: SearchSpace) -> None:
+    net = Supernet(space).initialise(0)
+    arch = space.extreme(False)
+    net(noise(4, arch), arch).sum().backward()
+    grad = net.get_parameter("blocks.1.conv.inverted_bottleneck.conv.conv.weight").grad
+    active = space.ops(arch)[2].c_mid
+    assert grad is not None
+    assert grad[:active].abs().sum() > 0
+    assert grad[active:].abs().sum() == 0
+    assert net.get_parameter("blocks.4.conv.point_linear.conv.conv.weight").grad is None
+
+
+def test_images_of_another_size_are_refused(space: SearchSpace) -> None:
+    with pytest.raises(ArchError, match="28 x 28"):
+        Supernet(space)(torch.zeros(1, 1, 28, 28), space.extreme(False))
+
+
+def test_recalibration_by_hand() -> None:
+    bn = nn.BatchNorm2d(2)
+    net = nn.Sequential(bn)
+    batches = [torch.randn(4, 2, 3, 3) * 2 + 1, torch.randn(2, 2, 3, 3)]
+    recalibrate(net, batches)
+    weights = torch.tensor([4.0, 2.0]) / 6
+    mean = sum(w * b.mean((0, 2, 3)) for w, b in zip(weights, batches, strict=True))
+    var = sum(w * b.var((0, 2, 3), correction=0) for w, b in zip(weights, batches, strict=True))
+    assert torch.allclose(bn.running_mean, mean, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(bn.running_var, var, atol=1e-6)  # type: ignore[arg-type]
+    assert not bn.training
+    assert bn.momentum == 0.1
+    with pytest.raises(ValueError, match="at least one image"):
+        recalibrate(net, [])
+
+
+def test_recalibration_normalises_with_the_batch(space: SearchSpace) -> None:
+    """Deeper norms see what batch statistics make of the layers before, whatever was stored there."""
+    arch = space.extreme(False)
+    results = []
+    for stored in (1.0, 1e6):
+        plain = Supernet(space).initialise(0).subnet(arch)
+        for module in plain.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.get_buffer("running_var").fill_(stored)
+        recalibrate(plain, [noise(8, arch)])
+        results.append(plain(noise(2, arch)))
+    assert torch.equal(*results)
+
+
+def test_weights_round_trip(tmp_path: Path, space: SearchSpace) -> None:
+    net = Supernet(space).initialise(3)
+    checkpoint.save(tmp_path / "w.safetensors", net, {"note": "x"})
+    again = checkpoint.load(tmp_path / "w.safetensors", space)
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in net.state_dict().items())
+
+
+def test_weights_must_fit_whole(space: SearchSpace) -> None:
+    net = Supernet(space).initialise(3)
+    state = dict(net.state_dict())
+    nan = state | {"classifier.linear.bias": torch.full((10,), float("nan"))}
+    wrong = state | {"classifier.linear.bias": torch.zeros(9)}
+    lacks = {k: v for k, v in state.items() if k != "classifier.linear.bias"}
+    for bad, word in ((nan, "not finite"), (wrong, "another shape"), (lacks, "missing"), (state | {"x": nan["classifier.linear.bias"][:0]}, "unexpected")):  # fmt: skip  # noqa: E501
+        with pytest.raises(ArtifactError, match=f"{word}: (classifier.linear.bias|x)"):
+            checkpoint.fill(net, bad, Path("w"))
+
+
+def test_same_seed_same_weights(space: SearchSpace) -> None:
+    a, b, c = (Supernet(space).initialise(seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(a["first_conv.conv.weight"], c["first_conv.conv.weight"])

@@ -1,0 +1,211 @@
+"""Every command, run as a user runs it."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy import data as data_sets
+from ofa_deploy.families import get_space
+from ofa_deploy.latency import table as tables
+from tests.conftest import Run, made_up_table, refused, succeeded
+
+ROOT = Path(__file__).parents[1]
+SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
+
+
+def test_search_works_as_typed_in_an_empty_folder(ofa: Run) -> None:
+    done = ofa("search", "--latency", "30ms")
+    out = succeeded(done)
+    assert "predicted top-1" in out
+    assert "30 ms" in out
+    assert re.search(r"architecture +r(16|20|24|28)_k", out)
+    if done.stderr:
+        assert "not this machine's table" in done.stderr
+        assert "ofa-deploy build-lut --device cpu --space fmnist" in done.stderr
+
+
+def test_search_result_feeds_export(ofa: Run, tmp_path: Path) -> None:
+    result = json.loads(succeeded(ofa("search", "--latency", "20%", "--generations", 5, "--out", "r.json", "--json")))
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert isinstance(result["inputs"]["table_of_this_machine"], bool)
+    out = succeeded(ofa("export", "--result", "r.json", "--out", "m.onnx"))
+    assert out.strip() == "m.onnx"
+    card = json.loads((tmp_path / "m.json").read_text())
+    assert card["arch"] == result["arch"]
+    assert card["predicted"]["latency_ms"] == result["latency_ms"]
+    assert card["agreement_with_torch"]["max_difference"] < 1e-4
+    assert card["agreement_with_torch"]["agreement_percent"] == 100
+    model = onnx.load(tmp_path / "m.onnx")
+    assert {p.key: p.value for p in model.metadata_props}["arch"] == result["arch"]
+    size = card["input"]["shape"][2]
+    data = data_sets.load(None, get_space("fmnist"))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    x = data.tensor(data.heldout.pixels[:100], size).numpy()
+    right = [session.run(None, {"image": one[None]})[0].argmax() for one in x] == data.heldout.labels[:100]
+    assert np.mean(right) > 0.7
+
+
+def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
+    """With a made-up table of this machine in lut/: it is used, and the delivered file is measured all the same."""
+    space = get_space("fmnist")
+    own = tables.file_name(space, tables.conditions("cpu", 1))
+    made_up_table(space).save(tmp_path / "lut" / own, {})
+    done = ofa("deploy", "--latency", "10%", "--latency", "30%", "--out", "models", "--json")
+    rows = json.loads(succeeded(done))
+    assert f"using lut/{own}" in done.stderr
+    assert [row["budget"] for row in rows] == ["10%", "30%"]
+    for row in rows:
+        card = json.loads(Path(row["file"]).with_suffix(".json").read_text())
+        assert card["measured"]["test"]["images"] == 10_000
+        assert card["measured"]["latency"]["runs"] >= 30
+        assert card["sha256"] == artifacts.sha256(Path(row["file"]))
+        assert abs(row["heldout_top1_percent"] - row["predicted_top1_percent"]) < 5
+        assert row["measured_ms"] > 0
+    assert rows[0]["macs"] < rows[1]["macs"]
+
+
+def test_deploy_builds_a_table_and_ends_with_the_figures(ofa: Run, tmp_path: Path) -> None:
+    done = ofa("deploy", "--latency", "20%")
+    out = succeeded(done)
+    assert "building lut/fmnist_cpu_1t_" in done.stderr
+    assert "whole networks that its calibration has not seen" in done.stderr
+    header, row = out.splitlines()[1:3]
+    assert header.split() == [
+        "budget",
+        "predicted",
+        "measured",
+        "kept",
+        "predicted",
+        "held-out",
+        "test",
+        "MACs",
+        "size",
+        "file",
+    ]
+    assert row.split()[-1] == "fmnist_20pct.onnx"
+    assert (tmp_path / "models" / "fmnist_20pct.onnx").exists()
+    assert len(list((tmp_path / "lut").iterdir())) == 2
+
+
+def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
+    built = json.loads(
+        succeeded(ofa("build-lut", "--space", "mbv3-w1.0", "--resolutions", 128, "--rounds", 1, "--json"))
+    )
+    assert built["operators"] == len(get_space("mbv3-w1.0").all_ops([128]))
+    search = ["search", "--latency", "50%", "--space", "mbv3-w1.0", "--generations", 3, "--json"]
+    refused(ofa(*search), "fit-predictor", "--objective macs")
+    done = ofa(*search, "--objective", "macs", env={"OFA_DEPLOY_SPACE": "fmnist"})
+    result = json.loads(succeeded(done))
+    assert done.stderr == ""
+    assert result["inputs"]["table_of_this_machine"] is True
+    assert result["arch"].startswith("r128_")
+    assert result["score"] == pytest.approx(result["macs"] / 1e6, abs=1e-3)
+
+
+def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: Path) -> None:
+    own = ["--data", images]
+    succeeded(ofa("train", *own, "--largest-epochs", 1, "--subnet-epochs", 1, "--batch", 50))
+    succeeded(ofa("sample", *own, "--number", 24))
+    fitted = json.loads(succeeded(ofa("fit-predictor", "--json")))
+    assert (fitted["fitted"], fitted["held_out"]) == (19, 5)
+    succeeded(ofa("search", "--latency", "50%", "--generations", 3))
+    succeeded(ofa("export", *own, "--arch", SMALL))
+    names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
+    assert names == {
+        "supernets/fmnist.safetensors", "supernets/fmnist.json", "predictors/fmnist_samples.csv",
+        "predictors/fmnist_samples.json", "predictors/fmnist.safetensors", "predictors/fmnist.json", "fmnist.onnx",
+        "fmnist.json",
+    }  # fmt: skip
+    about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
+    assert about["recipe"]["subnet_epochs"] == 1
+    assert len(about["log"]) == 2
+
+
+def test_pack_data(ofa: Run, images: Path, tmp_path: Path) -> None:
+    succeeded(ofa("pack-data", "--data", images, "--out", "p.npz"))
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as packed:
+        assert packed["heldout_images"].shape == (70, 1, 28, 28)
+        assert len(packed["test_labels"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("search --latency 30", ["needs a unit", "30ms"]),
+        ("search --latency 30ms --space resnet", ["unknown space 'resnet'", "fmnist"]),
+        ("search --latency 1us", ["the fastest", "r16_"]),
+        ("search --latency 30ms --objective speed", ["accuracy, macs"]),
+        ("search --latency 30ms --lut gone.csv", ["cannot read gone.json"]),
+        ("search --latency 30ms --device gpu", ["unknown device 'gpu'"]),
+        ("search --latency 30ms --space mbv3-w1.2", ["build-lut --device cpu --space mbv3-w1.2"]),
+        ("search --latency 30ms --generations 2 --out lut.txt/x/r.json", ["cannot write"]),
+        ("search --latency 30ms --margin 200", ["--margin"]),
+        ("export", ["--arch TEXT or --result FILE"]),
+        ("export --arch nonsense", ["not an architecture"]),
+        (f"export --arch {SMALL} --out model.tflite", ["must end in .onnx"]),
+        (f"export --arch {SMALL.replace('r16', 'r17')}", ["resolution 17"]),
+        (f"export --arch {SMALL} --weights gone.safetensors", ["cannot read gone.json"]),
+        (f"export --arch {SMALL} --data gone", ["no images at gone"]),
+        (f"export --arch {SMALL} --data empty", ["0 class folders"]),
+        ("train --data empty", ["0 class folders"]),
+        ("sample --number 0", ["at least 1"]),
+        ("sample --space mbv3-w1.0", ["ofa-deploy train --space mbv3-w1.0"]),
+        ("fit-predictor --space mbv3-w1.0", ["ofa-deploy sample --space mbv3-w1.0"]),
+        ("fit-predictor --samples lut.txt", ["cannot read"]),
+        ("build-lut --resolutions 16,x", ["--resolutions wants whole numbers"]),
+        ("build-lut --resolutions 17", ["resolution 17"]),
+        ("build-lut --out lut.txt/x.csv", ["cannot write"]),
+        ("deploy --latency 1us --out models", ["the fastest"]),
+    ],
+)
+def test_bad_input_is_one_line_and_2(ofa: Run, tmp_path: Path, arguments: str, words: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lut.txt").touch()
+    if arguments.startswith("deploy"):
+        space = get_space("fmnist")
+        path = tmp_path / "lut" / tables.file_name(space, tables.conditions("cpu", 1))
+        made_up_table(space).save(path, {})
+    before = sorted(tmp_path.rglob("*"))
+    done = ofa(*arguments.split())
+    if arguments.startswith("deploy"):
+        done.stderr = done.stderr.split("\n", 1)[1]  # the line that names the table
+    elif "not this machine's table" in done.stderr:
+        done.stderr = done.stderr.split("\n", 1)[1]
+    refused(done, *words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_damaged_table_is_named(ofa: Run, tmp_path: Path) -> None:
+    made_up_table(get_space("fmnist")).save(tmp_path / "t.csv", {})
+    (tmp_path / "t.csv").write_text("torn")
+    refused(ofa("search", "--latency", "30ms", "--lut", "t.csv"), "t.csv is damaged")
+    made_up_table(get_space("mbv3-w1.0"), (128,)).save(tmp_path / "t.csv", {})
+    refused(ofa("search", "--latency", "30ms", "--lut", "t.csv"), "of the space mbv3-w1.0, not of fmnist")
+
+
+def commands_of(path: Path) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("ofa-deploy")]
+
+
+def test_every_command_of_the_readme_is_understood(ofa: Run) -> None:
+    """Each command with its options; those that take minutes are run by other tests."""
+    listed = commands_of(ROOT / "README.md")
+    known = set(re.findall(r"^  ([a-z-]+)  ", succeeded(ofa("--help")), re.MULTILINE))
+    assert {shlex.split(line)[1] for line in listed} == known
+    for line in listed:
+        _, command, *options = shlex.split(line, comments=True)
+        understood = succeeded(ofa(command, "--help"))
+        for option in (o for o in options if o.startswith("--")):
+            assert re.search(rf"{option}\b", understood), line
+
+
+def test_version(ofa: Run) -> None:
+    assert succeeded(ofa("--version")) == "ofa-deploy 0.1.0\n"

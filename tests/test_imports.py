@@ -1,0 +1,71 @@
+"""The direction of imports, and what the search does without."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ofa_deploy"
+ROWS = [  # a module imports only from its own row and rows above
+    ["ofa_deploy", "errors"],
+    ["ops", "artifacts"],
+    ["space"],
+    ["families"],
+    ["latency", "accuracy", "supernet", "search", "export", "graphs"],
+    ["latency.table", "accuracy.samples", "accuracy.predictors"],
+    ["search.budget", "search.knapsack", "search.evolve", "search.run"],
+    ["graphs.weights", "graphs.onnx"],
+    ["supernet.elastic", "supernet.network", "supernet.checkpoint"],
+    ["accuracy.data", "latency.runtimes", "latency.timing"],
+    ["supernet.train", "accuracy.measure", "latency.build"],
+    ["export.check", "export.run"],
+    ["deploy"],
+    ["cli"],
+    ["__main__"],
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def row_of(module: str) -> int:
+    name = module.removeprefix("ofa_deploy.")
+    while name:
+        for number, row in enumerate(ROWS):
+            if name in row:
+                return number
+        name = name.rpartition(".")[0]
+    raise AssertionError(f"{module} has no row: add it to ROWS")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                below = PACKAGE.parent / Path(*node.module.split("."), alias.name)
+                is_module = below.is_dir() or below.with_suffix(".py").exists()
+                found.add(f"{node.module}.{alias.name}" if is_module else node.module)
+    return {name for name in found if name.split(".")[0] == "ofa_deploy"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_to_rows_above(path: Path) -> None:
+    module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for name in imports(path):
+        assert row_of(name) <= row_of(module), f"{module} imports {name}"
+
+
+def test_search_needs_neither_torch_nor_runtimes() -> None:
+    code = (
+        "import sys, ofa_deploy.search.run, ofa_deploy.cli;"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_stay_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400

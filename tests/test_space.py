@@ -1,0 +1,174 @@
+"""Architectures, spaces and costs."""
+
+import csv
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofa_deploy.errors import ArchError, OfaDeployError
+from ofa_deploy.families import SPACES, get_space
+from ofa_deploy.ops import Op, make_divisible
+from ofa_deploy.space import Arch, SearchSpace, Stage
+from tests.conftest import SHARED
+
+ALL = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+
+
+def drawn(space: SearchSpace, n: int, seed: int = 0) -> list[Arch]:
+    return space.archs(space.sample(np.random.default_rng(seed), n))
+
+
+@ALL
+def test_text_genes_and_official_form_round_trip(space: SearchSpace) -> None:
+    for arch in [*drawn(space, 200), space.extreme(True), space.extreme(False)]:
+        assert Arch.parse(str(arch)) == arch
+        assert space.archs(space.genes([arch])) == [arch]
+        assert space.from_ofa(space.to_ofa(arch)) == arch
+
+
+@given(st.text(max_size=40))
+def test_parse_refuses_or_round_trips(text: str) -> None:
+    try:
+        arch = Arch.parse(text)
+    except ArchError as error:
+        assert "architecture" in str(error)
+    else:
+        assert Arch.parse(str(arch)) == arch
+
+
+def test_inactive_blocks_do_not_make_networks_differ() -> None:
+    space = get_space("mbv3-w1.0")
+    config = space.to_ofa(drawn(space, 1)[0]) | {"d": [2, 2, 2, 2, 2]}
+    other = dict(config)
+    other["ks"] = [k if i % 4 < 2 else 7 for i, k in enumerate(config["ks"])]
+    assert space.from_ofa(config) == space.from_ofa(other)
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"ks": [3], "e": [3], "d": [2], "r": [224]}, "20 entries"),
+        ({"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5}, "resolution r"),
+        ({"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 100}, "resolution 100"),
+        ({"ks": [3] * 20, "e": [3] * 20, "d": [5] * 5, "r": 224}, "5 blocks"),
+        ({"ks": [9] * 20, "e": [3] * 20, "d": [2] * 5, "r": 224}, "k9e3"),
+    ],
+)
+def test_official_form_is_checked(config: dict[str, object], word: str) -> None:
+    with pytest.raises(ArchError, match=word):
+        get_space("mbv3-w1.0").from_ofa(config)
+
+
+def test_published_costs() -> None:
+    wide, narrow, small = (get_space(name) for name in ("mbv3-w1.2", "mbv3-w1.0", "fmnist"))
+    largest, smallest = wide.extreme(True), Arch(224, wide.extreme(False).stages)
+    assert wide.macs(wide.genes([largest, smallest])) / 1e6 == pytest.approx([843.1, 193.1], abs=0.05)
+    assert small.macs(small.genes([small.extreme(True)]))[0] <= 12e6
+    config = {
+        "ks": [5, 7, 5, 5, 3, 3, 3, 7, 5, 5, 3, 7, 7, 3, 3, 3, 5, 5, 5, 5],
+        "e": [4, 3, 4, 4, 4, 6, 3, 4, 4, 3, 4, 3, 3, 6, 6, 6, 4, 3, 4, 4],
+        "d": [2, 3, 2, 4, 3], "r": 224,
+    }  # fmt: skip
+    genes = narrow.genes([narrow.from_ofa(config)])
+    assert (narrow.macs(genes)[0], narrow.params(genes)[0]) == (255_502_624, 5_029_656)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the published measurements are not beside this checkout")
+def test_costs_equal_the_peer_s_in_every_row() -> None:
+    space = get_space("mbv3-w1.0")
+    with open(SHARED / "imagenet_mbv3-w1.0_top1_r224.csv") as file:
+        rows = list(csv.DictReader(file))
+    archs = [space.from_ofa({key: json.loads(row[key]) for key in ("ks", "e", "d", "r")}) for row in rows]
+    genes = space.genes(archs)
+    assert space.macs(genes).tolist() == [int(row["macs_peer"]) for row in rows]
+    assert space.params(genes).tolist() == [int(row["params_peer"]) for row in rows]
+
+
+def test_costs_of_operators_by_hand() -> None:
+    conv = Op("conv", 10, 3, 8, kernel=3, stride=2)
+    assert (conv.out_size, conv.macs, conv.params) == (5, 25 * 3 * 8 * 9, 3 * 8 * 9 + 16)
+    block = Op("mbconv", 6, 8, 16, 24, 5, 2, se=8)
+    assert block.macs == 36 * 8 * 24 + 9 * 24 * 25 + 9 * 24 * 16 + 2 * 24 * 8
+    assert block.params == 8 * 24 + 24 * 25 + 24 * 16 + 2 * (24 + 24 + 16) + 2 * 24 * 8 + 24 + 8
+    assert Op("linear", 1, 16, 10, bias=True).params == 170
+
+
+@ALL
+def test_vectorised_cost_is_the_sum_over_the_walk(space: SearchSpace) -> None:
+    archs = drawn(space, 50)
+    genes = space.genes(archs)
+    assert space.macs(genes).tolist() == [sum(op.macs for op in space.ops(arch)) for arch in archs]
+    assert space.params(genes).tolist() == [sum(op.params for op in space.ops(arch)) for arch in archs]
+
+
+@ALL
+def test_all_ops_are_what_networks_contain(space: SearchSpace) -> None:
+    found = {op for arch in drawn(space, 300) for op in space.ops(arch)}
+    assert found <= set(space.all_ops())
+    assert len(space.all_ops()) == len(set(space.all_ops()))
+
+
+def test_encoding_has_one_entry_for_each_active_choice(space: SearchSpace) -> None:
+    archs = drawn(space, 40)
+    features = space.encode(space.genes(archs))
+    assert features.shape == (40, 20 * 3 + 20 * 3 + 4)
+    for arch, row in zip(archs, features, strict=True):
+        active = sum(map(len, arch.stages))
+        assert (row[:60].sum(), row[60:120].sum(), row[120:].sum()) == (active, active, 1)
+        kernel, expand = arch.stages[0][0]
+        assert row[:3].tolist() == [kernel == k for k in (3, 5, 7)]
+        assert row[60:63].tolist() == [expand == e for e in (3, 4, 6)]
+        assert row[120:].tolist() == [arch.resolution == r for r in (16, 20, 24, 28)]
+
+
+def test_samples_are_uniform_and_seeded(space: SearchSpace) -> None:
+    genes = space.sample(np.random.default_rng(1), 6000)
+    assert (genes == space.sample(np.random.default_rng(1), 6000)).all()
+    assert np.bincount(genes[:, 0]) == pytest.approx(1500, abs=150)
+    depths = (genes[:, space.stage_columns[2]] > 0).sum(axis=1)
+    assert np.bincount(depths)[2:] == pytest.approx(2000, abs=200)
+    assert np.bincount(genes[:, 1])[1:] == pytest.approx(6000 / 9, abs=120)
+
+
+def test_sample_covers_a_small_space(tiny: SearchSpace) -> None:
+    assert len(set(drawn(tiny, 20_000))) == 2 * 20 * 20
+
+
+def test_depth_follows_the_slots(space: SearchSpace) -> None:
+    for row in space.sample(np.random.default_rng(2), 200):
+        for stage, columns in zip(space.stages, space.stage_columns, strict=True):
+            active = (row[columns] > 0).tolist()
+            assert active == sorted(active, reverse=True)
+            assert sum(active) in stage.depths
+
+
+def test_make_divisible_keeps_nine_tenths() -> None:
+    for value, divisor in itertools.product(range(1, 400), (4, 8)):
+        rounded = make_divisible(value, divisor)
+        assert rounded % divisor == 0
+        assert rounded >= 0.9 * value
+    assert [make_divisible(v) for v in (36, 11, 12, 18)] == [40, 16, 16, 24]
+
+
+@pytest.mark.parametrize("depths", [(), (0, 2), (3, 2), (2, 2)])
+def test_stage_checks_its_depths(depths: tuple[int, ...]) -> None:
+    with pytest.raises(ArchError, match="depths"):
+        Stage(8, 1, "relu", False, depths)
+
+
+def test_space_by_name_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get_space().name == "fmnist"
+    monkeypatch.setenv("OFA_DEPLOY_SPACE", "mbv3-w1.2")
+    assert get_space().name == "mbv3-w1.2"
+    assert get_space("fmnist-7classes").classes == 7
+    with pytest.raises(OfaDeployError, match="mbv3-w1.0"):
+        get_space("mobilenet")
+
+
+def test_walk_refuses_what_is_not_of_the_space(space: SearchSpace) -> None:
+    with pytest.raises(ArchError, match="resolution 224"):
+        space.walk(get_space("mbv3-w1.0").extreme(True))
