@@ -1,7 +1,7 @@
 """How far latency tables are from whole networks that they have never seen.
 
-Builds a table of this machine, then draws other networks with another seed and measures them in rounds minutes apart
-from the build. Prints the error beside the noise floor: how much the measured networks themselves differ between
+Builds a table of this machine, then draws other networks with another seed and measures them in rounds of their own
+after the build. Prints the error beside the noise floor: how much the measured networks themselves differ between
 rounds. Writes benchmarks/results/latency-error_SPACE_cpu_1t.csv.
 
     python benchmarks/latency_error.py [--networks 60] [--rounds 10]

@@ -74,7 +74,7 @@ def writing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
-        raise ArtifactError(f"cannot write {path}: {reason}; choose another place with --out") from error
+        raise ArtifactError(f"cannot write {path}: {reason}; choose another place") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -91,6 +91,22 @@ def write(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all."""
     with writing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def check_output(path: Path, suffix: str) -> None:
+    """Refuse an output that cannot be written before the work for it begins.
+
+    Raises:
+        ArtifactError: its name does not end in `suffix`, or its folder cannot be made or written.
+    """
+    if path.suffix != suffix:
+        raise ArtifactError(f"the output {path} must end in {suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 
 
 def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, Any]) -> Json:
@@ -144,6 +160,8 @@ def describe(path: Path, kind: str) -> Json:
     Raises:
         ArtifactError: it is missing, no JSON, of another kind or of a newer schema.
     """
+    if not path.name:
+        raise ArtifactError(f"{path} is no file")
     beside = path.with_suffix(".json")
     description = loads(read(beside), beside)
     if description.get("kind") != kind or not isinstance(description.get("space"), str):
@@ -218,8 +236,9 @@ def machine() -> Json:
         for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
             key, _, value = line.partition(":")
             info[key.strip()] = value.strip()
+    words = {"family": "cpu family", "model": "model", "implementer": "CPU implementer", "part": "CPU part"}
     name = info.get("model name") or platform.processor() or "unknown processor"
-    numbers = [f"{key} {info[word]}" for key, word in (("family", "cpu family"), ("model", "model")) if word in info]
+    numbers = [f"{key} {info[word]}" for key, word in words.items() if word in info]
     return {
         "cpu": " ".join([name, *([f"({', '.join(numbers)})"] if numbers else [])]),
         "architecture": platform.machine(), "cores": os.cpu_count() or 1, "system": platform.system(),

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 Space = Annotated[str | None, typer.Option(help="Search space; default: $OFA_DEPLOY_SPACE, else fmnist.")]
 Data = Annotated[str | None, typer.Option(help="fmnist (the default), a folder of images by class, or an .npz file.")]
 Weights = Annotated[Path | None, typer.Option(help="Supernet; default: supernets/SPACE.safetensors, here or shipped.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
 Device = Annotated[str, typer.Option(help="What is measured: cpu.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -129,7 +129,7 @@ def fit_predictor(
 
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
-    report = fit_file(chosen, samples, path, Settings(seed=seed))
+    report = fit_file(chosen, samples, path, Settings(seed=seed), _say)
     if as_json:
         print(json.dumps({"file": str(path), **report}))
         return
@@ -146,7 +146,7 @@ def build_lut(
     space: Space = None,
     resolutions: Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")] = None,
     threads: Threads = 1,
-    rounds: Annotated[int, typer.Option(help="Shuffled passes over everything.")] = 8,
+    rounds: Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -160,7 +160,8 @@ def build_lut(
     sizes = _numbers(resolutions) if resolutions else list(chosen.resolutions)
     conditions = tables.conditions(device, threads)
     path = out or Path("lut") / tables.file_name(chosen, conditions)
-    table = build(chosen, device, sizes, Plan(rounds=rounds, threads=threads, seed=seed), path, _say)
+    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds)
+    table = build(chosen, device, sizes, plan, path, _say)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
@@ -254,10 +255,8 @@ def deploy(
         print(json.dumps(rows, indent=1))
         return
     print(_deployed(rows))
-    print(
-        "\nTop-1 in percent. Accuracy is predicted for the 10,000 held-out images; a delivered model is then measured"
-    )
-    print(f"on them and on the test images. Models and cards: {out}/")
+    print("\nTop-1 in percent. Accuracy is predicted for the held-out images; a delivered model is measured on them")
+    print(f"and on the test images. Models and cards: {out}/")
 
 
 def _deployed(rows: Sequence[dict[str, Any]]) -> str:
@@ -282,8 +281,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _weights(path: Path | None, space: Any) -> Path:
+    from ofa_deploy.supernet.checkpoint import file_name
+
     hint = f"train one with: ofa-deploy train --space {space.name}, or name it with --weights"
-    return path or artifacts.find("supernets", f"{space.name}.safetensors", hint)
+    return path or artifacts.find("supernets", file_name(space), hint)
 
 
 def _numbers(text: str) -> list[int]:
@@ -301,6 +302,6 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2."""
     try:
         app()
-    except OfaDeployError as error:
+    except (OfaDeployError, OSError) as error:
         print(f"ofa-deploy: {error}", file=sys.stderr)
         sys.exit(2)

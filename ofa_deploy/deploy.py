@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
+from ofa_deploy.errors import ArtifactError
 from ofa_deploy.export.check import latency, top1
 from ofa_deploy.export.run import export
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Plan, build
 from ofa_deploy.latency.runtimes import RUNTIMES
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.progress import Report
+from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import SearchResult, Settings
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,18 @@ def deploy(
     Raises:
         OfaDeployError: something is missing or unusable, or a budget cannot be met.
     """
+    for budget in budgets:
+        parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
     predictor = MLPPredictor.load(found, space)
     images = data_sets.load(data, space)
     net = checkpoint.load(weights, space)
-    origin = {"file": weights.name, "sha256": artifacts.sha256(weights)}
+    origin = checkpoint.origin(weights)
+    if predictor.weights_sha256 not in (None, origin["sha256"]):
+        raise ArtifactError(
+            f"{found} was fitted on subnetworks of other weights than {weights}; for these, run: "
+            f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
+        )
     table = own_table(space, device, plan, report)
     results = [search(table, predictor, b, settings, inputs={"predictor_sha256": predictor.sha256}) for b in budgets]
 
@@ -113,9 +121,9 @@ def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> La
     """This machine's table from the working folder, built if it is not there."""
     conditions = tables.conditions(device, plan.threads)
     path = Path("lut") / tables.file_name(space, conditions)
-    if path.exists():
+    if path.with_suffix(".json").exists() and not path.with_suffix(".partial").exists():
         table = LatencyTable.load(path, space)
-        if dict(table.conditions) == conditions:
+        if dict(table.conditions) == conditions and table.resolutions == space.resolutions:
             report(f"using {path}: {describe(table)}")
             return table
     report(f"building {path}")

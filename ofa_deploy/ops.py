@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ofa_deploy.errors import ArchError
+
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 KINDS = ("conv", "mbconv", "pool", "linear")
 
@@ -46,6 +48,12 @@ class Op:
     se: int = 0
     shortcut: bool = False
     bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.act not in ACTIVATIONS:
+            raise ArchError(f"an operator is one of {KINDS} with one of {ACTIVATIONS}, not {self.kind} with {self.act}")
+        if min(self.size, self.c_in, self.c_out, self.stride) < 1 or min(self.c_mid, self.kernel, self.se) < 0:
+            raise ArchError(f"sizes, channels and strides of an operator are positive: {self}")
 
     @property
     def out_size(self) -> int:

@@ -24,7 +24,7 @@ def test_installed_wheel_searches_from_an_empty_folder(tmp_path: Path) -> None:
     venv.create(place, with_pip=False)
     python = str(place / "bin" / "python")
     assert pip("--python", python, "install", "--quiet", "--no-deps", str(wheel)).returncode == 0
-    needed = pip("--python", python, "install", "--quiet", "numpy", "deap", "safetensors", "typer")
+    needed = pip("--python", python, "install", "--quiet", "numpy", "deap", "safetensors", "threadpoolctl", "typer")
     if needed.returncode != 0:
         pytest.skip("no package index can be reached to fill the empty environment")
     empty = tmp_path / "empty"

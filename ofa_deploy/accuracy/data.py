@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import io
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HELD_OUT = 10_000
+MOST_CLASSES = 100_000
 RECALIBRATION = 2_000
 RECALIBRATION_BATCH = 200
 
@@ -102,6 +105,14 @@ class Dataset:
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
+    def sha256(self, train_images: int | None = None) -> str:
+        """Checksum of the first training images (all by default) and the held-out ones, with their labels."""
+        digest = hashlib.sha256()
+        for images in (self.train[:train_images], self.heldout):
+            digest.update(images.pixels.tobytes())
+            digest.update(images.labels.tobytes())
+        return digest.hexdigest()
+
     def recalibration(self, resolution: int, images: int = RECALIBRATION) -> list[Tensor]:
         """Batches of training images for batch-norm recalibration at a resolution."""
         pixels = self.train.pixels[:images]
@@ -113,15 +124,19 @@ def load(data: str | None, space: SearchSpace, training: bool = False) -> Datase
     """Images by name or place.
 
     Args:
-        data: None or `fmnist` for Fashion-MNIST, a folder of its four files, a folder of images by class, or an
-            `.npz` with `images` and `labels` (and `test_images`, `test_labels`).
+        data: a folder of images by class, an `.npz` with `images` and `labels` (and `test_images`, `test_labels`), a
+            file that `pack` wrote, `fmnist` for Fashion-MNIST or a folder of its four files; None takes the images
+            packed for the space, in the working folder or as shipped.
         space: which network they are for: its channels and largest resolution.
         training: whether all training images are needed, not only those that ship.
 
     Raises:
         DataError: the images are missing or do not fit the space.
     """
-    if data in (None, "fmnist"):
+    if data is None and space.name != "fmnist":
+        hint = "name the images with --data (and pack them with: ofa-deploy pack-data)"
+        dataset = _from_pack(artifacts.find("supernets", pack_name(space), hint))
+    elif data in (None, "fmnist"):
         dataset = _fashion_mnist(training)
     elif not (path := Path(str(data))).exists():
         raise DataError(f"no images at {path}; name a folder of images by class, an .npz file, or fmnist")
@@ -133,10 +148,13 @@ def load(data: str | None, space: SearchSpace, training: bool = False) -> Datase
         dataset = _from_folders(path, space)
     channels, classes = dataset.train.pixels.shape[1], len(dataset.classes)
     if channels != space.in_channels or classes != space.classes:
+        family = "fmnist" if channels == 1 else "mbv3-w1.0"
         raise DataError(
             f"{dataset.name} has {channels} channels and {classes} classes, the space {space.name} wants "
-            f"{space.in_channels} and {space.classes}; choose another with --space (e.g. fmnist-{classes}classes)"
+            f"{space.in_channels} and {space.classes}; choose another with --space, such as {family}-{classes}classes"
         )
+    if training and not dataset.complete:
+        raise DataError(f"{data} holds only what measuring needs; training needs all images: name them with --data")
     return dataset
 
 
@@ -155,6 +173,7 @@ def split(
 
 def pack(dataset: Dataset, path: Path, space: str) -> artifacts.Json:
     """Save what measuring and exporting need: held-out and test images and 2,000 training images."""
+    artifacts.check_output(path, ".npz")
     test = dataset.test if dataset.test is not None else dataset.heldout[:0]
     parts = {"train": dataset.train[:RECALIBRATION], "heldout": dataset.heldout, "test": test}
     arrays: dict[str, npt.NDArray[np.generic]] = {}
@@ -186,7 +205,7 @@ def download(folder: Path) -> None:
         try:
             with urllib.request.urlopen(f"{FASHION_MNIST_URL}{name}.gz", timeout=60) as answer:
                 content = answer.read()
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise DataError(
                 f"cannot download {FASHION_MNIST_URL}{name}.gz: {error}; without a network, "
                 "apt-get install dataset-fashion-mnist, or name a folder with --data"
@@ -210,9 +229,17 @@ def _fashion_mnist(training: bool) -> Dataset:
 def _from_pack(path: Path) -> Dataset:
     data, about = artifacts.load(path, "images")
     arrays = _read_npz(data, path)
-    parts = {
-        key: _images(arrays[f"{key}_images"], arrays[f"{key}_labels"], path) for key in ("train", "heldout", "test")
-    }
+    names = ("train", "heldout", "test")
+    if missing := [f"{n}_{what}" for n in names for what in ("images", "labels") if f"{n}_{what}" not in arrays]:
+        raise DataError(f"{path} lacks {', '.join(missing)}; pack it anew with: ofa-deploy pack-data")
+    parts = {key: _images(arrays[f"{key}_images"], arrays[f"{key}_labels"], path) for key in names}
+    channels = parts["train"].pixels.shape[1]
+    if missing := [key for key in ("dataset", "classes", "mean", "std", "source", "licence") if key not in about]:
+        raise DataError(f"{path.with_suffix('.json')} lacks {', '.join(missing)}; pack it anew: ofa-deploy pack-data")
+    for key in ("mean", "std"):
+        values = about[key]
+        if len(values) != channels or not all(isinstance(v, float | int) and np.isfinite(v) for v in values):
+            raise DataError(f"{path.with_suffix('.json')}: {key} must be {channels} numbers; pack it anew")
     return Dataset(
         about["dataset"], parts["train"], parts["heldout"], parts["test"] if len(parts["test"]) else None,
         tuple(about["classes"]), tuple(about["mean"]), tuple(about["std"]), False, about["source"], about["licence"],
@@ -221,23 +248,28 @@ def _from_pack(path: Path) -> Dataset:
 
 def _read_npz(data: bytes, path: Path) -> dict[str, npt.NDArray[np.generic]]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)), np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return dict(archive)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not an .npz of plain arrays: {error}") from error
 
 
 def _from_npz(path: Path) -> Dataset:
     arrays = _read_npz(artifacts.read(path), path)
+    if "train_images" in arrays:
+        return _from_pack(path)
     if not {"images", "labels"} <= arrays.keys():
         raise DataError(f"{path} needs the arrays images and labels; it has {', '.join(arrays) or 'none'}")
     train = _images(arrays["images"], arrays["labels"], path)
     test = None
     if {"test_images", "test_labels"} <= arrays.keys():
         test = _images(arrays["test_images"], arrays["test_labels"], path)
-    count = 1 + int(max(train.labels.max(), test.labels.max() if test is not None and len(test) else 0))
-    classes = tuple(map(str, arrays["classes"])) if "classes" in arrays else tuple(map(str, range(count)))
-    return _own(path, train, test, classes)
+    if "classes" in arrays:
+        return _own(path, train, test, tuple(map(str, np.atleast_1d(arrays["classes"]))))
+    count = 1 + max((int(part.labels.max()) for part in (train, test) if part is not None and len(part)), default=0)
+    if count > MOST_CLASSES:
+        raise DataError(f"{path} has a label {count - 1}; labels are 0, 1, ... up to {MOST_CLASSES - 1}")
+    return _own(path, train, test, tuple(map(str, range(count))))
 
 
 def _images(pixels: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], path: Path) -> Images:
@@ -262,6 +294,7 @@ def _own(path: Path, train: Images, test: Images | None, classes: tuple[str, ...
     for images in (train, test):
         if images is not None and len(images) and images.labels.max() >= len(classes):
             raise DataError(f"{path} has a label {images.labels.max()} but only {len(classes)} classes")
+    test = test if test is not None and len(test) else None
     return split(path.stem, train, test, classes, "the user's own images", "the user's own")
 
 
@@ -318,10 +351,10 @@ def _from_idx(folder: Path) -> Dataset:
 def _checked_idx(content: bytes, name: str, path: Path) -> npt.NDArray[np.uint8]:
     try:
         data = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     if hashlib.sha256(data).hexdigest() != FASHION_MNIST_FILES[name]:
         raise DataError(f"{path} is not the published {name}: its checksum differs; fetch it again")
     axes = data[3]
     shape = np.frombuffer(data, ">i4", axes, 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()

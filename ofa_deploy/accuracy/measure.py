@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,22 +24,21 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import onnx as graphs
-from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.runtimes import Session, onnxruntime
+from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import Supernet, folded, recalibrate
+from ofa_deploy.supernet.network import Subnet, Supernet, folded, recalibrate
 
-Report = Callable[[str], None]
 BATCH = 100
 
 
-def specialise(net: Supernet, arch: Arch, data: Dataset) -> dict[str, Weights]:
-    """Folded weights of a subnetwork, its batch norms recalibrated on training images at its resolution."""
+def specialise(net: Supernet, arch: Arch, data: Dataset) -> Subnet:
+    """A subnetwork whose batch norms are recalibrated on training images at its resolution."""
     plain = net.subnet(arch)
     with torch.inference_mode():
         recalibrate(plain, data.recalibration(arch.resolution))
-    return folded(plain)
+    return plain
 
 
 def count_correct(session: Session, data: Dataset, images: Images, resolution: int, batch: int) -> int:
@@ -64,7 +62,7 @@ def count_correct(session: Session, data: Dataset, images: Images, resolution: i
 
 def measure(net: Supernet, arch: Arch, data: Dataset) -> int:
     """How many held-out images the subnetwork `arch` classifies correctly."""
-    graph = graphs.emit(net.space.walk(arch), specialise(net, arch, data), BATCH)
+    graph = graphs.emit(net.space.walk(arch), folded(specialise(net, arch, data)), BATCH)
     session = onnxruntime.session(graph.SerializeToString(), 1)
     return count_correct(session, data, data.heldout, arch.resolution, BATCH)
 
@@ -93,8 +91,10 @@ def sample(
     archs = _draw(space, number, seed)
     images = data_sets.load(data, space)
     checkpoint.load(weights, space)
+    artifacts.check_output(out, ".csv")
     header = {
         "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
+        "images_sha256": images.sha256(data_sets.RECALIBRATION),
         "number": number, "seed": seed, "design": "uniform", "recalibration_images": data_sets.RECALIBRATION,
         "recalibration_batch": data_sets.RECALIBRATION_BATCH,
     }  # fmt: skip
@@ -130,19 +130,16 @@ def _measure_all(
     todo = [i for i in range(len(archs)) if i not in correct]
     if correct:
         report(f"resuming: {len(correct)} of {len(archs)} subnetworks are there")
-    started = last = time.perf_counter()
+    progress = Progress(len(todo), "subnetworks", report)
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
         joblib.delayed(_measure_one)(where, i, str(archs[i])) for i in todo
     )
     with partial.open("a", newline="") as file:
-        for done, (index, right) in enumerate(results, 1):
+        for index, right in results:
             correct[index] = right
             file.write(f"{index},{archs[index]},{right}\n")
             file.flush()
-            if (now := time.perf_counter()) - last > 5:
-                last, rate = now, done / (now - started)
-                left = (len(todo) - done) / rate / 60
-                report(f"{len(correct)}/{len(archs)} subnetworks, {rate:.2f}/s, {left:.0f} min left")
+            progress.add()
     return correct
 
 

@@ -20,12 +20,16 @@ KIND = "accuracy-samples"
 
 @dataclass(frozen=True)
 class Samples:
-    """Architectures, genes of shape (n, 1 + slots), and their top-1 accuracies in percent, shape (n,)."""
+    """Architectures, genes of shape (n, 1 + slots), and their top-1 accuracies in percent, shape (n,).
+
+    `sha256` is of the file that they were read from, `weights_sha256` of the supernet, where they are known.
+    """
 
     space: SearchSpace
     genes: Genes
     top1_percent: Floats
     sha256: str = ""
+    weights_sha256: str | None = None
 
     def __len__(self) -> int:
         return len(self.top1_percent)
@@ -55,7 +59,7 @@ class Samples:
             raise ArtifactError(f"{path} is not a list of measured accuracies: {error}") from error
         if not ((percent >= 0) & (percent <= 100)).all():
             raise ArtifactError(f"{path} holds accuracies outside 0 to 100 percent")
-        return cls(space, genes, percent, about["sha256"])
+        return cls(space, genes, percent, about["sha256"], about.get("weights_sha256"))
 
 
 def file_name(space: SearchSpace) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from onnx import helper
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.data import RECALIBRATION, Dataset, load
+from ofa_deploy.accuracy.measure import specialise
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.check import parity
 from ofa_deploy.graphs import onnx as graphs
@@ -19,7 +19,7 @@ from ofa_deploy.latency.runtimes import onnxruntime
 from ofa_deploy.search.run import load_result
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import Supernet, folded, recalibrate
+from ofa_deploy.supernet.network import Supernet, folded
 
 
 def export(
@@ -41,15 +41,12 @@ def export(
     Raises:
         ArchError: `arch` is not of the space.
         MeasureError: the file does not compute what torch computes.
-        OfaDeployError: the name does not end in `.onnx`.
+        ArtifactError: the name does not end in `.onnx`, or it cannot be written.
     """
-    if out.suffix != ".onnx":
-        raise OfaDeployError(f"{out.name} must end in .onnx, the format that is written")
     space = net.space
     space.check(arch)
-    plain = net.subnet(arch)
-    with torch.inference_mode():
-        recalibrate(plain, data.recalibration(arch.resolution))
+    artifacts.check_output(out, ".onnx")
+    plain = specialise(net, arch, data)
     model = graphs.emit(space.walk(arch), folded(plain))
     preprocessing = {
         "layout": "NCHW", "dtype": "float32", "shape": [1, space.in_channels, arch.resolution, arch.resolution],
@@ -94,5 +91,5 @@ def export_files(
         predicted = found.predicted()
     else:
         chosen = Arch.parse(str(arch))
-    origin = {"file": weights.name, "sha256": artifacts.sha256(weights)}
-    return export(checkpoint.load(weights, space), chosen, load(data, space), out, origin, predicted)
+    net = checkpoint.load(weights, space)
+    return export(net, chosen, load(data, space), out, checkpoint.origin(weights), predicted)

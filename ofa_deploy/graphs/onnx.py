@@ -132,14 +132,3 @@ def emit(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch:
     )  # fmt: skip
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="ofa-deploy")
-
-
-def identity(channels: int, size: int) -> onnx.ModelProto:
-    """A graph that does next to nothing: its latency is what calling the runtime costs."""
-    shape = [1, channels, size, size]
-    made = helper.make_graph(
-        [helper.make_node("Neg", [INPUT], [OUTPUT])], "ofa_deploy",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
-    )  # fmt: skip
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from ofa_deploy.latency.runtimes import RUNTIMES, Session
 from ofa_deploy.latency.table import LatencyTable, Row, conditions
 from ofa_deploy.latency.timing import Flusher, Visit, visit
 from ofa_deploy.ops import Op
+from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import SearchSpace
 
-Report = Callable[[str], None]
 Parts = Sequence[tuple[str, Op]]
 Key = tuple[int, str]
 """(round, entry) of a visit."""
@@ -42,7 +41,7 @@ class Plan:
         seed: of the networks, the weights and the order.
     """
 
-    rounds: int = 6
+    rounds: int = 8
     runs: int = 12
     seconds: float = 0.03
     calibration: int = 12
@@ -79,6 +78,7 @@ def build(
         listed = ", ".join(map(str, space.resolutions))
         raise MeasureError(f"resolution {unknown[0]} is not one of {space.name}'s: {listed}")
     measured = conditions(device, plan.threads)
+    artifacts.check_output(out, ".csv")
     rng = np.random.default_rng(plan.seed)
     ops = space.all_ops(resolutions)
     nets = space.archs(space.sample(rng, plan.calibration + plan.test, list(resolutions)))
@@ -118,20 +118,17 @@ def _measure(
         report(f"resuming: {len(visits)} of {len(visits) + len(todo)} visits are there")
     sessions: dict[str, tuple[Session, npt.NDArray[np.float32]]] = {}
     flush = Flusher()
-    started = last = time.perf_counter()
+    progress = Progress(len(todo), "visits", report, seconds=2)
     with partial.open("a") as file:
-        for done, (r, name) in enumerate(todo):
+        for r, name in todo:
             if name not in sessions:
                 sessions[name] = _session(entries[name], header["runtime"], plan)
             session, x = sessions[name]
             alone = len(entries[name]) == 1
             visits[r, name] = visit(session, x, plan.threads, flush if alone else None, plan.runs, plan.seconds)
             file.write(json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n")
-            if (now := time.perf_counter()) - last > 2:
-                file.flush()
-                last, rate = now, (done + 1) / (now - started)
-                left = (len(todo) - done - 1) / rate
-                report(f"round {r + 1}/{plan.rounds}: {done + 1}/{len(todo)} visits, {rate:.0f}/s, {left:.0f} s left")
+            file.flush()
+            progress.add()
     return visits
 
 

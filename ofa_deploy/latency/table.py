@@ -25,6 +25,7 @@ DEVICES = {"cpu": "onnxruntime"}
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
 _COLUMNS = [field.name for field in fields(Op)]
+_ERRORS = ("networks", "mape_percent", "p95_percent", "worst_percent")
 _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
 
 
@@ -70,7 +71,7 @@ class LatencyTable:
     conditions: Mapping[str, Any]
     scale: float = 1.0
     per_op_ms: float = 0.0
-    error: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    error: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(_ERRORS, 0.0))
     networks: tuple[Mapping[str, Any], ...] = ()
     sha256: str = ""
 
@@ -162,8 +163,14 @@ class LatencyTable:
                 if not (np.isfinite(row.latency_ms) and row.latency_ms > 0):
                     raise ValueError(f"a latency of {row.latency_ms} ms")
                 rows[_read_op(line)] = row
+            resolutions = tuple(about["resolutions"])
+            if not resolutions or not set(resolutions) <= set(space.resolutions):
+                raise ValueError(f"resolutions {resolutions}")
+            figures = [about["scale"], about["per_op_ms"], *(about["error"][key] for key in _ERRORS)]
+            if not np.isfinite(np.array(figures, float)).all():
+                raise ValueError("a figure of its calibration or error is not finite")
             return cls(
-                space, rows, tuple(about["resolutions"]), {key: about[key] for key in _CONDITIONS},
+                space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
                 float(about["scale"]), float(about["per_op_ms"]), about["error"], tuple(about["networks"]),
                 about["sha256"],
             )  # fmt: skip
@@ -193,6 +200,12 @@ def file_name(space: SearchSpace, measured: Mapping[str, Any]) -> str:
     return f"{space.name}_{measured['device']}_{measured['threads']}t_{words}.csv"
 
 
+def build_command(space: SearchSpace, measured: Mapping[str, Any]) -> str:
+    """What a user types to build a table for these conditions."""
+    threads = f" --threads {measured['threads']}" if measured["threads"] != 1 else ""
+    return f"ofa-deploy build-lut --device {measured['device']} --space {space.name}{threads}"
+
+
 def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTable, bool]:
     """The table for these conditions, else the reference table that ships.
 
@@ -214,10 +227,7 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
             return LatencyTable.load(path, space), True
     reference = [p for p in paths if p.parent.resolve() == artifacts.shipped("lut").resolve()]
     if not reference:
-        raise ArtifactError(
-            f"no latency table of {space.name} for {device}; run: "
-            f"ofa-deploy build-lut --device {device} --space {space.name}"
-        )
+        raise ArtifactError(f"no latency table of {space.name} for {device}; run: {build_command(space, measured)}")
     return LatencyTable.load(reference[0], space), False
 
 

@@ -40,7 +40,7 @@ class Flusher:
     """Reads a buffer larger than the near caches, a word a cache line."""
 
     def __init__(self, size: int = FLUSH_BYTES) -> None:
-        self._lines = np.zeros(size // 8)[::8]
+        self._lines = np.ones(size // 8)[::8]  # ones: pages never written would all be one page of zeros
 
     def __call__(self) -> None:
         """Read it."""

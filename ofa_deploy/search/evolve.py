@@ -7,6 +7,7 @@ doi 10.1016/S0045-7825(99)00389-8), so that good neighbours of the border stay u
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,7 +74,6 @@ class SearchResult:
         history: for each generation: best score and its latency so far.
         settings: of the evolution, the seed included.
         inputs: checksums and labels of table and predictor.
-        feasible: whether the predicted latency with its margin is within the budget.
         message: the outcome in words.
     """
 
@@ -91,7 +91,6 @@ class SearchResult:
     history: tuple[tuple[float, float], ...]
     settings: Settings
     inputs: dict[str, Any]
-    feasible: bool = True
     message: str = ""
 
     def predicted(self) -> dict[str, Any]:
@@ -125,10 +124,12 @@ def evolve(
         InfeasibleError: even the fastest network is over the budget; the message names it.
     """
     fastest, fastest_ms = extreme(space, latency)
+    budget_ms *= 1 + 1e-9  # sums of one network's costs in another order differ in their last digits
     if fastest_ms > budget_ms:
+        unit = 10 ** (math.floor(math.log10(fastest_ms)) - 3)
         raise InfeasibleError(
             f"no network of {space.name} fits {budget_ms:.4g} ms: the fastest, {space.archs(fastest)[0]}, "
-            f"needs {fastest_ms:.4g} ms; allow at least that"
+            f"needs {math.ceil(fastest_ms / unit) * unit:.4g} ms; allow at least that"
         )
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in np.flatnonzero(np.isfinite(latency.fixed))]

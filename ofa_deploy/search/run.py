@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
-from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.errors import ArtifactError, InfeasibleError, MeasureError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import SearchResult, Settings, evolve
 from ofa_deploy.search.knapsack import extreme
@@ -46,17 +48,27 @@ def search(
     space = table.space
     if predictor is not None and predictor.space != space:
         raise OfaDeployError(f"the table is of {space.name}, the predictor of {predictor.space.name}; choose one space")
-    (_, fastest_ms), (_, slowest_ms) = extreme(space, table.cost), extreme(space, table.cost, dearest=True)
-    margin = table.error.get("p95_percent", 0.0) if margin_percent is None else margin_percent
+    margin = table.error["p95_percent"] if margin_percent is None else margin_percent
     if not 0 <= margin < 100:
-        raise OfaDeployError(f"--margin must be between 0 and 100 percent, not {margin}")
+        source = "the table's own error" if margin_percent is None else "--margin"
+        raise OfaDeployError(
+            f"{source} must be between 0 and 100 percent, not {margin}; build the table anew, or set --margin"
+        )
     raised = 1 + margin / 100
-    budget = parse_latency(latency, fastest_ms * raised, slowest_ms * raised)
+    cost = AdditiveCost(table.cost.blocks * raised, table.cost.fixed * raised)
+    (_, fastest_ms), (_, slowest_ms) = extreme(space, cost), extreme(space, cost, dearest=True)
+    if fastest_ms <= 0:
+        raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
+    budget = parse_latency(latency, fastest_ms, slowest_ms)
 
     def score(genes: Genes) -> Floats:
         return space.macs(genes) / 1e6 if predictor is None else predictor.predict(genes)[0]
 
-    genes, history, evaluations = evolve(space, score, _raised(table, raised), budget, settings)
+    with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
+        try:
+            genes, history, evaluations = evolve(space, score, cost, budget, settings)
+        except InfeasibleError as error:
+            raise InfeasibleError(f"{error} ({margin:.2g} % above its prediction, see --margin)") from error
     value, std = float(score(genes)[0]), None
     if predictor is not None:
         std = round(float(predictor.predict(genes)[1][0]), 4)
@@ -73,7 +85,7 @@ def search(
 
 def search_files(
     space: SearchSpace, latency: str, device: str, threads: int, lut: Path | None, predictor: Path | None,
-    objective: str, settings: Settings, margin_percent: float | None, report: Callable[[str], None],
+    objective: str, settings: Settings, margin_percent: float | None, report: Report,
 ) -> SearchResult:  # fmt: skip
     """Search with a table and a predictor from files.
 
@@ -103,7 +115,7 @@ def search_files(
     if not own:
         report(
             f"note: not this machine's table, but that of {table.label}; for your own, run: "
-            f"ofa-deploy build-lut --device {device} --space {space.name}"
+            f"{tables.build_command(space, conditions)}"
         )
     inputs: dict[str, Any] = {"table_of_this_machine": own}
     model = None
@@ -112,10 +124,6 @@ def search_files(
         model = MLPPredictor.load(predictor or artifacts.find("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
     return search(table, model, latency, settings, margin_percent, inputs)
-
-
-def _raised(table: LatencyTable, by: float) -> AdditiveCost:
-    return AdditiveCost(table.cost.blocks * by, table.cost.fixed * by)
 
 
 def load_result(path: Path) -> SearchResult:
@@ -129,7 +137,7 @@ def load_result(path: Path) -> SearchResult:
         raise ArtifactError(
             f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out {path}"
         )
-    if about.pop("schema", 0) > artifacts.SCHEMA:
+    if about.pop("schema", None) not in range(1, artifacts.SCHEMA + 1):
         raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
     about.pop("made_with", None)
     try:
@@ -139,6 +147,7 @@ def load_result(path: Path) -> SearchResult:
         result = SearchResult(**values)
         if not np.isfinite([result.score, result.latency_ms, result.budget_ms]).all():
             raise ValueError("a figure is not finite")
-    except (KeyError, TypeError, ValueError) as error:
+        result.predicted()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} is damaged: {error}; search again") from error
     return result

@@ -42,6 +42,11 @@ def load(path: Path, space: SearchSpace) -> Supernet:
     return net.eval()
 
 
+def origin(path: Path) -> artifacts.Json:
+    """Name and checksum of a weight file, for what is made from it."""
+    return {"file": path.name, "sha256": artifacts.sha256(path)}
+
+
 def tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file's content.
 

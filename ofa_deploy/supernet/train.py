@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,10 @@ from torch.nn import functional as F
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet, recalibrate
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -101,19 +100,20 @@ def train(
     saved = out.with_suffix(".checkpoint")
     if recipe.batch > len(data.train):
         raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
-    with artifacts.writing(out.with_suffix(".writable")) as probe:  # find out now, not after an hour
-        probe.touch()
-    out.with_suffix(".writable").unlink()
-    state = _resume(space, recipe, saved, report) if saved.exists() else _start(space, recipe)
+    artifacts.check_output(out, ".safetensors")
+    about = {"space": space.name, "recipe": asdict(recipe), "images_sha256": data.sha256()}
+    state = _resume(space, recipe, about, saved, report) if saved.exists() else _start(space, recipe)
     epochs = recipe.largest_epochs + recipe.subnet_epochs
+    images = (epochs - state.epoch) * (len(data.train) // recipe.batch) * recipe.batch
+    progress = Progress(images, "images", report, seconds=10)
     while state.epoch < epochs:
         if state.epoch == stop_after:
             return {"epochs": state.epoch, "of": epochs, "log": state.log}
-        if state.epoch >= recipe.largest_epochs and state.teacher is None:
+        if state.epoch == recipe.largest_epochs > 0:
             state.teacher = _blank(space)
             state.teacher.load_state_dict(state.net.state_dict())
-        _epoch(state, data, recipe, epochs, report)
-        _save(state, recipe, saved)
+        _epoch(state, data, recipe, progress, report)
+        _save(state, about, saved)
     details = {
         "recipe": asdict(recipe), "dataset": data.name, "source": data.source, "data_licence": data.licence,
         "training_images": len(data.train), "seconds": round(state.seconds), "threads": torch.get_num_threads(),
@@ -144,11 +144,11 @@ def _optimizer(net: Supernet, recipe: Recipe) -> torch.optim.SGD:
     )  # fmt: skip
 
 
-def _epoch(state: _State, data: Dataset, recipe: Recipe, epochs: int, report: Report) -> None:
+def _epoch(state: _State, data: Dataset, recipe: Recipe, progress: Progress, report: Report) -> None:
     """One pass over the training images; everything random depends only on the seed and the epoch."""
     rng = np.random.default_rng([recipe.seed, state.epoch])
     elastic = state.epoch >= recipe.largest_epochs
-    started = last = time.perf_counter()
+    started = time.perf_counter()
     steps, losses = len(data.train) // recipe.batch, []
     state.net.train()
     for step, (pixels, labels) in enumerate(_batches(data, recipe.batch, rng)):
@@ -158,12 +158,7 @@ def _epoch(state: _State, data: Dataset, recipe: Recipe, epochs: int, report: Re
         losses.append(_step(state, data, recipe, pixels, labels, archs))
         if not math.isfinite(losses[-1]):
             raise OfaDeployError(f"the loss is no longer finite in epoch {state.epoch + 1}; lower --lr and start anew")
-        if (now := time.perf_counter()) - last > 10:
-            last, share = now, (step + 1) / steps
-            left = (now - started) / share * (epochs - state.epoch - share)
-            rate = (step + 1) * recipe.batch / (now - started)
-            report(f"epoch {state.epoch + 1}/{epochs} {share:4.0%} loss {np.mean(losses[-50:]):.3f} "
-                   f"{rate:,.0f} images/s {left / 60:.0f} min left")  # fmt: skip
+        progress.add(recipe.batch, f"epoch {state.epoch + 1}, loss {np.mean(losses[-50:]):.3f}")
     row = {
         "epoch": state.epoch + 1,
         "phase": "subnets" if elastic else "largest",
@@ -241,33 +236,30 @@ def _quick_top1(net: Supernet, data: Dataset, largest: bool, images: int = 1000)
     return round(100 * float(right.float().mean()), 2)
 
 
-def _save(state: _State, recipe: Recipe, path: Path) -> None:
+def _save(state: _State, about: dict[str, Any], path: Path) -> None:
     tensors = {f"net.{k}": v for k, v in state.net.state_dict().items()}
     if state.teacher is not None:
         tensors |= {f"teacher.{k}": v for k, v in state.teacher.state_dict().items()}
     for name, p in state.net.named_parameters():
         if "momentum_buffer" in state.optimizer.state[p]:
             tensors[f"momentum.{name}"] = state.optimizer.state[p]["momentum_buffer"]
-    about = {
-        "space": state.net.space.name, "recipe": asdict(recipe), "epoch": state.epoch, "seconds": state.seconds,
-        "log": state.log,
-    }  # fmt: skip
+    about = about | {"epoch": state.epoch, "seconds": state.seconds, "log": state.log}
     with artifacts.writing(path) as temporary:
         contiguous = {k: v.detach().contiguous() for k, v in tensors.items()}
         safetensors.torch.save_file(contiguous, temporary, {"ofa_deploy": json.dumps(about)})
 
 
-def _resume(space: SearchSpace, recipe: Recipe, path: Path, report: Report) -> _State:
+def _resume(space: SearchSpace, recipe: Recipe, run: dict[str, Any], path: Path, report: Report) -> _State:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["ofa_deploy"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
-    if about["space"] != space.name or about["recipe"] != asdict(recipe):
+    if any(about.get(key) != value for key, value in run.items()):
         raise ArtifactError(
-            f"{path} is of another run ({about['space']}, {about['recipe']}); repeat that run's options, "
-            "remove the file, or choose another --out"
+            f"{path} is of another run (space, recipe or images differ); repeat that run's options, remove the file, "
+            "or choose another --out"
         )
     part = {
         p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}

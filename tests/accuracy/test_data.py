@@ -10,7 +10,7 @@ from PIL import Image
 
 from ofa_deploy.accuracy import data as data_sets
 from ofa_deploy.accuracy.data import Dataset
-from ofa_deploy.errors import DataError
+from ofa_deploy.errors import ArtifactError, DataError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
 
@@ -47,6 +47,34 @@ def test_damaged_file_is_named(space: SearchSpace, tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="lacks t10k-labels"):
         data_sets.load(str(tmp_path), space)
+
+
+def test_what_pack_wrote_is_loaded(images: Path, dataset: Dataset, space: SearchSpace, tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    data_sets.pack(dataset, path, space.name)
+    packed = data_sets.load(str(path), space)
+    assert packed.sha256() == dataset.sha256()
+    assert packed.test is not None
+    assert len(packed.test) == 40
+    assert (packed.mean, packed.std, packed.classes) == (dataset.mean, dataset.std, dataset.classes)
+    with pytest.raises(DataError, match="needs all images"):
+        data_sets.load(str(path), space, training=True)
+    path.with_suffix(".json").write_text(path.with_suffix(".json").read_text().replace('"mean"', '"meen"'))
+    with pytest.raises(DataError, match="lacks mean"):
+        data_sets.load(str(path), space)
+
+
+def test_images_packed_for_a_space_are_found(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = get_space("fmnist-11classes")
+    with np.load(images) as content:
+        arrays = dict(content)
+    arrays["labels"][0] = 10
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(ArtifactError, match="ofa-deploy pack-data"):
+        data_sets.load(None, own)
+    data_sets.pack(data_sets.load("own.npz", own), Path("supernets") / data_sets.pack_name(own), own.name)
+    assert data_sets.load(None, own).name == "own"
 
 
 def test_split_is_disjoint_and_fixed(dataset: Dataset, images: Path, space: SearchSpace) -> None:
@@ -121,6 +149,8 @@ def arrays(**changes: object) -> dict[str, object]:
         (arrays(images=np.zeros((20, 28, 28), np.uint8), labels=np.arange(20) % 10), "20 training images"),
         (arrays(images=np.array([{}, 1], dtype=object)), "plain arrays"),
         (arrays(classes=np.array(["a", "b"])), "only 2 classes"),
+        (arrays(labels=np.arange(80) * 10**12), "up to 99999"),
+        (arrays(images=np.zeros((0, 28, 28), np.uint8), labels=np.arange(0)), "1 classes"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, space: SearchSpace, content: dict[str, object], word: str) -> None:

@@ -71,8 +71,10 @@ def test_too_little_to_fit(space: SearchSpace) -> None:
     some = made_up(space, 30)
     with pytest.raises(OfaDeployError, match="at least 20"):
         fit(Samples(space, some.genes[:19], some.top1_percent[:19]))
-    with pytest.raises(OfaDeployError, match="all measured accuracies are equal"):
+    with pytest.raises(OfaDeployError, match="nothing to fit"):
         fit(Samples(space, some.genes, np.full(30, 90.0)))
+    with pytest.raises(OfaDeployError, match="or nearly all"):
+        fit(Samples(space, some.genes, np.where(np.arange(30) < 29, 90.0, 91.0)))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the published measurements are not beside this checkout")

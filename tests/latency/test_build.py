@@ -12,13 +12,20 @@ import pytest
 
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.graphs import onnx as graphs
+from ofa_deploy.latency import build as building
 from ofa_deploy.latency import timing
 from ofa_deploy.latency.build import Plan, build
 from ofa_deploy.latency.runtimes import onnxruntime
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
+
+
+def pool(channels: int, size: int) -> bytes:
+    parts = [("pool", Op("pool", size, channels, channels))]
+    return bytes(graphs.emit(parts, {"pool": {}}).SerializeToString())
 
 
 def silent(line: str) -> None:
@@ -84,7 +91,7 @@ def test_graph_that_the_runtime_does_not_take() -> None:
 
 def test_visit_counts_and_orders_its_samples() -> None:
     x = np.zeros((1, 4, 8, 8), np.float32)
-    session = onnxruntime.session(graphs.identity(4, 8).SerializeToString(), 1)
+    session = onnxruntime.session(pool(4, 8), 1)
     visit = timing.visit(session, x, 1, timing.Flusher(), 10, 1.0)
     assert 0 < visit.minimum_ms <= visit.median_ms
     assert 3 <= visit.runs <= 10
@@ -92,7 +99,7 @@ def test_visit_counts_and_orders_its_samples() -> None:
 
 def test_values_that_are_not_finite_are_no_measurement() -> None:
     x = np.full((1, 1, 2, 2), np.nan, np.float32)
-    session = onnxruntime.session(graphs.identity(1, 2).SerializeToString(), 1)
+    session = onnxruntime.session(pool(1, 2), 1)
     with pytest.raises(MeasureError, match="not finite"):
         timing.visit(session, x, 1, None, 3, 0.01)
 
@@ -114,3 +121,46 @@ def test_preempted_samples_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (single.median_ms, single.minimum_ms, single.runs) == (1.0, 1.0, 6)
     assert single.dropped >= 5
     assert timing.visit(session, x, 2, None, 6, 1.0).median_ms == 1.5
+
+
+def test_flusher_reads_memory_of_its_own() -> None:
+    """Pages that were never written would all be one page of zeros, and reading them would flush nothing."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("resident memory is read from /proc")
+    before = resident()
+    flush = timing.Flusher(64 * 2**20)
+    flush()
+    assert resident() - before > 60 * 2**20
+
+
+def test_operators_are_timed_cold_and_networks_back_to_back(
+    tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a clock: the protocol's calls are recorded, the figures made up."""
+    cold: dict[bool, set[bool]] = {False: set(), True: set()}
+    calls: list[bytes] = []
+
+    def visit(graph: bytes, x: np.ndarray, threads: int, flush: object, runs: int, seconds: float) -> timing.Visit:
+        whole = graph.count(b"HardSigmoid") > 0 and graph.count(b"Gemm") > 0
+        cold[whole].add(flush is not None)
+        calls.append(graph)
+        return timing.Visit(1.0 + len(graph) * 1e-6, 0.5, 3, 0)
+
+    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", lambda graph, threads: graph)
+    monkeypatch.setattr(building, "visit", visit)
+    build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", silent)
+    assert cold == {False: {True}, True: {False}}
+    number = len(tiny.all_ops()) + QUICK.calibration + QUICK.test
+    assert len(calls) == QUICK.rounds * number
+    assert calls[:number] != calls[number:], "each round has an order of its own"
+    assert sorted(calls[:number]) == sorted(calls[number:])
+
+
+def test_estimate_is_the_smallest_of_the_medians() -> None:
+    row = building._summary([timing.Visit(2.0, 1.5, 5, 0), timing.Visit(1.6, 1.4, 7, 1), timing.Visit(1.8, 1.2, 3, 0)])
+    assert (row.latency_ms, row.minimum_ms, row.runs) == (1.6, 1.2, 15)
+    assert row.spread_percent == pytest.approx(25)

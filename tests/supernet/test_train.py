@@ -1,5 +1,6 @@
 """Training: it learns, it is seeded, and a kill loses nothing that was finished."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.train import Recipe, train
 
-RECIPE = Recipe(largest_epochs=1, subnet_epochs=1, batch=50, lr=0.02)
+RECIPE = Recipe(largest_epochs=1, subnet_epochs=2, batch=50, lr=0.02)
 
 
 def silent(line: str) -> None:
@@ -38,8 +39,9 @@ def test_loss_falls_in_both_phases(space: SearchSpace, dataset: Dataset, tmp_pat
 
 def test_instalments_give_the_same_weights(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     whole = run(space, dataset, tmp_path / "a.safetensors")
-    progress = train(space, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=1)
-    assert progress["epochs"] == 1
+    for stop in (1, 2):  # before there is a teacher, and after
+        progress = train(space, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
+        assert progress["epochs"] == stop
     assert not (tmp_path / "b.safetensors").exists()
     parts = run(space, dataset, tmp_path / "b.safetensors")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
@@ -69,7 +71,9 @@ def test_checkpoint_of_another_run_is_refused(space: SearchSpace, dataset: Datas
     out = tmp_path / "w.safetensors"
     train(space, dataset, RECIPE, out, silent, stop_after=1)
     with pytest.raises(ArtifactError, match="another run"):
-        train(space, dataset, Recipe(1, 1, 50, lr=0.01), out, silent)
+        train(space, dataset, Recipe(1, 2, 50, lr=0.01), out, silent)
+    with pytest.raises(ArtifactError, match="another run"):
+        train(space, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out, silent)
     out.with_suffix(".checkpoint").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match="damaged"):
         train(space, dataset, RECIPE, out, silent)
@@ -78,6 +82,14 @@ def test_checkpoint_of_another_run_is_refused(space: SearchSpace, dataset: Datas
 def test_diverging_run_says_so(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(OfaDeployError, match="lower --lr"):
         train(space, dataset, Recipe(1, 0, 50, lr=1e9), tmp_path / "w.safetensors", silent)
+
+
+@pytest.mark.parametrize("name", ["w.json", "w.checkpoint", "w"])
+def test_output_that_would_be_overwritten_is_refused(
+    space: SearchSpace, dataset: Dataset, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ArtifactError, match="must end in .safetensors"):
+        train(space, dataset, RECIPE, tmp_path / name, silent)
 
 
 @pytest.mark.parametrize(

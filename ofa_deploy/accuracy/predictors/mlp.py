@@ -16,6 +16,7 @@ from ofa_deploy.accuracy.predictors import Features, features
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import Floats, Genes, SearchSpace
 
 if TYPE_CHECKING:
@@ -59,12 +60,14 @@ class MLPPredictor:
             disagreement leaves unexplained on held-out samples).
         report: the held-out error: rmse_points, kendall_tau, ...
         sha256: of the file that it was read from; empty for one just fitted.
+        weights_sha256: of the supernet whose subnetworks were measured; None where that is not known.
     """
 
     space: SearchSpace
     arrays: Mapping[str, Array]
     report: Mapping[str, float]
     sha256: str = ""
+    weights_sha256: str | None = None
 
     def predict(self, genes: Genes) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each."""
@@ -104,7 +107,7 @@ class MLPPredictor:
             arrays = load(data)
         except (SafetensorError, ValueError, KeyError) as error:
             raise ArtifactError(f"{path} is damaged: {error}") from error
-        made = cls(space, arrays, about.get("error", {}), about["sha256"])
+        made = cls(space, arrays, about.get("error", {}), about["sha256"], about.get("weights_sha256"))
         try:
             fits = bool(np.isfinite(made.predict(space.genes([space.extreme(True)]))).all())
         except (KeyError, ValueError, IndexError):
@@ -116,12 +119,13 @@ class MLPPredictor:
         return made
 
 
-def fit(samples: Samples, settings: Settings | None = None) -> MLPPredictor:
+def fit(samples: Samples, settings: Settings | None = None, report: Report = lambda line: None) -> MLPPredictor:
     """Fit an ensemble: once on four fifths to learn its error on the last fifth, then on everything.
 
     Args:
         samples: at least 20 measured architectures.
         settings: how.
+        report: receives a line of progress now and then.
 
     Returns:
         the predictor fitted on all samples, with the error of the one that was fitted on four fifths.
@@ -134,19 +138,26 @@ def fit(samples: Samples, settings: Settings | None = None) -> MLPPredictor:
     settings = settings or Settings()
     if len(samples) < 20:
         raise OfaDeployError(f"{len(samples)} samples are too few to fit a predictor; measure at least 20")
-    if np.ptp(samples.top1_percent) == 0:
-        raise OfaDeployError("all measured accuracies are equal: there is nothing to fit; check the supernet's weights")
     first, last = train_test_split(np.arange(len(samples)), test_size=0.2, random_state=settings.seed)
+    if min(np.ptp(samples.top1_percent[part]) for part in (first, last)) == 0:
+        raise OfaDeployError(
+            "the measured accuracies are all equal, or nearly all: there is nothing to fit; "
+            "measure more subnetworks, on more images, or check the supernet's weights"
+        )
     x, y = features(samples.space, samples.genes), samples.top1_percent
-    trial = MLPPredictor(samples.space, _fit(x[first], y[first], settings), {})
+    trial = MLPPredictor(
+        samples.space, _fit(x[first], y[first], settings, lambda line: report(f"first of two fits: {line}")), {}
+    )
     mean, spread = trial.predict(samples.genes[last])
     noise = np.sqrt(max(float(np.mean((mean - y[last]) ** 2 - spread**2)), 1e-6))
-    report = {"fitted": len(first), "held_out": len(last), **_error(mean, y[last])}
-    arrays = _fit(x, y, settings) | {"noise": np.array([noise], np.float32)}
-    return MLPPredictor(samples.space, arrays, report)
+    error = {"fitted": len(first), "held_out": len(last), **_error(mean, y[last])}
+    arrays = _fit(x, y, settings, lambda line: report(f"second: {line}")) | {"noise": np.array([noise], np.float32)}
+    return MLPPredictor(samples.space, arrays, error)
 
 
-def fit_file(space: SearchSpace, samples: Path | None, out: Path, settings: Settings) -> Mapping[str, float]:
+def fit_file(
+    space: SearchSpace, samples: Path | None, out: Path, settings: Settings, report: Report
+) -> Mapping[str, float]:
     """Fit on a file of samples and save the predictor.
 
     Args:
@@ -154,15 +165,20 @@ def fit_file(space: SearchSpace, samples: Path | None, out: Path, settings: Sett
         samples: CSV file; None finds the space's own, in the working folder or as shipped.
         out: file to write.
         settings: how.
+        report: receives a line of progress now and then.
 
     Returns:
         the held-out error.
     """
+    artifacts.check_output(out, ".safetensors")
     hint = f"measure some with: ofa-deploy sample --space {space.name}"
     path = samples or artifacts.find("predictors", samples_file(space), hint)
     measured = Samples.load(path, space)
-    predictor = fit(measured, settings)
-    details = {"samples": path.name, "samples_sha256": measured.sha256, "settings": asdict(settings)}
+    predictor = fit(measured, settings, report)
+    details = {
+        "samples": path.name, "samples_sha256": measured.sha256, "weights_sha256": measured.weights_sha256,
+        "settings": asdict(settings),
+    }  # fmt: skip
     predictor.save(out, details)
     return predictor.report
 
@@ -176,7 +192,7 @@ def _error(predicted: Floats, measured: Floats) -> dict[str, float]:
     }
 
 
-def _fit(x: Features, y: Floats, settings: Settings) -> dict[str, Array]:
+def _fit(x: Features, y: Floats, settings: Settings, report: Report) -> dict[str, Array]:
     """Train all members at once, each on its own batches."""
     import torch
 
@@ -195,6 +211,7 @@ def _fit(x: Features, y: Floats, settings: Settings) -> dict[str, Array]:
     optimizer = torch.optim.AdamW([*weights, *biases], lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.steps)
     batch = min(settings.batch, len(x))
+    progress = Progress(settings.steps, "steps", report, seconds=2)
     for _ in range(settings.steps):
         rows = torch.randint(len(x), (settings.members, batch), generator=generator)
         loss = (_forward(inputs[rows], weights, biases) - target[rows]).square().mean(1).sum()
@@ -202,6 +219,7 @@ def _fit(x: Features, y: Floats, settings: Settings) -> dict[str, Array]:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+        progress.add()
     arrays = {
         "shift": shift,
         "scale": scale,
