@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,13 +48,16 @@ def top1(session: Session, data: Dataset, images: Images, resolution: int) -> di
     return {"top1_percent": 100 * share, "interval95_points": round(100 * half, 3), "images": len(images)}
 
 
-def latency(sessions: Mapping[str, tuple[Session, int, int]], threads: int, rounds: int = 10) -> dict[str, Any]:
+def latency(
+    sessions: Mapping[str, tuple[Session, int, int]], threads: int, rounds: int = 16, pause: float = 0.5
+) -> dict[str, Any]:
     """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
 
     Args:
         sessions: by name: a session of batch 1, its channels and its resolution.
         threads: that the sessions use.
         rounds: visits to each.
+        pause: seconds between rounds, so that a short disturbance does not meet them all.
 
     Returns:
         by name: latency_ms (the smallest of the rounds' medians, as in the tables), typical_ms (the median of the
@@ -62,10 +66,11 @@ def latency(sessions: Mapping[str, tuple[Session, int, int]], threads: int, roun
     rng = np.random.default_rng(0)
     visits = {name: [] for name in sessions}  # type: dict[str, list[Any]]
     for _ in range(rounds):
+        time.sleep(pause)
         for name in rng.permutation(list(sessions)).tolist():
             session, channels, size = sessions[name]
             x = rng.standard_normal((1, channels, size, size)).astype(np.float32)
-            visits[name].append(visit(session, x, threads, None, 50, 0.1))
+            visits[name].append(visit(session, x, threads, 50, 0.1))
     found = {}
     for name, several in visits.items():
         medians = np.array([v.median_ms for v in several])

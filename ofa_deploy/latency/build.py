@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.runtimes import RUNTIMES, Session
 from ofa_deploy.latency.table import LatencyTable, Row, conditions
-from ofa_deploy.latency.timing import Flusher, Visit, visit
+from ofa_deploy.latency.timing import Visit, visit
 from ofa_deploy.ops import Op
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.space import Arch, SearchSpace
 
 Parts = Sequence[tuple[str, Op]]
 Key = tuple[int, str]
 """(round, entry) of a visit."""
+SENTINEL_RUNS = 5
+SLOWER = 1.1
+"""A sentinel slower than its fast state by this factor tells that the machine is in another state."""
+ENOUGH = 3
+"""Visits in the fast state that an entry needs."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Plan:
     """
 
     rounds: int = 8
-    runs: int = 12
+    runs: int = 20
     seconds: float = 0.03
     calibration: int = 12
     test: int = 24
@@ -86,15 +92,17 @@ def build(
     entries |= {str(net): space.walk(net) for net in nets}
     header = {"space": space.name, "resolutions": list(resolutions), "plan": asdict(plan), **measured}
     partial = out.with_suffix(".partial")
-    visits = _measure(entries, header, plan, partial, report)
+    sentinel = space.walk(Arch(min(resolutions), space.extreme(largest=False).stages))
+    visits = _measure(entries, sentinel, header, plan, partial, report)
 
-    rows = {op: _summary([visits[r, f"op{i}"] for r in range(plan.rounds)]) for i, op in enumerate(ops)}
-    whole = {str(net): _summary([visits[r, str(net)] for r in range(plan.rounds)]).latency_ms for net in nets}
+    summaries = _summaries(visits)
+    rows = {op: summaries[f"op{i}"] for i, op in enumerate(ops)}
+    whole = {str(net): summaries[str(net)].latency_ms for net in nets}
     table = LatencyTable(space, rows, tuple(sorted(resolutions)), measured)
     table = table.calibrated(whole, [str(net) for net in nets[plan.calibration :]])
     samples = list(visits.values())
     details = {
-        "protocol": {**asdict(plan), "operators": "16 MiB read between runs", "networks": "run back to back"},
+        "protocol": asdict(plan), "visits": len(samples), "visits_in_slow_state": len(samples) - len(_fast(visits)),
         "dropped_percent": round(100 * sum(v.dropped for v in samples) / sum(v.runs + v.dropped for v in samples), 2),
     }  # fmt: skip
     table.save(out, details)
@@ -103,33 +111,55 @@ def build(
 
 
 def _measure(
-    entries: dict[str, Parts], header: dict[str, Any], plan: Plan, partial: Path, report: Report
+    entries: dict[str, Parts], sentinel_parts: Parts, header: dict[str, Any], plan: Plan, partial: Path, report: Report
 ) -> dict[Key, Visit]:
-    """Visit each entry once a round, in an order shuffled for each round, appending to `partial`."""
+    """Visit each entry once a round, in an order shuffled for each round, appending to `partial`.
+
+    A sentinel network is timed before each visit. Entries with fewer than `ENOUGH` visits in the machine's fast state
+    are visited again, in at most twice as many rounds more.
+    """
     visits = _resume(partial, header)
     rng = np.random.default_rng(plan.seed)
-    todo = [
-        (r, name)
-        for r in range(plan.rounds)
-        for name in rng.permutation(list(entries)).tolist()
-        if (r, name) not in visits
-    ]
     if visits:
-        report(f"resuming: {len(visits)} of {len(visits) + len(todo)} visits are there")
+        report(f"resuming: {len(visits)} visits are there")
+    sentinel = _session(sentinel_parts, header["runtime"], plan)
     sessions: dict[str, tuple[Session, npt.NDArray[np.float32]]] = {}
-    flush = Flusher()
-    progress = Progress(len(todo), "visits", report, seconds=2)
+    progress = Progress(plan.rounds * len(entries) - len(visits), "visits", report, seconds=2)
     with partial.open("a") as file:
-        for r, name in todo:
-            if name not in sessions:
-                sessions[name] = _session(entries[name], header["runtime"], plan)
-            session, x = sessions[name]
-            alone = len(entries[name]) == 1
-            visits[r, name] = visit(session, x, plan.threads, flush if alone else None, plan.runs, plan.seconds)
-            file.write(json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n")
-            file.flush()
-            progress.add()
+        for r in range(3 * plan.rounds):
+            names = list(entries) if r < plan.rounds else _lacking(visits, entries, min(ENOUGH, plan.rounds))
+            if not names:
+                break
+            if r >= plan.rounds:
+                report(f"the machine was slow for a while: visiting {len(names)} entries again")
+                progress = Progress(len(names), "visits", report, seconds=2)
+            for name in rng.permutation(names).tolist():
+                if (r, name) in visits:
+                    continue
+                if name not in sessions:
+                    sessions[name] = _session(entries[name], header["runtime"], plan)
+                state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
+                found = visit(*sessions[name], plan.threads, plan.runs, plan.seconds)
+                visits[r, name] = replace(found, sentinel_ms=state)
+                file.write(json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n")
+                file.flush()
+                progress.add()
     return visits
+
+
+def _fast(visits: Mapping[Key, Visit]) -> set[Key]:
+    """The visits during which the machine was in its fast state, by the sentinel's running median."""
+    from scipy.ndimage import median_filter
+
+    running = median_filter(np.array([v.sentinel_ms for v in visits.values()]), 9, mode="nearest")
+    limit = SLOWER * np.quantile(running, 0.1)
+    return {key for key, state in zip(visits, running, strict=True) if state <= limit}
+
+
+def _lacking(visits: Mapping[Key, Visit], entries: Iterable[str], enough: int) -> list[str]:
+    """The entries with fewer than `enough` visits in the fast state."""
+    counts = Counter(name for _, name in _fast(visits))
+    return [name for name in entries if counts[name] < enough]
 
 
 def _session(parts: Parts, runtime: str, plan: Plan) -> tuple[Session, npt.NDArray[np.float32]]:
@@ -140,10 +170,20 @@ def _session(parts: Parts, runtime: str, plan: Plan) -> tuple[Session, npt.NDArr
     return RUNTIMES[runtime](model.SerializeToString(), plan.threads), x
 
 
-def _summary(visits: Sequence[Visit]) -> Row:
-    medians = [v.median_ms for v in visits]
-    low = min(medians)
-    return Row(low, min(v.minimum_ms for v in visits), 100 * (max(medians) - low) / low, sum(v.runs for v in visits))
+def _summaries(visits: Mapping[Key, Visit]) -> dict[str, Row]:
+    """For each entry, the smallest median of its visits in the fast state (of all where there are none)."""
+    fast = _fast(visits)
+    kept: dict[str, list[Visit]] = {}
+    for key in sorted(visits, key=lambda key: key not in fast):  # the fast ones first
+        several = kept.setdefault(key[1], [])
+        if key in fast or not several:
+            several.append(visits[key])
+    rows = {}
+    for name, several in kept.items():
+        medians = [v.median_ms for v in several]
+        spread = 100 * (max(medians) / min(medians) - 1)
+        rows[name] = Row(min(medians), min(v.minimum_ms for v in several), spread, sum(v.runs for v in several))
+    return rows
 
 
 def _resume(partial: Path, header: dict[str, Any]) -> dict[Key, Visit]:

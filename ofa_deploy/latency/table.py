@@ -34,9 +34,9 @@ class Row:
     """Latency of one operator as a graph of its own.
 
     Attributes:
-        latency_ms: the smallest of the rounds' medians.
+        latency_ms: the smallest of the visits' medians.
         minimum_ms: the smallest sample.
-        spread_percent: (largest - smallest median) / smallest, over the rounds.
+        spread_percent: (largest - smallest median) / smallest, over the visits.
         runs: samples in all.
     """
 

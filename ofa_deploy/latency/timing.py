@@ -1,7 +1,8 @@
-"""The measuring protocol: cold weights, warm input, samples that were preempted thrown away.
+"""The measuring protocol: visits of back-to-back runs, samples that were preempted thrown away.
 
-Inside a network the weights of a block are not in the nearest caches, since the other blocks ran in between; so a
-buffer is read between runs, which pushes them out, while the input, just computed by the block before, is touched.
+Operators are timed as networks are, with warm caches. In a network their weights are colder than that and the call
+of the runtime is spared; what a table is calibrated with, a scale and a term for each operator, takes up both. Reading
+a 16 MiB buffer between runs instead, so that weights are cold, was no better on large networks and worse on small ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency.runtimes import Session
 
-FLUSH_BYTES = 16 * 2**20
 PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
 
 
@@ -28,35 +28,23 @@ class Visit:
         minimum_ms: their minimum.
         runs: how many were kept.
         dropped: how many were thrown away as preempted.
+        sentinel_ms: latency of a fixed network just before; it tells the state that the machine was in.
     """
 
     median_ms: float
     minimum_ms: float
     runs: int
     dropped: int
+    sentinel_ms: float = 1.0
 
 
-class Flusher:
-    """Reads a buffer larger than the near caches, a word a cache line."""
-
-    def __init__(self, size: int = FLUSH_BYTES) -> None:
-        self._lines = np.ones(size // 8)[::8]  # ones: pages never written would all be one page of zeros
-
-    def __call__(self) -> None:
-        """Read it."""
-        self._lines.sum()
-
-
-def visit(
-    session: Session, x: npt.NDArray[np.float32], threads: int, flush: Flusher | None, runs: int, seconds: float
-) -> Visit:
+def visit(session: Session, x: npt.NDArray[np.float32], threads: int, runs: int, seconds: float) -> Visit:
     """Time a session on one input.
 
     Args:
         session: what to run.
         x: its input.
         threads: that it uses; with one, samples whose wall time exceeds CPU time by 2 % (and 2 µs) are dropped.
-        flush: called before each run, or None to keep everything warm.
         runs: samples wanted.
         seconds: end early when the samples sum to this much, but not before three.
 
@@ -70,9 +58,6 @@ def visit(
     spent: list[float] = []
     limit = time.perf_counter() + max(1.0, 10 * seconds)
     while len(kept) < runs and (len(kept) < 3 or sum(spent) < 1e3 * seconds) and time.perf_counter() < limit:
-        if flush is not None:
-            flush()
-            x.sum()
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         session(x)
         cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
