@@ -170,10 +170,10 @@ def fit_file(
     Returns:
         the held-out error.
     """
-    artifacts.check_output(out, ".safetensors")
     hint = f"measure some with: ofa-deploy sample --space {space.name}"
     path = samples or artifacts.find("predictors", samples_file(space), hint)
     measured = Samples.load(path, space)
+    artifacts.check_output(out, ".safetensors")
     predictor = fit(measured, settings, report)
     details = {
         "samples": path.name, "samples_sha256": measured.sha256, "weights_sha256": measured.weights_sha256,
