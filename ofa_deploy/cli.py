@@ -256,7 +256,8 @@ def deploy(
         return
     print(_deployed(rows))
     print("\nTop-1 in percent. Accuracy is predicted for the held-out images; a delivered model is measured on them")
-    print(f"and on the test images. Models and cards: {out}/")
+    print(f"and on the test images (95 % interval ±{max(r['interval95_points'] for r in rows):.2f} points).")
+    print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")
 
 
 def _deployed(rows: Sequence[dict[str, Any]]) -> str:

@@ -52,6 +52,7 @@ class Deployed:
             "predicted_top1_percent": self.result.score,
             "heldout_top1_percent": measured["heldout"]["top1_percent"],
             "test_top1_percent": measured["test"]["top1_percent"] if measured["test"] else None,
+            "interval95_points": max(m["interval95_points"] for m in (measured["heldout"], measured["test"]) if m),
             "macs": self.result.macs, "params": self.result.params, "bytes": self.card["bytes"], "file": str(self.file),
         }  # fmt: skip
 
