@@ -173,16 +173,15 @@ def _session(parts: Parts, runtime: str, plan: Plan) -> tuple[Session, npt.NDArr
 def _summaries(visits: Mapping[Key, Visit]) -> dict[str, Row]:
     """For each entry, the smallest median of its visits in the fast state (of all where there are none)."""
     fast = _fast(visits)
-    kept: dict[str, list[Visit]] = {}
-    for key in sorted(visits, key=lambda key: key not in fast):  # the fast ones first
-        several = kept.setdefault(key[1], [])
-        if key in fast or not several:
-            several.append(visits[key])
+    keys: dict[str, list[Key]] = {}
+    for key in visits:
+        keys.setdefault(key[1], []).append(key)
     rows = {}
-    for name, several in kept.items():
-        medians = [v.median_ms for v in several]
+    for name, own in keys.items():
+        kept = [visits[key] for key in own if key in fast] or [visits[key] for key in own]
+        medians = [v.median_ms for v in kept]
         spread = 100 * (max(medians) / min(medians) - 1)
-        rows[name] = Row(min(medians), min(v.minimum_ms for v in several), spread, sum(v.runs for v in several))
+        rows[name] = Row(min(medians), min(v.minimum_ms for v in kept), spread, sum(v.runs for v in kept))
     return rows
 
 
