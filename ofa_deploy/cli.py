@@ -238,6 +238,7 @@ def deploy(
     device: Device = "cpu",
     weights: Weights = None,
     threads: Threads = 1,
+    margin: Margin = None,
     out: Annotated[Path, typer.Option(help="Folder for the models and their cards.")] = Path("models"),
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -249,12 +250,15 @@ def deploy(
 
     chosen = get_space(space)
     plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
-    found = run(chosen, data, latency, device, _weights(weights, chosen), out, settings, plan, _say)
+    found = run(chosen, data, latency, device, _weights(weights, chosen), out, settings, plan, margin, _say)
     rows = [one.row() for one in found]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     print(_deployed(rows))
+    if not all(row["within_budget"] for row in rows):
+        margins = max(one.result.margin_percent for one in found)
+        print(f"\nNO: over the budget; a --margin larger than {margins:.2g} keeps further below it.")
     print("\nTop-1 in percent. Accuracy is predicted for the held-out images; a delivered model is measured on them")
     print(f"and on the test images (95 % interval ±{max(r['interval95_points'] for r in rows):.2f} points).")
     print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")

@@ -59,7 +59,7 @@ class Deployed:
 
 def deploy(
     space: SearchSpace, data: str | None, budgets: Sequence[str], device: str, weights: Path, out: Path,
-    settings: Settings, plan: Plan, report: Report,
+    settings: Settings, plan: Plan, margin_percent: float | None, report: Report,
 ) -> list[Deployed]:  # fmt: skip
     """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
 
@@ -75,6 +75,7 @@ def deploy(
         out: folder for the models and their cards.
         settings: of the search.
         plan: of the table, should it be built.
+        margin_percent: see `search.run.search`.
         report: receives lines of progress.
 
     Raises:
@@ -93,7 +94,8 @@ def deploy(
             f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
         )
     table = own_table(space, device, plan, report)
-    results = [search(table, predictor, b, settings, inputs={"predictor_sha256": predictor.sha256}) for b in budgets]
+    inputs = {"table_of_this_machine": True, "predictor_sha256": predictor.sha256}
+    results = [search(table, predictor, budget, settings, margin_percent, inputs) for budget in budgets]
 
     cards, sessions = [], {}
     for budget, result in zip(budgets, results, strict=True):

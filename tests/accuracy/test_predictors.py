@@ -16,7 +16,7 @@ from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
 from tests.conftest import SHARED
 
-QUICK = Settings(members=3, hidden=64, steps=600)
+QUICK = Settings(members=3, hidden=64, steps=600, weight_decay=1.0)
 
 
 def made_up(space: SearchSpace, n: int, seed: int = 0) -> Samples:
