@@ -17,7 +17,7 @@ import numpy as np
 from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.ops import Op
-from ofa_deploy.space import AdditiveCost, Floats, Genes, SearchSpace
+from ofa_deploy.space import AdditiveCost, Arch, Floats, Genes, SearchSpace
 
 KIND = "latency-table"
 DEVICES = {"cpu": "onnxruntime"}
@@ -102,7 +102,7 @@ class LatencyTable:
         from scipy.optimize import lsq_linear
 
         names, kept_out = list(measured_ms), set(test)
-        archs = self.space.archs(self.space.genes(_parse(names)))
+        archs = [self.space.check(Arch.parse(name)) for name in names]
         measured = np.array([measured_ms[name] for name in names])
         sums = np.array([sum(self.rows[op].latency_ms for op in self.space.ops(a)) for a in archs])
         counts = np.array([len(self.space.ops(a)) for a in archs])
@@ -229,12 +229,6 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
     if not reference:
         raise ArtifactError(f"no latency table of {space.name} for {device}; run: {build_command(space, measured)}")
     return LatencyTable.load(reference[0], space), False
-
-
-def _parse(names: Iterable[str]) -> list[Any]:
-    from ofa_deploy.space import Arch
-
-    return [Arch.parse(name) for name in names]
 
 
 def _read_op(line: Mapping[str, str]) -> Op:
