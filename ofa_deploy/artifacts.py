@@ -93,6 +93,34 @@ def write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
+    """Begin an append-only file of results, or go on with the one that a killed run left.
+
+    Args:
+        partial: the file; its first line is the header, each further one a result.
+        header: what the run is about, JSON values.
+
+    Returns:
+        the results that are there, a line each; a last line torn by the kill is cut off.
+
+    Raises:
+        ArtifactError: what lies there is damaged, or of a run with another header.
+    """
+    first = json.dumps(header)
+    if not partial.exists():
+        write(partial, first + "\n")
+        return []
+    lines = read(partial).decode(errors="replace").split("\n")
+    try:
+        same = json.loads(lines[0]) == json.loads(first)
+    except ValueError as error:
+        raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
+    if not same:
+        raise ArtifactError(f"{partial} is of a run with other options or inputs; repeat those, or remove the file")
+    write(partial, "\n".join(lines[:-1]) + "\n")
+    return lines[1:-1]
+
+
 def check_output(path: Path, suffix: str) -> None:
     """Refuse an output that cannot be written before the work for it begins.
 

@@ -7,7 +7,6 @@ that export writes, by onnxruntime.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -160,21 +159,13 @@ def _worker(weights: str, space: str, data: str | None) -> tuple[Supernet, Datas
 
 
 def _resume(partial: Path, archs: Sequence[Arch], header: dict[str, Any]) -> dict[int, int]:
-    """What a killed run left; a torn last line is cut off."""
-    first = artifacts.dumps(header).replace("\n", " ")
-    if not partial.exists():
-        artifacts.write(partial, first + "\n")
-        return {}
-    lines = artifacts.read(partial).decode(errors="replace").split("\n")
-    if lines[0] != first:
-        raise ArtifactError(f"{partial} is of a run with other options or weights; repeat those, or remove the file")
+    """The counts that a killed run left."""
     correct: dict[int, int] = {}
     try:
-        for index, arch, right in csv.reader(io.StringIO("\n".join(lines[1:-1]))):
+        for index, arch, right in csv.reader(artifacts.resume(partial, header)):
             if str(archs[int(index)]) != arch:
                 raise ValueError(arch)
             correct[int(index)] = int(right)
     except (ValueError, IndexError) as error:
         raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
-    artifacts.write(partial, "\n".join(lines[:-1]) + "\n")
     return correct

@@ -186,16 +186,9 @@ def _summaries(visits: Mapping[Key, Visit]) -> dict[str, Row]:
 
 
 def _resume(partial: Path, header: dict[str, Any]) -> dict[Key, Visit]:
-    """What a killed build left; a torn last line is cut off."""
-    if not partial.exists():
-        artifacts.write(partial, json.dumps(header) + "\n")
-        return {}
-    lines = artifacts.read(partial).decode(errors="replace").split("\n")
+    """The visits that a killed build left."""
+    lines = artifacts.resume(partial, header)
     try:
-        if json.loads(lines[0]) != json.loads(json.dumps(header)):
-            raise ArtifactError(f"{partial} is of a build with other options; repeat those, or remove the file")
-        visits = {(int(r), str(name)): Visit(*rest) for r, name, *rest in map(json.loads, lines[1:-1])}
+        return {(int(r), str(name)): Visit(*rest) for r, name, *rest in map(json.loads, lines)}
     except (ValueError, TypeError) as error:
         raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
-    artifacts.write(partial, "\n".join(lines[:-1]) + "\n")
-    return visits
