@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,28 +70,37 @@ def train(
     space: Space = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
-    largest_epochs: Annotated[int, typer.Option(help="Epochs of the largest network.")] = 12,
-    subnet_epochs: Annotated[int, typer.Option(help="Epochs of sampled subnetworks.")] = 20,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    subnets: Annotated[int, typer.Option(help="Subnetworks a step.")] = 2,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.08,
+    recipe: Annotated[str, typer.Option(help="short (for small images), or imagenet (the paper's).")] = "short",
+    epochs: Annotated[int | None, typer.Option(help="Epochs in all; default: the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
+    lr_factor: Annotated[float, typer.Option(help="Multiplies the recipe's learning rates.")] = 1.0,
+    sandwich: Annotated[
+        bool, typer.Option("--sandwich", help="Also train the largest and smallest each step.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 on GPUs that have it.")] = "auto",
     seed: Seed = 0,
     threads: Threads = 2,
 ) -> None:
-    """Train a supernet. Killed at any moment, it goes on from its last finished epoch."""
+    """Train a supernet by progressive shrinking. Killed at any moment, it goes on from its last finished epoch.
+
+    Several GPUs or machines: torchrun --nproc-per-node N -m ofa_deploy train ...
+    """
     import torch
 
     from ofa_deploy.accuracy.data import load
     from ofa_deploy.supernet.checkpoint import file_name
-    from ofa_deploy.supernet.train import Recipe
+    from ofa_deploy.supernet.processes import together
+    from ofa_deploy.supernet.recipes import get_recipe
     from ofa_deploy.supernet.train import train as run
 
     torch.set_num_threads(threads)
-    chosen = get_space(space)
-    recipe = Recipe(largest_epochs, subnet_epochs, batch, subnets, lr, seed=seed)
+    chosen, plan = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
+    plan = replace(plan, batch=batch or plan.batch, sandwich=sandwich, precision=precision, seed=seed)
     path = out or Path("supernets") / file_name(chosen)
-    run(chosen, load(data, chosen, training=True), recipe, path, _say)
-    print(path)
+    with together() as processes:
+        run(chosen, load(data, chosen, training=True), plan, path, _say, processes=processes)
+        if processes.first:
+            print(path)
 
 
 @app.command()

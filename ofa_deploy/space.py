@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -301,6 +301,11 @@ class SearchSpace:
             )
             for row in genes.tolist()
         ]
+
+    def largest_choices(self, kernels: int, depths: int, expands: int) -> SearchSpace:
+        """The part of the space that has only the `kernels` largest kernel sizes, and so on; its networks are ours."""
+        stages = tuple(replace(stage, depths=stage.depths[-depths:]) for stage in self.stages)
+        return replace(self, stages=stages, kernels=self.kernels[-kernels:], expands=self.expands[-expands:])
 
     def extreme(self, largest: bool) -> Arch:
         """The largest or the smallest network: every choice at its end."""

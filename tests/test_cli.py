@@ -111,7 +111,7 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
 
 def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: Path) -> None:
     own = ["--data", images]
-    succeeded(ofa("train", *own, "--largest-epochs", 1, "--subnet-epochs", 1, "--batch", 50))
+    succeeded(ofa("train", *own, "--epochs", 6, "--batch", 50))
     succeeded(ofa("sample", *own, "--number", 24))
     fitted = json.loads(succeeded(ofa("fit-predictor", "--json")))
     assert (fitted["fitted"], fitted["held_out"]) == (19, 5)
@@ -119,13 +119,13 @@ def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: P
     succeeded(ofa("export", *own, "--arch", SMALL))
     names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
     assert names == {
-        "supernets/fmnist.safetensors", "supernets/fmnist.json", "predictors/fmnist_samples.csv",
-        "predictors/fmnist_samples.json", "predictors/fmnist.safetensors", "predictors/fmnist.json", "fmnist.onnx",
+        "supernets/fmnist.safetensors", "supernets/fmnist.json", "supernets/fmnist_log.csv",
+        "predictors/fmnist_samples.csv", "predictors/fmnist_samples.json", "predictors/fmnist.safetensors", "predictors/fmnist.json", "fmnist.onnx",
         "fmnist.json",
     }  # fmt: skip
     about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
-    assert about["recipe"]["subnet_epochs"] == 1
-    assert len(about["log"]) == 2
+    assert [phase["epochs"] for phase in about["recipe"]["phases"]] == [2, 1, 1, 1, 1, 1]
+    assert len((tmp_path / "supernets/fmnist_log.csv").read_text().splitlines()) == 8
 
 
 def test_pack_data(ofa: Run, images: Path, tmp_path: Path) -> None:

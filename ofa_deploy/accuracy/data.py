@@ -90,19 +90,19 @@ class Dataset:
     source: str
     licence: str
 
-    def tensor(self, pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+    def tensor(self, pixels: npt.NDArray[np.uint8] | Tensor, resolution: int) -> Tensor:
         """Network input from pixels: scaled to 0..1, resized (bilinear, antialiased), normalised.
 
         Returns:
-            float32 of shape (n, channels, resolution, resolution), channels last in memory.
+            float32 of shape (n, channels, resolution, resolution), channels last in memory, on the pixels' device.
         """
         import torch
         from torch.nn import functional as F
 
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
+        x = torch.as_tensor(pixels).float().div_(255)
         if x.shape[2:] != (resolution, resolution):
             x = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def sha256(self, train_images: int | None = None) -> str:

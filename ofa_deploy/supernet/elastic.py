@@ -6,13 +6,14 @@ Module names are those of the official once-for-all networks, so that state dict
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_deploy.ops import Op
+from ofa_deploy.supernet.depthwise import depthwise_conv
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -193,7 +194,7 @@ class ElasticMBConv(nn.Module):
         w = self._weights(op)
         y: Tensor = F.conv2d(x, w["inverted_bottleneck.conv.weight"])
         y = self.act(self.inverted_bottleneck["bn"](y))
-        y = F.conv2d(y, w["depth_conv.conv.weight"], None, op.stride, op.kernel // 2, groups=op.c_mid)
+        y = depthwise_conv(y, w["depth_conv.conv.weight"], op.stride)
         y = self.act(self.depth_conv["bn"](y))
         if op.se:
             fc = "depth_conv.se.fc."
@@ -202,6 +203,27 @@ class ElasticMBConv(nn.Module):
         y = self.point_linear["bn"](F.conv2d(y, w["point_linear.conv.weight"]))
         return x + y if op.shortcut else y
 
+    @torch.no_grad()
+    def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
+        """Put the important middle channels first: those that the projection reads with the largest L1 norm.
+
+        The order of middle channels does not matter to the whole block `op`; it decides which ones a smaller
+        expansion takes. The channels of the smaller blocks `kept` stay theirs. Likewise for the bottleneck of
+        squeeze-and-excitation, by the weights that its expansion reads it with.
+        """
+        point, depth, expand = (self.get_submodule(f"{m}.conv.conv") for m in _PARTS)
+        order = _importance_order(point.get_parameter("weight"), [k.c_mid for k in kept])
+        _permute(point, order, 1)
+        for module in (depth, expand, *(self.get_submodule(f"{m}.bn.bn") for m in _PARTS[1:])):
+            _permute(module, order, 0)
+        if op.se:
+            reduce, grow = (self.get_submodule(f"depth_conv.se.fc.{name}") for name in ("reduce", "expand"))
+            _permute(grow, order, 0)
+            _permute(reduce, order, 1)
+            order = _importance_order(grow.get_parameter("weight"), [k.se for k in kept])
+            _permute(grow, order, 1)
+            _permute(reduce, order, 0)
+
     def extract(self, op: Op) -> dict[str, Tensor]:
         """State dict of the plain `MBConv` of `op`: copies of the slices in use."""
         state = {name: weight.detach().clone() for name, weight in self._weights(op).items()}
@@ -209,6 +231,27 @@ class ElasticMBConv(nn.Module):
             for name, value in self.get_submodule(f"{part}.bn.bn").state_dict().items():
                 state[f"{part}.bn.{name}"] = (value[:channels] if value.ndim else value).clone()
         return state
+
+
+_PARTS = ("point_linear", "depth_conv", "inverted_bottleneck")
+
+
+def _importance_order(weight: Tensor, ends: Sequence[int]) -> Tensor:
+    """Input channels of a convolution by falling L1 norm, within the groups that end at `ends` and at the last."""
+    importance = weight.abs().sum((0, 2, 3))
+    ends = sorted({*ends, len(importance)})
+    starts = [0, *ends[:-1]]
+    return torch.cat([
+        start + importance[start:end].argsort(descending=True, stable=True)
+        for start, end in zip(starts, ends, strict=True)
+    ])  # fmt: skip
+
+
+def _permute(module: nn.Module, order: Tensor, axis: int) -> None:
+    """Reorder a layer's outputs (axis 0: weights, biases, statistics) or inputs (axis 1: weights), in place."""
+    for value in module.state_dict().values():
+        if value.ndim > axis:
+            value.copy_(value.index_select(axis, order))
 
 
 class ElasticBlock(nn.Module):

@@ -66,6 +66,22 @@ class Supernet(nn.Module):
             x = layer(x, op) if isinstance(layer, ElasticBlock) else layer(x)
         return x
 
+    def sort_channels(self, kept: Iterable[int] = ()) -> None:
+        """Sort each block's middle channels by importance, in place; the largest network computes the same.
+
+        Args:
+            kept: expansions whose networks keep computing the same, because they are trained already.
+        """
+        largest = self.space.extreme(True)
+        smaller = [
+            dict(self.space.walk(Arch(largest.resolution, tuple(tuple((k, e) for k, _ in s) for s in largest.stages))))
+            for e in kept
+        ]
+        for name, op in self.space.walk(largest):
+            layer = self.get_submodule(name)
+            if isinstance(layer, ElasticBlock):
+                layer.conv.sort_channels(op, [ops[name] for ops in smaller])
+
     def subnet(self, arch: Arch) -> Subnet:
         """A plain, independent module that computes what `forward(x, arch)` computes."""
         net = Subnet(self.space, arch)
@@ -116,7 +132,7 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         batches: normalised images, shape (n, channels, resolution, resolution) each.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    sums = {bn: [torch.zeros(bn.num_features), torch.zeros(bn.num_features)] for bn in norms}
+    sums = {bn: [torch.zeros_like(bn.get_buffer(f"running_{what}")) for what in ("mean", "var")] for bn in norms}
     count = 0
 
     def collect(bn: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Training of a supernet: the largest network first, then sampled subnetworks that are distilled from it.
+"""Progressive shrinking: the largest network first, then ever smaller subnetworks that it teaches.
 
 The loss of a subnetwork is cross entropy with smoothed labels plus the soft-label cross entropy against the largest
-network as it was after the first phase (Cai et al., arXiv 1908.09791, section 3; Hinton et al., arXiv 1503.02531).
+network as it was at the end of the first phase (Cai et al., arXiv 1908.09791, section 3.3).
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.data import Dataset
@@ -28,58 +29,36 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.batches import batches
 from ofa_deploy.supernet.network import Supernet, recalibrate
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a supernet is trained.
-
-    Attributes:
-        largest_epochs: passes over the training images with the largest network.
-        subnet_epochs: passes with sampled subnetworks.
-        batch: images a step.
-        subnets: subnetworks a step in the second phase; their gradients are summed.
-        lr: highest learning rate; linear warm-up over 5 % of a phase, then a cosine to zero.
-        momentum: of SGD with Nesterov's correction.
-        weight_decay: of convolutions and dense layers; norms, biases and kernel matrices have none.
-        smoothing: label smoothing.
-        distill: weight of the distillation term.
-        seed: of everything random.
-    """
-
-    largest_epochs: int = 12
-    subnet_epochs: int = 20
-    batch: int = 128
-    subnets: int = 2
-    lr: float = 0.08
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    smoothing: float = 0.05
-    distill: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.largest_epochs < 0 or self.subnet_epochs < 0 or self.largest_epochs + self.subnet_epochs < 1:
-            raise OfaDeployError("training needs at least one epoch")
-        if self.batch < 2 or self.subnets < 1 or not self.lr > 0:
-            raise OfaDeployError("batch must be at least 2, subnets at least 1, and the learning rate positive")
+from ofa_deploy.supernet.processes import Processes, alone
+from ofa_deploy.supernet.recipes import Phase, Recipe
 
 
 @dataclass
-class _State:
-    """Where a run is: everything that a checkpoint holds."""
+class _Run:
+    """A run and where it is: what a checkpoint holds, and the fixed parts."""
 
+    space: SearchSpace
+    data: Dataset
+    recipe: Recipe
+    processes: Processes
     net: Supernet
     optimizer: torch.optim.SGD
-    teacher: Supernet | None
-    epoch: int
-    seconds: float
-    log: list[dict[str, Any]]
+    teacher: Supernet | None = None
+    epoch: int = 0
+    seconds: float = 0.0
+    log: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
-    space: SearchSpace, data: Dataset, recipe: Recipe, out: Path, report: Report, stop_after: int | None = None
+    space: SearchSpace,
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    report: Report,
+    stop_after: int | None = None,
+    processes: Processes | None = None,
 ) -> artifacts.Json:
     """Train a supernet and save it; a run that was killed goes on from its last finished epoch.
 
@@ -87,9 +66,11 @@ def train(
         space: what to train.
         data: all training images.
         recipe: how.
-        out: the weight file to write; beside it lies `<stem>.checkpoint` while the run lasts.
+        out: the weight file to write; beside it lie `<stem>_log.csv`, a row an epoch, and, while the run lasts,
+            `<stem>.checkpoint`.
         report: receives a line of progress now and then.
         stop_after: end after this many epochs in all, leaving the checkpoint (for runs in instalments).
+        processes: who trains; by default this process alone.
 
     Returns:
         the description that was saved, or the progress so far where `stop_after` ended the run.
@@ -97,166 +78,235 @@ def train(
     Raises:
         OfaDeployError: the checkpoint beside `out` is of another run, or the loss is no longer finite.
     """
-    saved = out.with_suffix(".checkpoint")
+    processes = processes or alone()
+    saved, log = out.with_suffix(".checkpoint"), out.with_name(f"{out.stem}_log.csv")
     if recipe.batch > len(data.train):
         raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
+    if recipe.batch < 2 * processes.number:
+        raise OfaDeployError(f"a batch of {recipe.batch} is too small for {processes.number} processes")
     artifacts.check_output(out, ".safetensors")
-    about = {"space": space.name, "recipe": asdict(recipe), "images_sha256": data.sha256()}
-    state = _resume(space, recipe, about, saved, report) if saved.exists() else _start(space, recipe)
-    epochs = recipe.largest_epochs + recipe.subnet_epochs
-    images = (epochs - state.epoch) * (len(data.train) // recipe.batch) * recipe.batch
-    progress = Progress(images, "images", report, seconds=10)
-    while state.epoch < epochs:
-        if state.epoch == stop_after:
-            return {"epochs": state.epoch, "of": epochs, "log": state.log}
-        if state.epoch == recipe.largest_epochs > 0:
-            state.teacher = _blank(space)
-            state.teacher.load_state_dict(state.net.state_dict())
-        _epoch(state, data, recipe, progress, report)
-        _save(state, about, saved)
+    if not processes.first:
+        report = _silent
+    images = data.sha256()
+    run = _start(space, data, recipe, processes)
+    if saved.exists():
+        _resume(run, images, saved, report)
+    steps = len(data.train) // recipe.batch
+    progress = Progress((recipe.epochs - run.epoch) * steps * recipe.batch, "images", report, seconds=10)
+    while run.epoch < recipe.epochs:
+        if run.epoch == stop_after:
+            return {"epochs": run.epoch, "of": recipe.epochs, "log": run.log}
+        _epoch(run, progress, report)
+        if processes.first:
+            _save(run, images, saved)
+            artifacts.write(log, _csv(run.log))
     details = {
         "recipe": asdict(recipe), "dataset": data.name, "source": data.source, "data_licence": data.licence,
-        "training_images": len(data.train), "seconds": round(state.seconds), "threads": torch.get_num_threads(),
-        "log": state.log, "note": "batch-norm statistics must be recalibrated for each subnetwork",
+        "training_images": len(data.train), "seconds": round(run.seconds), "device": processes.device.type,
+        "processes": processes.number, "threads": torch.get_num_threads(), "log": log.name, "last_epoch": run.log[-1],
+        "note": "batch-norm statistics must be recalibrated for each subnetwork",
     }  # fmt: skip
-    description = checkpoint.save(out, state.net, details)
+    if not processes.first:
+        return details
+    description = checkpoint.save(out, run.net, details)
     saved.unlink()
     return description
 
 
-def _start(space: SearchSpace, recipe: Recipe) -> _State:
-    net = _blank(space).initialise(recipe.seed)
-    return _State(net, _optimizer(net, recipe), None, 0, 0.0, [])
+def _start(space: SearchSpace, data: Dataset, recipe: Recipe, processes: Processes) -> _Run:
+    net = _on_device(Supernet(space).initialise(recipe.seed), processes)
+    return _Run(space, data, recipe, processes, net, _optimizer(net, recipe))
 
 
-def _blank(space: SearchSpace) -> Supernet:
-    net = Supernet(space)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _on_device(net: Supernet, processes: Processes) -> Supernet:
+    return net.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _optimizer(net: Supernet, recipe: Recipe) -> torch.optim.SGD:
-    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, p in net.named_parameters():
         groups[p.ndim > 1 and not name.endswith("matrix")].append(p)
     return torch.optim.SGD(
         [{"params": groups[True], "weight_decay": recipe.weight_decay}, {"params": groups[False], "weight_decay": 0.0}],
-        lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
+        lr=1.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
     )  # fmt: skip
 
 
-def _epoch(state: _State, data: Dataset, recipe: Recipe, progress: Progress, report: Report) -> None:
+def _begin_phase(run: _Run, index: int) -> None:
+    """What happens between phases: the teacher is set aside, channels are sorted, the momentum starts anew."""
+    phase, before = run.recipe.phases[index], run.recipe.phases[index - 1] if index else None
+    if run.epoch == run.recipe.teacher_epochs and run.recipe.distill:
+        run.teacher = _on_device(Supernet(run.space), run.processes)
+        run.teacher.load_state_dict(run.net.state_dict())
+    if phase.expands > 1 and (before is None or phase.expands > before.expands):
+        run.net.sort_channels(before.part_of(run.space).expands if before else ())
+    run.optimizer = _optimizer(run.net, run.recipe)
+
+
+def _epoch(run: _Run, progress: Progress, report: Report) -> None:
     """One pass over the training images; everything random depends only on the seed and the epoch."""
-    rng = np.random.default_rng([recipe.seed, state.epoch])
-    elastic = state.epoch >= recipe.largest_epochs
+    recipe, data = run.recipe, run.data
+    index, within = recipe.at(run.epoch)
+    phase = recipe.phases[index]
+    if within == 0:
+        _begin_phase(run, index)
+    part = phase.part_of(run.space)
+    rng = np.random.default_rng([recipe.seed, run.epoch])
     started = time.perf_counter()
     steps, losses = len(data.train) // recipe.batch, []
-    state.net.train()
-    for step, (pixels, labels) in enumerate(_batches(data, recipe.batch, rng)):
-        for group in state.optimizer.param_groups:
-            group["lr"] = recipe.lr * _schedule(state.epoch + step / steps, recipe)
-        archs = _draw(state.net.space, recipe.subnets if elastic else 0, rng)
-        losses.append(_step(state, data, recipe, pixels, labels, archs))
+    run.net.train()
+    for p in run.net.parameters():  # from now on zero where a step does not use it, never missing
+        p.grad = torch.zeros_like(p)
+    trained = _Trained(run.net, run.processes)
+    for step, (pixels, labels) in enumerate(
+        batches(data, recipe.batch, recipe.erase, (recipe.seed, run.epoch, 0), run.processes)
+    ):
+        for group in run.optimizer.param_groups:
+            group["lr"] = phase.lr * recipe.batch / 64 * _schedule(within + step / steps, phase)
+        losses.append(_step(run, trained, pixels, labels, _draw(part, phase.subnets, recipe.sandwich, rng)))
         if not math.isfinite(losses[-1]):
-            raise OfaDeployError(f"the loss is no longer finite in epoch {state.epoch + 1}; lower --lr and start anew")
-        progress.add(recipe.batch, f"epoch {state.epoch + 1}, loss {np.mean(losses[-50:]):.3f}")
+            raise OfaDeployError(
+                f"the loss is no longer finite in epoch {run.epoch + 1}; start anew with --lr-factor 0.5"
+            )
+        progress.add(recipe.batch, f"{phase.name}, epoch {run.epoch + 1} of {recipe.epochs}, "
+                                   f"loss {np.mean(losses[-50:]):.3f}")  # fmt: skip
+    seconds = time.perf_counter() - started
     row = {
-        "epoch": state.epoch + 1,
-        "phase": "subnets" if elastic else "largest",
+        "epoch": run.epoch + 1,
+        "phase": phase.name,
         "loss": round(float(np.mean(losses)), 4),
-        "largest_top1_percent": _quick_top1(state.net, data, largest=True),
-        "smallest_top1_percent": _quick_top1(state.net, data, largest=False),
+        "largest_top1_percent": quick_top1(run.net, data, part.extreme(True)),
+        "smallest_top1_percent": quick_top1(run.net, data, part.extreme(False)),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(steps * recipe.batch / seconds, 1),
     }
-    state.seconds += time.perf_counter() - started
-    state.epoch += 1
-    state.log.append(row)
+    run.seconds += seconds
+    run.epoch += 1
+    run.log.append(row)
     report(", ".join(f"{key} {value}" for key, value in row.items()))
 
 
-def _step(
-    state: _State, data: Dataset, recipe: Recipe, pixels: npt.NDArray[np.uint8], labels: Tensor, archs: list[Arch]
-) -> float:
-    x = data.tensor(pixels, archs[0].resolution)
-    soft = None
-    if state.teacher is not None and recipe.distill:
-        largest = Arch(archs[0].resolution, state.net.space.extreme(True).stages)
-        with torch.no_grad():
-            soft = F.softmax(state.teacher.train()(x, largest), dim=1)
-    state.optimizer.zero_grad()
+class _Trained:
+    """The network as it is trained: by itself, or with its gradients averaged over processes."""
+
+    def __init__(self, net: Supernet, processes: Processes) -> None:
+        self.net: nn.Module = net
+        self.parallel: DistributedDataParallel | None = None
+        if processes.number > 1:
+            self.parallel = DistributedDataParallel(_Whole(net), forward_sync_buffers=False)
+
+    def forward(self, x: Tensor, arch: Arch, last: bool) -> Tensor:
+        """Logits of a subnetwork; gradients are exchanged in the backward pass of a step's last one."""
+        if self.parallel is None:
+            return self.net(x, arch)  # type: ignore[no-any-return]
+        with nullcontext() if last else self.parallel.no_sync():
+            return self.parallel(x, arch)  # type: ignore[no-any-return]
+
+
+class _Whole(nn.Module):
+    """A supernet whose every parameter takes part in the gradient.
+
+    DistributedDataParallel exchanges only what the last backward pass of a step touched; parameters that other
+    subnetworks of the step used would drift apart. So all of them are added with a factor of zero.
+    """
+
+    def __init__(self, net: Supernet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        nothing = torch.stack([p.sum() for p in self.net.parameters()]).sum() * 0
+        return self.net(x, arch) + nothing  # type: ignore[no-any-return]
+
+
+def _step(run: _Run, trained: _Trained, pixels: Tensor, labels: Tensor, archs: list[Arch]) -> float:
+    """Sum the gradients of the step's subnetworks and move; returns their mean loss."""
+    recipe, device = run.recipe, run.processes.device.type
+    x = run.data.tensor(pixels, archs[0].resolution)
+    run.optimizer.zero_grad(set_to_none=False)
     total = 0.0
-    for arch in archs:
-        logits = state.net(x, arch)
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
-        if soft is not None:
-            loss = loss + recipe.distill * F.cross_entropy(logits, soft)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    state.optimizer.step()
+    with torch.autocast(device, torch.bfloat16, enabled=_bf16(recipe, device)):
+        soft = None
+        if run.teacher is not None:
+            largest = Arch(archs[0].resolution, run.space.extreme(True).stages)
+            with torch.no_grad():
+                soft = F.softmax(run.teacher.train()(x, largest).float(), dim=1)
+        for i, arch in enumerate(archs):
+            logits = trained.forward(x, arch, i == len(archs) - 1).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
+            if soft is not None:
+                loss = loss + recipe.distill * F.cross_entropy(logits, soft)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+    run.optimizer.step()
     return total / len(archs)
 
 
-def _draw(space: SearchSpace, subnets: int, rng: np.random.Generator) -> list[Arch]:
-    """Architectures of a step, all of one random resolution: `subnets` random ones, or the largest for 0."""
-    resolution = int(rng.choice(space.resolutions))
-    if not subnets:
-        return [Arch(resolution, space.extreme(True).stages)]
-    return space.archs(space.sample(rng, subnets, [resolution]))
+def _bf16(recipe: Recipe, device: str) -> bool:
+    if recipe.precision == "auto":
+        return device == "cuda" and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16"
 
 
-def _batches(data: Dataset, batch: int, rng: np.random.Generator) -> Iterator[tuple[npt.NDArray[np.uint8], Tensor]]:
-    """Shuffled batches, each image shifted by up to 2 pixels a 28 and flipped half the time."""
-    order = rng.permutation(len(data.train))
-    size = data.train.pixels.shape[2:]
-    reach = max(1, round(size[0] / 14))
-    for i in range(0, len(order) - batch + 1, batch):
-        images = data.train[order[i : i + batch]]
-        padded = np.pad(images.pixels, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, size, (2, 3))
-        shift = rng.integers(0, 2 * reach + 1, (2, batch))
-        pixels = windows[np.arange(batch), :, shift[0], shift[1]]
-        flip = rng.random(batch) < 0.5
-        pixels[flip] = pixels[flip][..., ::-1]
-        yield pixels, torch.from_numpy(images.labels)
+def _draw(part: SearchSpace, subnets: int, sandwich: bool, rng: np.random.Generator) -> list[Arch]:
+    """Subnetworks of a step, all of one random resolution."""
+    resolution = int(rng.choice(part.resolutions))
+    drawn = part.archs(part.sample(rng, subnets, [resolution]))
+    if sandwich:
+        drawn += [Arch(resolution, part.extreme(largest).stages) for largest in (False, True)]
+    return drawn
 
 
-def _schedule(epoch: float, recipe: Recipe) -> float:
-    """Share of the highest learning rate: a warm-up and a cosine in each phase."""
-    first = recipe.largest_epochs
-    share = epoch / first if epoch < first else (epoch - first) / recipe.subnet_epochs
-    return min(share / 0.05, 1.0) * 0.5 * (1 + math.cos(math.pi * share))
+def _schedule(epoch: float, phase: Phase) -> float:
+    """Share of the highest learning rate at a (broken) epoch of a phase: a warm-up and a cosine to zero."""
+    if epoch < phase.warmup:
+        return epoch / phase.warmup
+    return 0.5 * (1 + math.cos(math.pi * (epoch - phase.warmup) / max(phase.epochs - phase.warmup, 1e-9)))
 
 
-def _quick_top1(net: Supernet, data: Dataset, largest: bool, images: int = 1000) -> float:
+def quick_top1(net: Supernet, data: Dataset, arch: Arch, images: int = 1000) -> float:
     """Top-1 in percent on the first held-out images after a short recalibration: for the log only."""
-    arch = net.space.extreme(largest)
     plain = net.subnet(arch)
+    device = next(plain.parameters()).device
     with torch.inference_mode():
-        recalibrate(plain, data.recalibration(arch.resolution, min(images, len(data.train))))
+        recalibrate(plain, (b.to(device) for b in data.recalibration(arch.resolution, min(images, len(data.train)))))
         some = data.heldout[:images]
-        right = plain(data.tensor(some.pixels, arch.resolution)).argmax(1) == torch.from_numpy(some.labels)
-    return round(100 * float(right.float().mean()), 2)
+        found = plain(data.tensor(some.pixels, arch.resolution).to(device)).argmax(1).cpu()
+    return round(100 * float((found == torch.from_numpy(some.labels)).float().mean()), 2)
 
 
-def _save(state: _State, about: dict[str, Any], path: Path) -> None:
-    tensors = {f"net.{k}": v for k, v in state.net.state_dict().items()}
-    if state.teacher is not None:
-        tensors |= {f"teacher.{k}": v for k, v in state.teacher.state_dict().items()}
-    for name, p in state.net.named_parameters():
-        if "momentum_buffer" in state.optimizer.state[p]:
-            tensors[f"momentum.{name}"] = state.optimizer.state[p]["momentum_buffer"]
-    about = about | {"epoch": state.epoch, "seconds": state.seconds, "log": state.log}
+# -- checkpoints
+
+
+def _save(run: _Run, images: str, path: Path) -> None:
+    tensors = {f"net.{k}": v for k, v in run.net.state_dict().items()}
+    if run.teacher is not None:
+        tensors |= {f"teacher.{k}": v for k, v in run.teacher.state_dict().items()}
+    tensors |= {f"momentum.{name}": buffer for name, buffer in _momenta(run)}
+    about = {
+        "space": run.space.name, "recipe": asdict(run.recipe), "images_sha256": images,
+        "epoch": run.epoch, "seconds": run.seconds, "log": run.log,
+    }  # fmt: skip
     with artifacts.writing(path) as temporary:
-        contiguous = {k: v.detach().contiguous() for k, v in tensors.items()}
-        safetensors.torch.save_file(contiguous, temporary, {"ofa_deploy": json.dumps(about)})
+        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        safetensors.torch.save_file(plain, temporary, {"ofa_deploy": json.dumps(about)})
 
 
-def _resume(space: SearchSpace, recipe: Recipe, run: dict[str, Any], path: Path, report: Report) -> _State:
+def _momenta(run: _Run) -> Iterator[tuple[str, Tensor]]:
+    for name, p in run.net.named_parameters():
+        if "momentum_buffer" in run.optimizer.state[p]:
+            yield name, run.optimizer.state[p]["momentum_buffer"]
+
+
+def _resume(run: _Run, images: str, path: Path, report: Report) -> None:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["ofa_deploy"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        found = (about["space"], Recipe.from_json(about["recipe"]), about["images_sha256"])
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
-    if any(about.get(key) != value for key, value in run.items()):
+    if found != (run.space.name, run.recipe, images):
         raise ArtifactError(
             f"{path} is of another run (space, recipe or images differ); repeat that run's options, remove the file, "
             "or choose another --out"
@@ -265,15 +315,20 @@ def _resume(space: SearchSpace, recipe: Recipe, run: dict[str, Any], path: Path,
         p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
         for p in ("net.", "teacher.", "momentum.")
     }
-    state = _start(space, recipe)
-    checkpoint.fill(state.net, part["net."], path)
+    checkpoint.fill(run.net, part["net."], path)
     if part["teacher."]:
-        state.teacher = _blank(space)
-        checkpoint.fill(state.teacher, part["teacher."], path)
-    for name, p in state.net.named_parameters():
+        run.teacher = _on_device(Supernet(run.space), run.processes)
+        checkpoint.fill(run.teacher, part["teacher."], path)
+    for name, p in run.net.named_parameters():
         if name in part["momentum."]:
-            buffer = torch.empty_like(p).copy_(part["momentum."][name])
-            state.optimizer.state[p]["momentum_buffer"] = buffer
-    state.epoch, state.seconds, state.log = about["epoch"], about["seconds"], about["log"]
-    report(f"resuming after epoch {state.epoch}, {state.seconds / 60:.0f} minutes in")
-    return state
+            run.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(part["momentum."][name])
+    run.epoch, run.seconds, run.log = about["epoch"], about["seconds"], about["log"]
+    report(f"resuming after epoch {run.epoch}, {run.seconds / 60:.0f} minutes in")
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    return "".join(",".join(map(str, line)) + "\n" for line in (rows[0], *(row.values() for row in rows)))
+
+
+def _silent(line: str) -> None:
+    pass

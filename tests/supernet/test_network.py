@@ -1,6 +1,7 @@
 """The elastic network and what is cut out of it."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ofa_deploy.errors import ArchError, ArtifactError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.network import Supernet, recalibrate
 
 
@@ -147,3 +149,44 @@ def test_same_seed_same_weights(space: SearchSpace) -> None:
     a, b, c = (Supernet(space).initialise(seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["first_conv.conv.weight"], c["first_conv.conv.weight"])
+
+
+@pytest.mark.parametrize("kept", [(), (4,)])
+def test_sorting_channels_keeps_the_function(space: SearchSpace, kept: tuple[int, ...]) -> None:
+    net = trained_norms(Supernet(space).initialise(0))
+    largest = space.extreme(True)
+    middle = Arch(largest.resolution, tuple(tuple((k, 4) for k, _ in stage) for stage in largest.stages))
+    x = noise(4, largest)
+    before, before_middle = net(x, largest), net(x, middle)
+    first_weight = net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight").clone()
+    net.sort_channels(kept)
+    assert not torch.equal(first_weight, net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight"))
+    assert (net(x, largest) - before).abs().max() < 1e-6
+    same = (net(x, middle) - before_middle).abs().max()
+    assert same < 1e-6 if kept else same > 1e-3
+    groups = [0, *(net.space.block_op(28, 5, (7, e)).c_mid for e in kept), space.block_op(28, 5, (7, 6)).c_mid]
+    importance = net.get_parameter("blocks.6.conv.point_linear.conv.conv.weight").abs().sum((0, 2, 3))
+    for start, end in itertools.pairwise(groups):
+        assert (importance[start:end].diff() <= 0).all()
+
+
+def trained_norms(net: Supernet) -> Supernet:
+    """Give batch norms and biases values that a permutation would show."""
+    generator = torch.Generator().manual_seed(1)
+    for name, value in net.state_dict().items():
+        if ("bn." in name and value.ndim) or name.endswith("bias"):
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(4, 7, 1), (7, 7, 2), (7, 5, 1), (9, 5, 2), (14, 7, 1)])
+def test_depthwise_gradients_are_pytorchs(size: int, kernel: int, stride: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 16, size, size, generator=generator).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(16, 1, kernel, kernel, generator=generator, requires_grad=True)
+    ours = depthwise_conv(x, weight, stride)
+    theirs = nn.functional.conv2d(x, weight, None, stride, kernel // 2, groups=16)
+    assert torch.equal(ours, theirs)
+    grad = torch.randn(ours.shape, generator=generator)
+    for a, b in zip(*(torch.autograd.grad(y, (x, weight), grad) for y in (ours, theirs)), strict=True):
+        assert (a - b).abs().max() < 1e-5 * b.abs().max()

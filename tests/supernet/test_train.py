@@ -6,22 +6,37 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from ofa_deploy.accuracy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.train import Recipe, train
+from ofa_deploy.supernet.batches import augment, batches
+from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.processes import Processes
+from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
+from ofa_deploy.supernet.train import train
 
-RECIPE = Recipe(largest_epochs=1, subnet_epochs=2, batch=50, lr=0.02)
+TEACHER = Phase("teacher", 1, 0.02)
+EVERYTHING = Phase("expand", 1, 0.01, kernels=3, depths=3, expands=3, subnets=2)
+RECIPE = Recipe((TEACHER, replace(EVERYTHING, epochs=2)), batch=50, erase=0.2)
 
 
 def silent(line: str) -> None:
     pass
+
+
+@pytest.fixture(scope="module")
+def learner(tiny: SearchSpace) -> SearchSpace:
+    return replace(tiny, classes=10)
 
 
 def run(space: SearchSpace, data: Dataset, path: Path, recipe: Recipe = RECIPE) -> dict[str, torch.Tensor]:
@@ -29,28 +44,35 @@ def run(space: SearchSpace, data: Dataset, path: Path, recipe: Recipe = RECIPE) 
     return dict(checkpoint.load(path, space).state_dict())
 
 
-def test_loss_falls_in_both_phases(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
-    recipe = Recipe(largest_epochs=3, subnet_epochs=3, batch=50, lr=0.02)
-    log = train(space, dataset, recipe, tmp_path / "w.safetensors", silent)["log"]
-    assert [row["phase"] for row in log] == ["largest"] * 3 + ["subnets"] * 3
-    assert log[2]["loss"] < log[0]["loss"]
-    assert log[5]["loss"] < log[3]["loss"]
+def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+    recipe = Recipe((replace(TEACHER, epochs=5, lr=0.06), replace(EVERYTHING, epochs=3)), batch=50)
+    description = train(learner, dataset, recipe, tmp_path / "w.safetensors", silent)
+    log = pd.read_csv(tmp_path / "w_log.csv")
+    assert list(log.phase) == ["teacher"] * 5 + ["expand"] * 3
+    assert list(log.epoch) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert log.loss[4] < log.loss[0] - 0.03
+    assert log.loss[7] < log.loss[5]
+    assert description["last_epoch"]["loss"] == log.loss[7]
+    assert Recipe.from_json(description["recipe"]) == recipe
 
 
-def test_instalments_give_the_same_weights(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
-    whole = run(space, dataset, tmp_path / "a.safetensors")
+def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+    whole = run(learner, dataset, tmp_path / "a.safetensors")
     for stop in (1, 2):  # before there is a teacher, and after
-        progress = train(space, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
+        progress = train(learner, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
         assert progress["epochs"] == stop
     assert not (tmp_path / "b.safetensors").exists()
-    parts = run(space, dataset, tmp_path / "b.safetensors")
+    parts = run(learner, dataset, tmp_path / "b.safetensors")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
-def test_killed_run_resumes_to_the_same_weights(space: SearchSpace, images: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_weights(images: Path, tmp_path: Path) -> None:
+    with np.load(images) as arrays:
+        np.savez(tmp_path / "few.npz", images=arrays["images"][:72], labels=arrays["labels"][:72])
+
     def command(out: str) -> list[str]:
-        options = f"--largest-epochs 1 --subnet-epochs 1 --batch 50 --threads 1 --data {images} --out {out}"
+        options = f"--epochs 6 --batch 30 --threads 1 --data few.npz --out {out}"
         return [sys.executable, "-m", "ofa_deploy", "train", *options.split()]
 
     process = subprocess.Popen(command("killed.safetensors"), cwd=tmp_path, stderr=subprocess.DEVNULL)
@@ -62,39 +84,152 @@ def test_killed_run_resumes_to_the_same_weights(space: SearchSpace, images: Path
     process.wait()
     again = subprocess.run(command("killed.safetensors"), cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "resuming after epoch 1" in again.stderr
+    assert "resuming after epoch" in again.stderr
     subprocess.run(command("whole.safetensors"), cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "killed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
-def test_checkpoint_of_another_run_is_refused(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    train(space, dataset, RECIPE, out, silent, stop_after=1)
+    train(learner, dataset, RECIPE, out, silent, stop_after=1)
     with pytest.raises(ArtifactError, match="another run"):
-        train(space, dataset, Recipe(1, 2, 50, lr=0.01), out, silent)
+        train(learner, dataset, RECIPE.scaled(lr_factor=0.5), out, silent)
     with pytest.raises(ArtifactError, match="another run"):
-        train(space, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out, silent)
+        train(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out, silent)
     out.with_suffix(".checkpoint").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match="damaged"):
-        train(space, dataset, RECIPE, out, silent)
+        train(learner, dataset, RECIPE, out, silent)
 
 
-def test_diverging_run_says_so(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(OfaDeployError, match="lower --lr"):
-        train(space, dataset, Recipe(1, 0, 50, lr=1e9), tmp_path / "w.safetensors", silent)
+def test_diverging_run_says_so(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(OfaDeployError, match="--lr-factor"):
+        train(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors", silent)
 
 
 @pytest.mark.parametrize("name", ["w.json", "w.checkpoint", "w"])
 def test_output_that_would_be_overwritten_is_refused(
-    space: SearchSpace, dataset: Dataset, tmp_path: Path, name: str
+    learner: SearchSpace, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ArtifactError, match="must end in .safetensors"):
-        train(space, dataset, RECIPE, tmp_path / name, silent)
+        train(learner, dataset, RECIPE, tmp_path / name, silent)
+
+
+def test_two_processes_have_the_same_weights_and_learn(
+    learner: SearchSpace, images: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    """The gradient of two processes is that of one on the whole batch, but for batch norms."""
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from dataclasses import replace\n"
+        "from ofa_deploy.accuracy.data import load\n"
+        "from ofa_deploy.families import get_space\n"
+        "from ofa_deploy.space import SearchSpace, Stage\n"
+        "from ofa_deploy.supernet import train as module\n"
+        "from ofa_deploy.supernet.processes import together\n"
+        "from ofa_deploy.supernet.recipes import get_recipe\n"
+        "torch.set_num_threads(1)\n"
+        "runs, start = [], module._start\n"
+        "module._start = lambda *a: runs.append(start(*a)) or runs[-1]\n"
+        "data = load(sys.argv[1], get_space('fmnist'))\n"
+        f"space = {learner!r}\n"
+        "recipe = replace(get_recipe('short').scaled(12), batch=100)\n"
+        "with together() as p:\n"
+        "    module.train(space, data, recipe, Path('w.safetensors'), print, processes=p)\n"
+        "    torch.save({k: v for k, v in runs[0].net.named_parameters()}, f'rank{p.rank}.pt')\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), str(images)]
+    done = subprocess.run(
+        torchrun, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    saved = checkpoint.load(tmp_path / "w.safetensors", learner)
+    assert all(torch.equal(first[name], p) for name, p in saved.named_parameters())
+    start = Supernet(learner).initialise(0)
+    assert all(not torch.equal(first[name], p) for name, p in start.named_parameters() if p.ndim == 4)
+    log = pd.read_csv(tmp_path / "w_log.csv")
+    assert log.loss[log.phase == "teacher"].iloc[-1] < log.loss[0]
+
+
+def test_bf16_and_sandwich_run(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+    plain = run(learner, dataset, tmp_path / "a.safetensors")
+    for change in ({"precision": "bf16"}, {"sandwich": True}):
+        other = run(learner, dataset, tmp_path / "b.safetensors", replace(RECIPE, **change))
+        assert not torch.equal(plain["classifier.linear.weight"], other["classifier.linear.weight"])
+
+
+# -- recipes
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"largest_epochs": 0, "subnet_epochs": 0}, {"batch": 1}, {"lr": 0.0}, {"subnets": 0}]
+    "wrong",
+    [{"batch": 1}, {"phases": ()}, {"precision": "fp8"}, {"erase": 2.0}, {"smoothing": 1.0}, {"distill": -1.0}],
 )
 def test_recipe_is_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(OfaDeployError, match="at least|positive"):
-        Recipe(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(OfaDeployError, match="at least|precision|share"):
+        replace(RECIPE, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"subnets": 0}, {"warmup": -1}])
+def test_phase_is_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(OfaDeployError, match="phase teacher"):
+        replace(TEACHER, **wrong)  # type: ignore[arg-type]
+
+
+def test_imagenet_recipe_is_the_papers() -> None:
+    space = get_space("mbv3-w1.0")
+    recipe = get_recipe("imagenet")
+    assert [p.epochs for p in recipe.phases] == [180, 120, 25, 120, 25, 120]
+    assert [p.subnets for p in recipe.phases] == [1, 1, 2, 2, 4, 4]
+    allowed = [p.part_of(space) for p in recipe.phases]
+    assert [part.kernels for part in allowed] == [(7,)] + [(3, 5, 7)] * 5
+    assert [part.stages[0].depths for part in allowed] == [(4,), (4,), (3, 4), (2, 3, 4), (2, 3, 4), (2, 3, 4)]
+    assert [part.expands for part in allowed] == [(6,), (6,), (6,), (6,), (4, 6), (3, 4, 6)]
+    assert recipe.at(179) == (0, 179)
+    assert recipe.at(180) == (1, 0)
+    assert recipe.at(589) == (5, 119)
+    assert recipe.teacher_epochs == 180
+    assert Recipe((EVERYTHING,)).teacher_epochs is None
+
+
+def test_scaled_recipe_keeps_every_phase() -> None:
+    recipe = get_recipe("short").scaled(12)
+    assert 10 <= recipe.epochs <= 14
+    assert min(p.epochs for p in recipe.phases) == 1
+    with pytest.raises(OfaDeployError, match="at least 6 epochs"):
+        recipe.scaled(5)
+    with pytest.raises(OfaDeployError, match="choose one of short, imagenet"):
+        get_recipe("long")
+
+
+# -- batches
+
+
+def test_processes_share_a_batch(dataset: Dataset) -> None:
+    device = torch.device("cpu")
+    parts = [list(batches(dataset, 100, 0.0, (3,), Processes(rank, 2, device))) for rank in (0, 1)]
+    whole = list(batches(dataset, 100, 0.0, (3,), Processes(0, 1, device)))
+    for (_, labels), (_, first), (_, second) in zip(whole, *parts, strict=True):
+        assert len(first) == len(second) == 50
+        assert torch.equal(labels[::2], first)
+        assert torch.equal(labels[1::2], second)
+
+
+def test_augmentation_shifts_flips_and_erases() -> None:
+    pixels = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
+    pixels[:, :, 10, 5] = 255
+    rng = np.random.default_rng(0)
+    moved = augment(pixels, (0.2,), 0.0, rng)
+    assert moved.shape == pixels.shape
+    assert moved.dtype == torch.uint8
+    where = moved[:, 0].nonzero()
+    assert len(where) == 400  # nothing is lost two pixels from an edge
+    assert set(where[:, 1].tolist()) == {8, 9, 10, 11, 12}
+    assert set(where[:, 2].tolist()) == {3, 4, 5, 6, 7, 20, 21, 22, 23, 24}
+    erased = augment(torch.full_like(pixels, 255), (0.2,), 0.5, rng)[:, 0, 2:-2, 2:-2] == round(0.2 * 255)
+    share = erased.flatten(1).any(1).float().mean()
+    assert 0.4 < share < 0.6
+    assert erased.flatten(1).sum(1).max() <= 14 * 14

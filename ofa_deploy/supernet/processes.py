@@ -1,0 +1,59 @@
+"""The processes that train together: one, or those that `torchrun` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+from ofa_deploy.errors import OfaDeployError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Who trains: this process's rank, their number, and this process's device."""
+
+    rank: int
+    number: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that reports and saves."""
+        return self.rank == 0
+
+
+def alone() -> Processes:
+    """This process by itself, on the GPU where there is one."""
+    return Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def together() -> Iterator[Processes]:
+    """The processes that `torchrun` started, connected while the context lasts; without torchrun this one alone.
+
+    With GPUs each process has its own and they exchange gradients by NCCL, otherwise by Gloo.
+
+    Raises:
+        OfaDeployError: there are more processes than GPUs.
+    """
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    if number == 1:
+        yield alone()
+        return
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise OfaDeployError(f"there are {torch.cuda.device_count()} GPUs; start no more processes on a machine")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), number, device)
+    finally:
+        distributed.destroy_process_group()
