@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
 from ofa_deploy.export.check import latency
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.build import Plan, build
 from ofa_deploy.latency.runtimes import RUNTIMES
-from ofa_deploy.space import Arch
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {"fmnist": (16, 20, 24, 28), "mbv3-w1.0": (128, 160, 192, 224)}

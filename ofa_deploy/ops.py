@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ofa_deploy.errors import ArchError
 
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
-KINDS = ("conv", "mbconv", "pool", "linear")
+KINDS = ("conv", "mbconv", "bottleneck", "maxpool", "pool", "linear")
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -21,13 +21,15 @@ class Op:
     """One operator of a network: a row of a latency table and a piece of an exported graph.
 
     Kinds: `conv` is convolution, batch norm, activation; `mbconv` is an inverted residual block (its expansion
-    convolution is left out where `c_mid == c_in`); `pool` is the global average; `linear` is a dense layer.
+    convolution is left out where `c_mid == c_in`); `bottleneck` is ResNet-D's residual block, whose shortcut without
+    `shortcut` is an average pool of the stride and a 1x1 convolution; `maxpool` is a 3x3 maximum; `pool` is the
+    global average; `linear` is a dense layer.
 
     Attributes:
         kind: one of `KINDS`.
         size: height and width of the input in pixels (1 for `linear`).
         c_in: input channels.
-        c_mid: channels of the depthwise convolution of an `mbconv`, otherwise 0.
+        c_mid: channels of the middle convolution of an `mbconv` or a `bottleneck`, otherwise 0.
         c_out: output channels.
         kernel: kernel size in pixels (0 where there is none).
         stride: stride in pixels (1 where there is none).
@@ -68,10 +70,14 @@ class Op:
             return area * self.c_in * self.c_out * self.kernel**2
         if self.kind == "linear":
             return self.c_in * self.c_out
-        if self.kind == "pool":
-            return 0
-        expand = self.size**2 * self.c_in * self.c_mid if self.c_mid != self.c_in else 0
-        return expand + area * self.c_mid * (self.kernel**2 + self.c_out) + 2 * self.c_mid * self.se
+        if self.kind == "bottleneck":
+            beside = 0 if self.shortcut else self.c_in
+            middle = self.c_mid * (self.c_mid * self.kernel**2 + self.c_out)
+            return self.size**2 * self.c_in * self.c_mid + area * (middle + beside * self.c_out)
+        if self.kind == "mbconv":
+            expand = self.size**2 * self.c_in * self.c_mid if self.c_mid != self.c_in else 0
+            return expand + area * self.c_mid * (self.kernel**2 + self.c_out) + 2 * self.c_mid * self.se
+        return 0
 
     @property
     def params(self) -> int:
@@ -80,8 +86,11 @@ class Op:
             return self.c_out * (self.c_in * self.kernel**2 + 2)
         if self.kind == "linear":
             return self.c_in * self.c_out + (self.c_out if self.bias else 0)
-        if self.kind == "pool":
-            return 0
-        expand = (self.c_in + 2) * self.c_mid if self.c_mid != self.c_in else 0
-        se = 2 * self.c_mid * self.se + self.se + self.c_mid if self.se else 0
-        return expand + self.c_mid * (self.kernel**2 + 2 + self.c_out) + 2 * self.c_out + se
+        if self.kind == "bottleneck":
+            beside = 0 if self.shortcut else self.c_in + 2
+            return self.c_mid * (self.c_in + self.c_mid * self.kernel**2 + 4 + self.c_out) + self.c_out * (2 + beside)
+        if self.kind == "mbconv":
+            expand = (self.c_in + 2) * self.c_mid if self.c_mid != self.c_in else 0
+            se = 2 * self.c_mid * self.se + self.se + self.c_mid if self.se else 0
+            return expand + self.c_mid * (self.kernel**2 + 2 + self.c_out) + 2 * self.c_out + se
+        return 0

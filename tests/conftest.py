@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from ofa_deploy.accuracy import data as data_sets
-from ofa_deploy.families import get_space
+from ofa_deploy.families import get_space, mobilenet_v3
 from ofa_deploy.latency.table import LatencyTable, Row, conditions
-from ofa_deploy.space import SearchSpace, Stage
+from ofa_deploy.parts import Stage
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
@@ -32,8 +33,9 @@ def space() -> SearchSpace:
 @pytest.fixture(scope="session")
 def tiny() -> SearchSpace:
     """A space small enough to be searched whole: 2 * (4 + 16) * (4 + 16) = 800 networks."""
-    stages = (Stage(8, 2, "relu", False, (1, 2)), Stage(8, 1, "hswish", True, (1, 2)))
-    return SearchSpace("tiny", (8, 12), 1, 3, 8, 8, stages, 16, 16, (3, 5), (2, 3))
+    shape = {"depths": (1, 2), "kernels": (3, 5), "expands": (2, 3)}
+    stages = (Stage(8, 2, "relu", False, **shape), Stage(8, 1, "hswish", True, **shape))
+    return mobilenet_v3("tiny", (8, 12), 1, 3, 8, stages, 16, 16)
 
 
 @pytest.fixture(scope="session")

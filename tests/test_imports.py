@@ -10,15 +10,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ofa_deploy"
 ROWS = [  # a module imports only from its own row and rows above
     ["ofa_deploy", "errors"],
-    ["ops", "artifacts", "progress"],
+    ["ops", "artifacts", "progress", "arch"],
+    ["parts", "costs"],
     ["space"],
-    ["families"],
+    ["families", "official"],
     ["latency", "accuracy", "supernet", "search", "export", "graphs"],  # their __init__ alone
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.mlp"],
     ["search.budget", "search.knapsack", "search.evolve", "search.run"],
     ["graphs.weights", "graphs.onnx"],
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],
-    ["supernet.elastic", "supernet.network", "supernet.checkpoint"],
+    ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
     ["accuracy.data", "latency.runtimes.onnxruntime", "latency.runtimes", "latency.timing"],
     ["supernet.batches", "supernet.train", "accuracy.measure", "latency.build"],
     ["export.check", "export.run"],

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError, OfaDeployError
 from ofa_deploy.families import SPACES, get_space
+from ofa_deploy.official import from_ofa, to_ofa
 from ofa_deploy.ops import Op, make_divisible
-from ofa_deploy.space import Arch, SearchSpace, Stage
+from ofa_deploy.parts import Stage
+from ofa_deploy.space import SearchSpace
 from tests.conftest import SHARED
 
 ALL = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
@@ -27,7 +30,7 @@ def test_text_genes_and_official_form_round_trip(space: SearchSpace) -> None:
     for arch in [*drawn(space, 200), space.extreme(True), space.extreme(False)]:
         assert Arch.parse(str(arch)) == arch
         assert space.archs(space.genes([arch])) == [arch]
-        assert space.from_ofa(space.to_ofa(arch)) == arch
+        assert from_ofa(space, to_ofa(space, arch)) == arch
 
 
 @given(st.text(max_size=40))
@@ -42,10 +45,10 @@ def test_parse_refuses_or_round_trips(text: str) -> None:
 
 def test_inactive_blocks_do_not_make_networks_differ() -> None:
     space = get_space("mbv3-w1.0")
-    config = space.to_ofa(drawn(space, 1)[0]) | {"d": [2, 2, 2, 2, 2]}
+    config = to_ofa(space, drawn(space, 1)[0]) | {"d": [2, 2, 2, 2, 2]}
     other = dict(config)
     other["ks"] = [k if i % 4 < 2 else 7 for i, k in enumerate(config["ks"])]
-    assert space.from_ofa(config) == space.from_ofa(other)
+    assert from_ofa(space, config) == from_ofa(space, other)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_inactive_blocks_do_not_make_networks_differ() -> None:
 )
 def test_official_form_is_checked(config: dict[str, object], word: str) -> None:
     with pytest.raises(ArchError, match=word):
-        get_space("mbv3-w1.0").from_ofa(config)
+        from_ofa(get_space("mbv3-w1.0"), config)
 
 
 def test_published_costs() -> None:
@@ -73,7 +76,7 @@ def test_published_costs() -> None:
         "e": [4, 3, 4, 4, 4, 6, 3, 4, 4, 3, 4, 3, 3, 6, 6, 6, 4, 3, 4, 4],
         "d": [2, 3, 2, 4, 3], "r": 224,
     }  # fmt: skip
-    genes = narrow.genes([narrow.from_ofa(config)])
+    genes = narrow.genes([from_ofa(narrow, config)])
     assert (narrow.macs(genes)[0], narrow.params(genes)[0]) == (255_502_624, 5_029_656)
 
 
@@ -82,7 +85,7 @@ def test_costs_equal_the_peer_s_in_every_row() -> None:
     space = get_space("mbv3-w1.0")
     with open(SHARED / "imagenet_mbv3-w1.0_top1_r224.csv") as file:
         rows = list(csv.DictReader(file))
-    archs = [space.from_ofa({key: json.loads(row[key]) for key in ("ks", "e", "d", "r")}) for row in rows]
+    archs = [from_ofa(space, {key: json.loads(row[key]) for key in ("ks", "e", "d", "r")}) for row in rows]
     genes = space.genes(archs)
     assert space.macs(genes).tolist() == [int(row["macs_peer"]) for row in rows]
     assert space.params(genes).tolist() == [int(row["params_peer"]) for row in rows]
@@ -154,10 +157,20 @@ def test_make_divisible_keeps_nine_tenths() -> None:
     assert [make_divisible(v) for v in (36, 11, 12, 18)] == [40, 16, 16, 24]
 
 
-@pytest.mark.parametrize("depths", [(), (0, 2), (3, 2), (2, 2)])
+@pytest.mark.parametrize("depths", [(), (-1, 2), (3, 2), (2, 2)])
 def test_stage_checks_its_depths(depths: tuple[int, ...]) -> None:
     with pytest.raises(ArchError, match="depths"):
         Stage(8, 1, "relu", False, depths)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [({"depths": (0, 1)}, "left out"), ({"kernels": (5, 3)}, "kernels"), ({"expands": ()}, "expands"),
+     ({"width": (16, 8)}, "widths"), ({"width": -1}, "negative"), ({"kind": "pool"}, "kind"), ({"act": "gelu"}, "relu6")],
+)  # fmt: skip
+def test_stage_checks_the_rest(wrong: dict[str, object], word: str) -> None:
+    with pytest.raises(ArchError, match=word):
+        Stage(**{"width": 8, "stride": 1, "act": "relu", **wrong})  # type: ignore[arg-type]
 
 
 def test_space_by_name_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:

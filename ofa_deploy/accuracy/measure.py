@@ -20,12 +20,13 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy import data as data_sets
 from ofa_deploy.accuracy.data import Dataset, Images
 from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.latency.runtimes import Session, onnxruntime
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Subnet, Supernet, folded, recalibrate
 

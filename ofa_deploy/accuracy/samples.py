@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
+from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArchError, ArtifactError
-from ofa_deploy.space import Arch, Floats, Genes, SearchSpace
+from ofa_deploy.space import SearchSpace
 
 KIND = "accuracy-samples"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Architectures, genes of shape (n, 1 + slots), and their top-1 accuracies in percent, shape (n,).
+    """Architectures, genes of shape (n, columns), and their top-1 accuracies in percent, shape (n,).
 
     `sha256` is of the file that they were read from, `weights_sha256` of the supernet, where they are known.
     """

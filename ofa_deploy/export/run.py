@@ -12,12 +12,14 @@ from onnx import helper
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.data import RECALIBRATION, Dataset, load
 from ofa_deploy.accuracy.measure import specialise
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.check import parity
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.official import to_ofa
 from ofa_deploy.search.run import load_result
-from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet, folded
 
@@ -61,7 +63,7 @@ def export(
     card = {
         "schema": artifacts.SCHEMA, "kind": "model-card", "space": space.name, "file": out.name, "format": "onnx",
         "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "arch": str(arch),
-        "once_for_all": space.to_ofa(arch), "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
+        "once_for_all": to_ofa(space, arch), "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
         "input": {"name": graphs.INPUT, **preprocessing}, "output": {"name": graphs.OUTPUT, "classes": data.classes},
         "recalibrated_on": f"{min(RECALIBRATION, len(data.train))} training images of {data.name}",
         "data_licence": data.licence, "weights": dict(weights), "agreement_with_torch": checked,

@@ -61,7 +61,10 @@ _ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
 
 
 def _conv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
-    graph.conv(graph.end, name, "conv", weights, op.act, **_window(op))
+    x = graph.end
+    y = graph.conv(x, name, "conv", weights, op.act, **_window(op))
+    if op.shortcut:
+        graph.node("Add", [x, y])
 
 
 def _mbconv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
@@ -77,6 +80,22 @@ def _mbconv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
     y = graph.conv(y, name, "project", weights, "none")
     if op.shortcut:
         graph.node("Add", [y, x])
+
+
+def _bottleneck(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    x = graph.end
+    y = graph.conv(x, name, "conv1", weights, op.act)
+    y = graph.conv(y, name, "conv2", weights, op.act, **_window(op))
+    y = graph.conv(y, name, "conv3", weights, "none")
+    if not op.shortcut:
+        if op.stride > 1:
+            x = graph.node("AveragePool", [x], kernel_shape=[op.stride] * 2, strides=[op.stride] * 2, ceil_mode=1)
+        x = graph.conv(x, name, "downsample", weights, "none")
+    graph.act(graph.node("Add", [x, y]), op.act)
+
+
+def _maxpool(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    graph.node("MaxPool", [graph.end], **_window(op))
 
 
 def _pool(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
@@ -96,7 +115,7 @@ def _linear(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
 
 
 _EMITTERS: dict[str, Callable[[_Graph, str, Op, Weights], None]] = {
-    "conv": _conv, "mbconv": _mbconv, "pool": _pool, "linear": _linear,
+    "conv": _conv, "mbconv": _mbconv, "bottleneck": _bottleneck, "maxpool": _maxpool, "pool": _pool, "linear": _linear,
 }  # fmt: skip
 
 

@@ -39,6 +39,12 @@ def _mbconv(op: Op) -> dict[str, tuple[int, ...]]:
     return found | _pair("project", op.c_out, op.c_mid, 1, 1)
 
 
+def _bottleneck(op: Op) -> dict[str, tuple[int, ...]]:
+    found = _pair("conv1", op.c_mid, op.c_in, 1, 1) | _pair("conv2", op.c_mid, op.c_mid, op.kernel, op.kernel)
+    found |= _pair("conv3", op.c_out, op.c_mid, 1, 1)
+    return found if op.shortcut else found | _pair("downsample", op.c_out, op.c_in, 1, 1)
+
+
 def _linear(op: Op) -> dict[str, tuple[int, ...]]:
     found = _pair("linear", op.c_out, op.c_in)
     return found if op.bias else {"linear.weight": found["linear.weight"]}
@@ -47,6 +53,8 @@ def _linear(op: Op) -> dict[str, tuple[int, ...]]:
 _SHAPES = {
     "conv": lambda op: _pair("conv", op.c_out, op.c_in, op.kernel, op.kernel),
     "mbconv": _mbconv,
+    "bottleneck": _bottleneck,
+    "maxpool": lambda op: {},
     "pool": lambda op: {},
     "linear": _linear,
 }

@@ -21,7 +21,7 @@ from ofa_deploy.latency.table import LatencyTable, Row, conditions
 from ofa_deploy.latency.timing import Visit, visit
 from ofa_deploy.ops import Op
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.space import SearchSpace
 
 Parts = Sequence[tuple[str, Op]]
 Key = tuple[int, str]
@@ -92,7 +92,7 @@ def build(
     entries |= {str(net): space.walk(net) for net in nets}
     header = {"space": space.name, "resolutions": list(resolutions), "plan": asdict(plan), **measured}
     partial = out.with_suffix(".partial")
-    sentinel = space.walk(Arch(min(resolutions), space.extreme(largest=False).stages))
+    sentinel = space.walk(space.extreme(False, min(resolutions)))
     visits = _measure(entries, sentinel, header, plan, partial, report)
 
     summaries = _summaries(visits)

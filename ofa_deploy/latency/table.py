@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
+from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.ops import Op
-from ofa_deploy.space import AdditiveCost, Arch, Floats, Genes, SearchSpace
+from ofa_deploy.space import SearchSpace
 
 KIND = "latency-table"
 DEVICES = {"cpu": "onnxruntime"}
@@ -89,7 +91,7 @@ class LatencyTable:
         return self.space.cost(lambda op: self.scale * self.rows[op].latency_ms + self.per_op_ms, self.resolutions)
 
     def latency_ms(self, genes: Genes) -> Floats:
-        """Predicted latency of whole networks in ms, shape (n,), from genes of shape (n, 1 + slots)."""
+        """Predicted latency of whole networks in ms, shape (n,), from genes of shape (n, columns)."""
         return self.cost(genes)
 
     def calibrated(self, measured_ms: Mapping[str, float], test: Iterable[str]) -> LatencyTable:

@@ -18,12 +18,14 @@ import numpy as np
 from deap import base, tools
 
 from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
+from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.space import AdditiveCost, Arch, Floats, Genes, SearchSpace
+from ofa_deploy.space import SearchSpace
 
 Score = Callable[[Genes], Floats]
-"""From genes, shape (n, 1 + slots), to what is maximised, shape (n,)."""
+"""From genes, shape (n, columns), to what is maximised, shape (n,)."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def evolve(
         settings: how.
 
     Returns:
-        genes of the best feasible architecture, shape (1, 1 + slots); (best score, its latency) after each
+        genes of the best feasible architecture, shape (1, columns); (best score, its latency) after each
         generation; how many distinct architectures were evaluated.
 
     Raises:
@@ -196,24 +198,22 @@ def _new(rows: list[list[int]], seen: set[tuple[int, ...]]) -> list[list[int]]:
 
 
 def _mate(a: list[int], b: list[int], space: SearchSpace, rng: np.random.Generator) -> list[int]:
-    """A child: resolution, each stage's depth, and each block from either parent."""
+    """A child: resolution, each stage's depth, each block and each width from either parent."""
     pick = rng.random(2 * len(a)) < 0.5
-    child = [(a if pick[0] else b)[0], *[0] * (len(a) - 1)]
+    child = [x if first else y for x, y, first in zip(a, b, pick, strict=False)]
     for stage, columns in enumerate(space.stage_columns):
         shape = a if pick[len(a) + stage] else b
         for i in range(columns.start, columns.stop):
-            if not shape[i]:
-                break
-            child[i] = (a[i] if pick[i] else b[i]) or a[i] or b[i]
+            child[i] = (child[i] or a[i] or b[i]) if shape[i] else 0
     return child
 
 
 def _mutate(
     child: list[int], space: SearchSpace, rng: np.random.Generator, rate: float, allowed: list[int]
 ) -> list[int]:
-    """Draw the resolution, stages' depths and blocks anew, each with probability `rate`."""
+    """Draw the resolution, stages' depths, blocks and widths anew, each with probability `rate`."""
     hit = rng.random(len(child) + len(space.stages)) < rate
-    fresh = rng.integers(1, len(space.choices) + 1, len(child)).tolist()
+    fresh = rng.random(len(child)).tolist()
     if hit[0]:
         child[0] = space.resolutions.index(int(rng.choice(allowed)))
     for number, (stage, columns) in enumerate(zip(space.stages, space.stage_columns, strict=True)):
@@ -224,7 +224,10 @@ def _mutate(
             if i - columns.start >= depth:
                 child[i] = 0
             elif hit[i] or not child[i]:
-                child[i] = fresh[i]
+                child[i] = 1 + int(fresh[i] * len(stage.choices))
+    for i, choices in enumerate(space.widths, 1 + len(space.slots)):
+        if hit[i]:
+            child[i] = int(fresh[i] * len(choices))
     return child
 
 

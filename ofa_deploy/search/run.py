@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
+from ofa_deploy.arch import Arch
+from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError, InfeasibleError, MeasureError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
@@ -21,7 +24,7 @@ from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import SearchResult, Settings, evolve
 from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.space import AdditiveCost, Arch, Floats, Genes, SearchSpace
+from ofa_deploy.space import SearchSpace
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -55,7 +58,7 @@ def search(
             f"{source} must be between 0 and 100 percent, not {margin}; build the table anew, or set --margin"
         )
     raised = 1 + margin / 100
-    cost = AdditiveCost(table.cost.blocks * raised, table.cost.fixed * raised)
+    cost = replace(table.cost, fixed=table.cost.fixed * raised, blocks=table.cost.blocks * raised)
     (_, fastest_ms), (_, slowest_ms) = extreme(space, cost), extreme(space, cost, dearest=True)
     if fastest_ms <= 0:
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")

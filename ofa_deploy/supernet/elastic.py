@@ -1,4 +1,4 @@
-"""Layers: plain ones made from an `Op`, and the elastic block whose slices they are.
+"""Elastic layers: of each, any slice up to the largest can be used, and cut out as a plain layer.
 
 Module names are those of the official once-for-all networks, so that state dicts have the same keys and shapes.
 """
@@ -6,116 +6,31 @@ Module names are those of the official once-for-all networks, so that state dict
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_deploy.ops import Op
+from ofa_deploy.parts import Place, Stage
 from ofa_deploy.supernet.depthwise import depthwise_conv
-
-Activation = Callable[[Tensor], Tensor]
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "none": lambda x: x,
-    "relu": lambda x: F.relu(x, inplace=True),
-    "relu6": lambda x: F.relu6(x, inplace=True),
-    "hswish": lambda x: F.hardswish(x, inplace=True),
-}
+from ofa_deploy.supernet.layers import ACTIVATIONS, average, bottleneck_convs, conv_bn, plain_layer, squeeze_excite
 
 
-def _conv_bn(conv: nn.Module, bn: nn.Module, **more: nn.Module) -> nn.ModuleDict:
-    return nn.ModuleDict({"conv": conv, "bn": bn, **more})
+class Elastic(nn.Module):
+    """A layer that computes any operator up to its largest."""
 
+    def forward(self, x: Tensor, op: Op) -> Tensor:
+        """What the plain layer of `op` computes with the slices that `op` uses."""
+        raise NotImplementedError
 
-def _squeeze_excite(channels: int, middle: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {"fc": nn.ModuleDict({"reduce": nn.Conv2d(channels, middle, 1), "expand": nn.Conv2d(middle, channels, 1)})}
-    )
+    def extract(self, op: Op) -> dict[str, Tensor]:
+        """State dict of the plain layer of `op`: copies of the slices in use."""
+        raise NotImplementedError
 
-
-class ConvLayer(nn.Module):
-    """Convolution, batch norm, activation."""
-
-    def __init__(self, op: Op, eps: float) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(op.c_out, eps)
-        self.act = _ACTIVATIONS[op.act]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
-
-
-class PoolLayer(nn.Module):
-    """Global average, keeping the spatial axes at 1 x 1."""
-
-    def __init__(self, op: Op, eps: float) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3), keepdim=True)
-
-
-class LinearLayer(nn.Module):
-    """Dense layer on a 1 x 1 map: a classifier (flat output) where it has a bias, otherwise a 1x1 convolution."""
-
-    def __init__(self, op: Op, eps: float) -> None:
-        super().__init__()
-        self.act = _ACTIVATIONS[op.act]
-        if op.bias:
-            self.linear = nn.Linear(op.c_in, op.c_out)
-        else:
-            self.conv = nn.Conv2d(op.c_in, op.c_out, 1, bias=False)
-        self.flat = op.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.linear(x.flatten(1)) if self.flat else self.conv(x))
-
-
-class MBConv(nn.Module):
-    """Inverted residual block with optional squeeze-and-excitation (Howard et al., arXiv 1905.02244)."""
-
-    def __init__(self, op: Op, eps: float) -> None:
-        super().__init__()
-        mid, pad = op.c_mid, op.kernel // 2
-        self.op = op
-        self.act = _ACTIVATIONS[op.act]
-        if op.c_mid != op.c_in:
-            self.inverted_bottleneck = _conv_bn(nn.Conv2d(op.c_in, mid, 1, bias=False), nn.BatchNorm2d(mid, eps))
-        more = {"se": _squeeze_excite(mid, op.se)} if op.se else {}
-        depthwise = nn.Conv2d(mid, mid, op.kernel, op.stride, pad, groups=mid, bias=False)
-        self.depth_conv = _conv_bn(depthwise, nn.BatchNorm2d(mid, eps), **more)
-        self.point_linear = _conv_bn(nn.Conv2d(mid, op.c_out, 1, bias=False), nn.BatchNorm2d(op.c_out, eps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x
-        if self.op.c_mid != self.op.c_in:
-            y = self.act(self.inverted_bottleneck["bn"](self.inverted_bottleneck["conv"](y)))
-        y = self.act(self.depth_conv["bn"](self.depth_conv["conv"](y)))
-        if self.op.se:
-            fc = self.depth_conv["se"]["fc"]  # type: ignore[index]
-            y = y * F.hardsigmoid(fc["expand"](F.relu(fc["reduce"](y.mean((2, 3), keepdim=True)))))
-        y = self.point_linear["bn"](self.point_linear["conv"](y))
-        return x + y if self.op.shortcut else y
-
-
-class Block(nn.Module):
-    """A numbered block; it exists so that its weights are called `blocks.N.conv.*`."""
-
-    def __init__(self, op: Op, eps: float) -> None:
-        super().__init__()
-        self.conv = MBConv(op, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # type: ignore[no-any-return]
-
-
-LAYERS: dict[str, Callable[[Op, float], nn.Module]] = {
-    "conv": ConvLayer, "mbconv": Block, "pool": PoolLayer, "linear": LinearLayer,
-}  # fmt: skip
-"""The plain layer of each kind of operator."""
+    def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
+        """Put the important middle channels first; see `Supernet.sort_channels`. Layers without any do nothing."""
 
 
 class _ElasticKernel(nn.Module):
@@ -152,24 +67,30 @@ class _ElasticNorm(nn.Module):
         mean, var = bn.get_buffer("running_mean")[:c], bn.get_buffer("running_var")[:c]
         return F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], self.training, bn.momentum or 0.1, bn.eps)
 
+    def extract(self, channels: int) -> dict[str, Tensor]:
+        """State dict of the plain norm of the first channels."""
+        return {name: (v[:channels] if v.ndim else v).clone() for name, v in self.bn.state_dict().items()}
 
-class _PointConv(nn.Module):
-    def __init__(self, c_in: int, c_out: int) -> None:
+
+class _Conv(nn.Module):
+    """A convolution of which the first inputs and outputs are used."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, 1, bias=False)
+        self.conv = nn.Conv2d(c_in, c_out, kernel, bias=False)
 
 
-class ElasticMBConv(nn.Module):
+class ElasticMBConv(Elastic):
     """An inverted residual block of which any kernel and any expansion up to its largest can be used."""
 
     def __init__(self, largest: Op, kernels: tuple[int, ...], eps: float) -> None:
         super().__init__()
         mid, out = largest.c_mid, largest.c_out
-        self.act = _ACTIVATIONS[largest.act]
-        self.inverted_bottleneck = _conv_bn(_PointConv(largest.c_in, mid), _ElasticNorm(mid, eps))
-        more = {"se": _squeeze_excite(mid, largest.se)} if largest.se else {}
-        self.depth_conv = _conv_bn(_ElasticKernel(mid, kernels), _ElasticNorm(mid, eps), **more)
-        self.point_linear = _conv_bn(_PointConv(mid, out), _ElasticNorm(out, eps))
+        self.act = ACTIVATIONS[largest.act]
+        self.inverted_bottleneck = conv_bn(_Conv(largest.c_in, mid), _ElasticNorm(mid, eps))
+        more = {"se": squeeze_excite(mid, largest.se)} if largest.se else {}
+        self.depth_conv = conv_bn(_ElasticKernel(mid, kernels), _ElasticNorm(mid, eps), **more)
+        self.point_linear = conv_bn(_Conv(mid, out), _ElasticNorm(out, eps))
 
     def _weights(self, op: Op) -> dict[str, Tensor]:
         """The slices that `op` uses, under the names of `MBConv`'s state dict."""
@@ -205,11 +126,9 @@ class ElasticMBConv(nn.Module):
 
     @torch.no_grad()
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
-        """Put the important middle channels first: those that the projection reads with the largest L1 norm.
+        """Sort by the L1 norm of the projection's weights that read a channel.
 
-        The order of middle channels does not matter to the whole block `op`; it decides which ones a smaller
-        expansion takes. The channels of the smaller blocks `kept` stay theirs. Likewise for the bottleneck of
-        squeeze-and-excitation, by the weights that its expansion reads it with.
+        Likewise for the bottleneck of squeeze-and-excitation, by the weights that its expansion reads it with.
         """
         point, depth, expand = (self.get_submodule(f"{m}.conv.conv") for m in _PARTS)
         order = _importance_order(point.get_parameter("weight"), [k.c_mid for k in kept])
@@ -228,8 +147,9 @@ class ElasticMBConv(nn.Module):
         """State dict of the plain `MBConv` of `op`: copies of the slices in use."""
         state = {name: weight.detach().clone() for name, weight in self._weights(op).items()}
         for part, channels in (("inverted_bottleneck", op.c_mid), ("depth_conv", op.c_mid), ("point_linear", op.c_out)):
-            for name, value in self.get_submodule(f"{part}.bn.bn").state_dict().items():
-                state[f"{part}.bn.{name}"] = (value[:channels] if value.ndim else value).clone()
+            norm = self.get_submodule(f"{part}.bn")
+            assert isinstance(norm, _ElasticNorm)
+            state |= _prefixed(f"{part}.bn", norm.extract(channels))
         return state
 
 
@@ -254,7 +174,7 @@ def _permute(module: nn.Module, order: Tensor, axis: int) -> None:
             value.copy_(value.index_select(axis, order))
 
 
-class ElasticBlock(nn.Module):
+class ElasticBlock(Elastic):
     """A numbered elastic block; its weights are called `blocks.N.conv.*`."""
 
     def __init__(self, largest: Op, kernels: tuple[int, ...], eps: float) -> None:
@@ -263,3 +183,114 @@ class ElasticBlock(nn.Module):
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         return self.conv(x, op)  # type: ignore[no-any-return]
+
+    def extract(self, op: Op) -> dict[str, Tensor]:
+        return _prefixed("conv", self.conv.extract(op))
+
+    def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
+        self.conv.sort_channels(op, kept)
+
+
+class ElasticConvLayer(Elastic):
+    """Convolution, batch norm and activation with elastic input and output channels."""
+
+    def __init__(self, largest: Op, eps: float) -> None:
+        super().__init__()
+        self.conv = _Conv(largest.c_in, largest.c_out, largest.kernel)
+        self.bn = _ElasticNorm(largest.c_out, eps)
+
+    def forward(self, x: Tensor, op: Op) -> Tensor:
+        weight = self.conv.conv.weight[: op.c_out, : op.c_in]
+        return ACTIVATIONS[op.act](self.bn(F.conv2d(x, weight, None, op.stride, op.kernel // 2)))
+
+    def extract(self, op: Op) -> dict[str, Tensor]:
+        weight = self.conv.conv.weight.detach()[: op.c_out, : op.c_in].clone()
+        return {"conv.weight": weight, **_prefixed("bn", self.bn.extract(op.c_out))}
+
+
+class ElasticResidual(Elastic):
+    """An elastic convolution layer whose input is added to its output."""
+
+    def __init__(self, largest: Op, eps: float) -> None:
+        super().__init__()
+        self.conv = ElasticConvLayer(largest, eps)
+
+    def forward(self, x: Tensor, op: Op) -> Tensor:
+        return x + self.conv(x, op)  # type: ignore[no-any-return]
+
+    def extract(self, op: Op) -> dict[str, Tensor]:
+        return _prefixed("conv", self.conv.extract(op))
+
+
+class ElasticBottleneck(Elastic):
+    """A bottleneck of ResNet-D with elastic input, middle and output channels."""
+
+    def __init__(self, largest: Op, eps: float) -> None:
+        super().__init__()
+        for name, (c_in, c_out, kernel, _) in bottleneck_convs(largest).items():
+            self.add_module(name, conv_bn(_Conv(c_in, c_out, kernel), _ElasticNorm(c_out, eps)))
+
+    def forward(self, x: Tensor, op: Op) -> Tensor:
+        convs, act = bottleneck_convs(op), ACTIVATIONS[op.act]
+
+        def run(name: str, x: Tensor) -> Tensor:
+            c_in, c_out, kernel, stride = convs[name]
+            weight = self.get_parameter(f"{name}.conv.conv.weight")[:c_out, :c_in]
+            return self.get_submodule(f"{name}.bn")(F.conv2d(x, weight, None, stride, kernel // 2))  # type: ignore[no-any-return]
+
+        y = act(run("conv1", x))
+        y = run("conv3", act(run("conv2", y)))
+        if not op.shortcut:
+            x = run("downsample", average(x, op.stride))
+        return act(x + y)
+
+    def extract(self, op: Op) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = {}
+        for name, (c_in, c_out, _, _) in bottleneck_convs(op).items():
+            weight = self.get_parameter(f"{name}.conv.conv.weight").detach()[:c_out, :c_in]
+            norm = self.get_submodule(f"{name}.bn")
+            assert isinstance(norm, _ElasticNorm)
+            state |= {f"{name}.conv.weight": weight.clone(), **_prefixed(f"{name}.bn", norm.extract(c_out))}
+        return state
+
+    @torch.no_grad()
+    def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
+        """Sort what each of the last two convolutions reads by the L1 norm of its weights."""
+        for writer, reader in (("conv2", "conv3"), ("conv1", "conv2")):
+            conv = self.get_submodule(f"{reader}.conv.conv")
+            order = _importance_order(conv.get_parameter("weight"), [k.c_mid for k in kept])
+            _permute(conv, order, 1)
+            _permute(self.get_submodule(f"{writer}.conv.conv"), order, 0)
+            _permute(self.get_submodule(f"{writer}.bn.bn"), order, 0)
+
+
+class ElasticLinear(Elastic):
+    """A classifier of which the first inputs are used."""
+
+    def __init__(self, largest: Op, eps: float) -> None:
+        super().__init__()
+        self.linear = nn.ModuleDict({"linear": nn.Linear(largest.c_in, largest.c_out)})
+
+    def forward(self, x: Tensor, op: Op) -> Tensor:
+        linear = self.linear["linear"]
+        return F.linear(x.flatten(1), linear.get_parameter("weight")[:, : op.c_in], linear.get_parameter("bias"))
+
+    def extract(self, op: Op) -> dict[str, Tensor]:
+        linear = self.linear["linear"]
+        weight, bias = (linear.get_parameter(name).detach() for name in ("weight", "bias"))
+        return {"linear.weight": weight[:, : op.c_in].clone(), "linear.bias": bias.clone()}
+
+
+def supernet_layer(place: Place, largest: Op, eps: float) -> nn.Module:
+    """The layer of a place of a supernet: elastic where its operator can differ and has weights, otherwise plain."""
+    if isinstance(place.part, Stage):
+        if largest.kind == "mbconv":
+            return ElasticBlock(largest, place.part.kernels, eps)
+        return (ElasticBottleneck if largest.kind == "bottleneck" else ElasticResidual)(largest, eps)
+    if (place.width_in, place.width_out) != (None, None) and largest.kind in ("conv", "linear"):
+        return (ElasticConvLayer if largest.kind == "conv" else ElasticLinear)(largest, eps)
+    return plain_layer(largest, eps)
+
+
+def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in state.items()}

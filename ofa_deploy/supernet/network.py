@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.space import Arch, SearchSpace
-from ofa_deploy.supernet.elastic import LAYERS, ElasticBlock
+from ofa_deploy.ops import Op
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet.elastic import Elastic, supernet_layer
+from ofa_deploy.supernet.layers import bottleneck_convs, plain_layer
 
 
 class Supernet(nn.Module):
@@ -22,17 +25,9 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         self.space = space
-        largest = space.extreme(True)
-        blocks: list[nn.Module] = []
-        for name, op in space.walk(largest):
-            if not name.startswith("blocks."):
-                self.add_module(name, LAYERS[op.kind](op, space.bn_eps))
-            elif not blocks:
-                blocks.append(LAYERS[op.kind](op, space.bn_eps))
-                self.blocks = nn.ModuleList()
-            else:
-                blocks.append(ElasticBlock(op, space.kernels, space.bn_eps))
-        self.blocks.extend(blocks)
+        ops = dict(space.walk(space.extreme(True)))
+        for place in space.places:
+            _attach(self, place.name, supernet_layer(place, ops[place.name], space.bn_eps))
 
     def initialise(self, seed: int) -> Supernet:
         """Draw initial weights: He's normal by fan-out for convolutions, PyTorch's default for the classifier."""
@@ -63,24 +58,29 @@ class Supernet(nn.Module):
             raise ArchError(f"images are {x.shape[2]} x {x.shape[3]}, the architecture wants {arch.resolution}")
         for name, op in self.space.walk(arch):
             layer = self.get_submodule(name)
-            x = layer(x, op) if isinstance(layer, ElasticBlock) else layer(x)
+            x = layer(x, op) if isinstance(layer, Elastic) else layer(x)
         return x
 
-    def sort_channels(self, kept: Iterable[int] = ()) -> None:
+    def sort_channels(self, kept: Iterable[float] = ()) -> None:
         """Sort each block's middle channels by importance, in place; the largest network computes the same.
 
         Args:
             kept: expansions whose networks keep computing the same, because they are trained already.
         """
         largest = self.space.extreme(True)
-        smaller = [
-            dict(self.space.walk(Arch(largest.resolution, tuple(tuple((k, e) for k, _ in s) for s in largest.stages))))
-            for e in kept
-        ]
+
+        def narrower(expand: float) -> dict[str, Op]:
+            stages = [
+                tuple((k, expand) if expand in stage.expands else (k, e) for k, e in blocks)
+                for blocks, stage in zip(largest.stages, self.space.stages, strict=True)
+            ]
+            return dict(self.space.walk(Arch(largest.resolution, tuple(stages), largest.widths)))
+
+        smaller = [narrower(expand) for expand in kept]
         for name, op in self.space.walk(largest):
             layer = self.get_submodule(name)
-            if isinstance(layer, ElasticBlock):
-                layer.conv.sort_channels(op, [ops[name] for ops in smaller])
+            if isinstance(layer, Elastic):
+                layer.sort_channels(op, [ops[name] for ops in smaller])
 
     def subnet(self, arch: Arch) -> Subnet:
         """A plain, independent module that computes what `forward(x, arch)` computes."""
@@ -88,12 +88,21 @@ class Supernet(nn.Module):
         state: dict[str, Tensor] = {}
         for name, op in self.space.walk(arch):
             layer = self.get_submodule(name)
-            if isinstance(layer, ElasticBlock):
-                state |= {f"{name}.conv.{key}": value for key, value in layer.conv.extract(op).items()}
-            else:
-                state |= {f"{name}.{key}": value.clone() for key, value in layer.state_dict().items()}
+            part = layer.extract(op) if isinstance(layer, Elastic) else layer.state_dict()
+            state |= {f"{name}.{key}": value.clone() for key, value in part.items()}
         net.load_state_dict(state, assign=True)
         return net.requires_grad_(True).train(self.training)
+
+
+def _attach(root: nn.Module, name: str, layer: nn.Module) -> None:
+    """Add a layer as `name` or, inside a container made on the way, as `container.name`."""
+    container, _, last = name.rpartition(".")
+    if not container:
+        root.add_module(last, layer)
+        return
+    if not hasattr(root, container):
+        root.add_module(container, nn.ModuleDict())
+    root.get_submodule(container).add_module(last, layer)
 
 
 class Subnet(nn.Module):
@@ -103,13 +112,8 @@ class Subnet(nn.Module):
         super().__init__()
         self.space, self.arch = space, arch
         with torch.device("meta"):
-            self.blocks = nn.ModuleDict()
             for name, op in space.walk(arch):
-                layer = LAYERS[op.kind](op, space.bn_eps)
-                if name.startswith("blocks."):
-                    self.blocks[name.removeprefix("blocks.")] = layer
-                else:
-                    self.add_module(name, layer)
+                _attach(self, name, plain_layer(op, space.bn_eps))
         self.order = tuple(name for name, _ in space.walk(arch))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,7 +179,7 @@ def folded(net: Subnet) -> dict[str, Weights]:
     out: dict[str, Weights] = {}
     for name, op in net.space.walk(net.arch):
         if op.kind == "conv":
-            arrays = _fold(state, name, "conv", net.space.bn_eps)
+            arrays = _fold(state, f"{name}.conv" if op.shortcut else name, "conv", net.space.bn_eps)
         elif op.kind == "mbconv":
             arrays = {}
             for part, module in _PARTS.items():
@@ -184,6 +188,10 @@ def folded(net: Subnet) -> dict[str, Weights]:
             for part in ("reduce", "expand") if op.se else ():
                 for what in ("weight", "bias"):
                     arrays[f"se_{part}.{what}"] = state[f"{name}.conv.depth_conv.se.fc.{part}.{what}"]
+        elif op.kind == "bottleneck":
+            arrays = {}
+            for part in bottleneck_convs(op):
+                arrays |= _fold(state, f"{name}.{part}", part, net.space.bn_eps)
         elif op.kind == "linear":
             layer = f"{name}.linear" if op.bias else f"{name}.conv"
             arrays = {"linear.weight": state[f"{layer}.weight"].flatten(1)}

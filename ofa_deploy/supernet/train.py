@@ -25,9 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.data import Dataset
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
 from ofa_deploy.supernet.network import Supernet, recalibrate
@@ -228,7 +229,7 @@ def _step(run: _Run, trained: _Trained, pixels: Tensor, labels: Tensor, archs: l
     with torch.autocast(device, torch.bfloat16, enabled=_bf16(recipe, device)):
         soft = None
         if run.teacher is not None:
-            largest = Arch(archs[0].resolution, run.space.extreme(True).stages)
+            largest = run.space.extreme(True, archs[0].resolution)
             with torch.no_grad():
                 soft = F.softmax(run.teacher.train()(x, largest).float(), dim=1)
         for i, arch in enumerate(archs):
@@ -253,7 +254,7 @@ def _draw(part: SearchSpace, subnets: int, sandwich: bool, rng: np.random.Genera
     resolution = int(rng.choice(part.resolutions))
     drawn = part.archs(part.sample(rng, subnets, [resolution]))
     if sandwich:
-        drawn += [Arch(resolution, part.extreme(largest).stages) for largest in (False, True)]
+        drawn += [part.extreme(largest, resolution) for largest in (False, True)]
     return drawn
 
 

@@ -13,6 +13,7 @@ from ofa_deploy.accuracy.predictors.mlp import KIND, MLPPredictor, Settings, fit
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
+from ofa_deploy.official import from_ofa
 from ofa_deploy.space import SearchSpace
 from tests.conftest import SHARED
 
@@ -82,7 +83,7 @@ def test_published_imagenet_accuracies_are_learned() -> None:
     space = get_space("mbv3-w1.0")
     with open(SHARED / "imagenet_mbv3-w1.0_top1_r224.csv") as file:
         rows = list(csv.DictReader(file))
-    archs = [space.from_ofa({key: json.loads(row[key]) for key in ("ks", "e", "d", "r")}) for row in rows]
+    archs = [from_ofa(space, {key: json.loads(row[key]) for key in ("ks", "e", "d", "r")}) for row in rows]
     percent = np.array([float(row["top1_percent"]) for row in rows])
     report = fit(Samples(space, space.genes(archs), percent), Settings(members=3, steps=800)).report
     assert report["rmse_points"] < 0.14

@@ -1,5 +1,7 @@
 """Emitted graphs compute what torch computes, for every kind of operator."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +12,6 @@ from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.runtimes import onnxruntime
 from ofa_deploy.ops import Op
-from ofa_deploy.space import Arch
 from ofa_deploy.supernet.network import Supernet, folded, recalibrate
 
 
@@ -20,7 +21,7 @@ def test_whole_network_equals_torch(name: str) -> None:
     net = Supernet(space).initialise(1)
     rng = np.random.default_rng(0)
     for drawn in space.archs(space.sample(rng, 2)):
-        arch = Arch(space.resolutions[1], drawn.stages)
+        arch = dataclasses.replace(drawn, resolution=space.resolutions[1])
         x = torch.randn(
             8, space.in_channels, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(0)
         )
@@ -30,7 +31,7 @@ def test_whole_network_equals_torch(name: str) -> None:
         onnx.checker.check_model(model, full_check=True)
         got = onnxruntime.session(model.SerializeToString(), 1)(x.numpy())
         expected = plain(x).detach().numpy()
-        assert np.abs(got - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+        assert np.abs(got - expected).max() < 3e-5 * max(1, np.abs(expected).max())
         assert got.std() > 1e-4
 
 
@@ -82,7 +83,7 @@ def test_block_equals_torch(op: Op) -> None:
     got = onnxruntime.session(graphs.emit([("block", op)], {"block": drawn}, 2).SerializeToString(), 1)(x)
     expected = reference(op, drawn, torch.from_numpy(x)).numpy()
     assert got.shape == expected.shape
-    assert np.abs(got - expected).max() < 1e-5 * max(1, np.abs(expected).max())
+    assert np.abs(got - expected).max() < 3e-5 * max(1, np.abs(expected).max())
 
 
 def test_network_holds_only_what_the_runtime_fuses() -> None:

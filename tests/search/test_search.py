@@ -10,20 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_deploy.arch import Arch
+from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import Settings, evolve
 from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.run import load_result, search
-from ofa_deploy.space import Arch, Floats, Genes, SearchSpace
+from ofa_deploy.space import SearchSpace
 from tests.conftest import made_up_table
 
 
 def everything(space: SearchSpace) -> Genes:
     """Genes of every network of a small space."""
     stages = [
-        [blocks for depth in stage.depths for blocks in itertools.product(space.choices, repeat=depth)]
+        [blocks for depth in stage.depths for blocks in itertools.product(stage.choices, repeat=depth)]
         for stage in space.stages
     ]
     return space.genes(Arch(r, tuple(s)) for r in space.resolutions for s in itertools.product(*stages))

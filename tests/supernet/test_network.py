@@ -1,6 +1,7 @@
 """The elastic network and what is cut out of it."""
 
 import ast
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError, ArtifactError
-from ofa_deploy.families import get_space
-from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.families import SPACES, get_space
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.network import Supernet, recalibrate
@@ -21,25 +23,41 @@ def noise(n: int, arch: Arch, channels: int = 1) -> torch.Tensor:
     return torch.randn(n, channels, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize(("name", "millions"), [("w1.0", 7.679), ("w1.2", 10.716)])
-def test_state_dict_is_the_official_one(name: str, millions: float) -> None:
-    lines = (Path(__file__).parents[1] / "data" / f"state_dict_ofa_mbv3_{name}.txt").read_text().splitlines()
-    official = {key: ast.literal_eval(shape) for key, shape, _ in (line.split("\t") for line in lines)}
-    net = Supernet(get_space(f"mbv3-{name}"))
-    assert {key: tuple(value.shape) for key, value in net.state_dict().items()} == official
-    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
+OFFICIAL = {
+    "mbv3-w1.0": ("mbv3_w1.0", 7.679),
+    "mbv3-w1.2": ("mbv3_w1.2", 10.716),
+    "proxyless-w1.3": ("proxyless_w1.3", 7.957),
+    "resnet50d": ("resnet50", 48.106),
+}
 
 
-def test_subnet_computes_exactly_what_the_supernet_does(space: SearchSpace) -> None:
+def official(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an official state dict."""
+    lines = (Path(__file__).parents[1] / "data" / f"state_dict_ofa_{OFFICIAL[name][0]}.txt").read_text().splitlines()
+    return {key: ast.literal_eval(shape) for key, shape, _ in (line.split("\t") for line in lines)}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_state_dict_is_the_official_one(name: str) -> None:
+    net = Supernet(get_space(name))
+    assert [(key, tuple(value.shape)) for key, value in net.state_dict().items()] == list(official(name).items())
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(OFFICIAL[name][1], abs=5e-4)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_subnet_computes_exactly_what_the_supernet_does(name: str) -> None:
+    space = get_space(name)
     net = Supernet(space).initialise(0)
-    rng = np.random.default_rng(0)
-    for arch in [*space.archs(space.sample(rng, 20)), space.extreme(True), space.extreme(False)]:
-        x = noise(4, arch)
+    drawn = space.archs(space.sample(np.random.default_rng(0), 20 if name == "fmnist" else 2))
+    for arch in [*drawn, space.extreme(True), space.extreme(False)]:
+        arch = dataclasses.replace(arch, resolution=space.resolutions[0])
+        x = noise(2, arch, space.in_channels)
         net.train()
-        net(x, arch)
-        net.eval()
-        plain = net.subnet(arch)
-        assert (net(x, arch) - plain(x)).abs().max() == 0
+        with torch.no_grad():
+            net(x, arch)
+            net.eval()
+            plain = net.subnet(arch)
+            assert (net(x, arch) - plain(x)).abs().max() == 0
         assert sum(p.numel() for p in plain.parameters()) == space.params(space.genes([arch]))[0]
 
 
@@ -151,23 +169,47 @@ def test_same_seed_same_weights(space: SearchSpace) -> None:
     assert not torch.equal(a["first_conv.conv.weight"], c["first_conv.conv.weight"])
 
 
-@pytest.mark.parametrize("kept", [(), (4,)])
-def test_sorting_channels_keeps_the_function(space: SearchSpace, kept: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("keep", [False, True])
+def test_sorting_channels_keeps_the_function(name: str, keep: bool) -> None:
+    space = get_space(name)
     net = trained_norms(Supernet(space).initialise(0))
-    largest = space.extreme(True)
-    middle = Arch(largest.resolution, tuple(tuple((k, 4) for k, _ in stage) for stage in largest.stages))
-    x = noise(4, largest)
-    before, before_middle = net(x, largest), net(x, middle)
-    first_weight = net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight").clone()
-    net.sort_channels(kept)
-    assert not torch.equal(first_weight, net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight"))
-    assert (net(x, largest) - before).abs().max() < 1e-6
-    same = (net(x, middle) - before_middle).abs().max()
-    assert same < 1e-6 if kept else same > 1e-3
-    groups = [0, *(net.space.block_op(28, 5, (7, e)).c_mid for e in kept), space.block_op(28, 5, (7, 6)).c_mid]
-    importance = net.get_parameter("blocks.6.conv.point_linear.conv.conv.weight").abs().sum((0, 2, 3))
-    for start, end in itertools.pairwise(groups):
+    middle = space.largest_choices(1, 1, 2).expands[0]
+    largest = space.extreme(True, space.resolutions[0])
+    part = space.largest_choices(1, 1, 2).extreme(False, space.resolutions[0])
+    x = noise(2, largest, space.in_channels)
+    with torch.no_grad():
+        before = [net(x, arch) for arch in (largest, part)]
+        weights = {name: value.clone() for name, value in net.state_dict().items()}
+        net.sort_channels([middle] if keep else [])
+        after = [net(x, arch) for arch in (largest, part)]
+    scale = [float(value.abs().max()) for value in before]
+    differ = [float((a - b).abs().max()) / s for a, b, s in zip(after, before, scale, strict=True)]
+    assert differ[0] < 1e-6
+    assert (differ[1] < 1e-6) == keep
+    assert any(not torch.equal(weights[name], value) for name, value in net.state_dict().items())
+    block = space.slots[-1].name
+    ends = [dict(space.walk(arch))[block].c_mid for arch in ([part, largest] if keep else [largest])]
+    reader = f"{block}.conv3.conv.conv.weight" if name == "resnet50d" else f"{block}.conv.point_linear.conv.conv.weight"
+    importance = net.get_parameter(reader).abs().sum((0, 2, 3))
+    for start, end in itertools.pairwise([0, *ends]):
         assert (importance[start:end].diff() <= 0).all()
+
+
+def test_smallest_network_gets_the_important_channels(space: SearchSpace) -> None:
+    """Sorting brings the function of a narrower network closer to the whole one's."""
+    net = trained_norms(Supernet(space).initialise(0))
+    with torch.no_grad():  # a third of the channels, strewn about, hardly matters
+        for name, p in net.named_parameters():
+            if name.endswith("point_linear.conv.conv.weight"):
+                p[:, ::3] *= 1e-3
+        largest = space.extreme(True)
+        narrow = space.largest_choices(1, 1, 2).extreme(False, largest.resolution)
+        x = noise(4, largest)
+        far = (net(x, narrow) - net(x, largest)).abs().mean()
+        net.sort_channels()
+        near = (net(x, narrow) - net(x, largest)).abs().mean()
+    assert near < 0.5 * far
 
 
 def trained_norms(net: Supernet) -> Supernet:

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.space import Floats, Genes, SearchSpace
+from ofa_deploy.costs import Floats, Genes
+from ofa_deploy.space import SearchSpace
 
 Features = npt.NDArray[np.float32]
 

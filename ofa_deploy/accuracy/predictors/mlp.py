@@ -15,9 +15,10 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import Features, features
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
+from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import Floats, Genes, SearchSpace
+from ofa_deploy.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

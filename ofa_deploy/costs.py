@@ -1,0 +1,84 @@
+"""Costs that are sums over operators, compiled so that whole populations are looked up at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.ops import Op
+from ofa_deploy.parts import Place, Stage
+
+Genes = npt.NDArray[np.int16]
+"""One row an architecture: column 0 is the index of the resolution; then a column for each block slot: 0 where the slot
+is inactive, otherwise 1 + kernel index * number of expansions + expansion index; then a column for each elastic width:
+the index of its choice."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AdditiveCost:
+    """A cost that is a sum over operators.
+
+    Attributes:
+        fixed: cost of the operators that only the resolution changes, shape (resolutions,).
+        blocks: cost of each choice at each other place, shape (resolutions, places, contexts, choices + 1): column 0
+            (inactive) is zero, and a context is input width index * number of output widths + output width index.
+        places: for each of those places: its column in the genes (-1 for a layer that is always there), the columns of
+            its input's and its output's width (-1 where fixed), and the number of output widths.
+    """
+
+    fixed: Floats
+    blocks: Floats
+    places: tuple[tuple[int, int, int, int], ...]
+
+    def __call__(self, genes: Genes) -> Floats:
+        """Cost of each architecture, shape (n,), from genes of shape (n, columns)."""
+        resolution = genes[:, 0].astype(np.intp)
+        places, contexts, choices = self.blocks.shape[1:]
+        flat, base = self.blocks.ravel(), resolution * (places * contexts * choices)
+        total = self.fixed[resolution].copy()
+        for i, (column, width_in, width_out, widths) in enumerate(self.places):
+            index = base + (i * contexts * choices) + (genes[:, column] if column >= 0 else 1)
+            if width_in >= 0:
+                index += genes[:, width_in] * (widths * choices)
+            if width_out >= 0:
+                index += genes[:, width_out] * choices
+            total += flat[index]
+        return total
+
+
+def compile_cost(
+    places: tuple[Place, ...], resolutions: tuple[int, ...], of: Callable[[Op], float], wanted: Iterable[int]
+) -> AdditiveCost:
+    """Compile a cost of operators into one of architectures; resolutions that are not wanted cost NaN."""
+    slots = [p for p in places if p.stage is not None]
+    varying = [p for p in places if p.stage is not None or p.width_in is not None or p.width_out is not None]
+    choices = max((len(p.part.choices) for p in slots if isinstance(p.part, Stage)), default=1)
+    contexts = max((len(p.c_in) * len(p.c_out) for p in varying), default=1)
+    blocks = np.full((len(resolutions), len(varying), contexts, choices + 1), np.nan)
+    fixed = np.full(len(resolutions), np.nan)
+    wanted = set(wanted)
+    for i, r in enumerate(resolutions):
+        if r not in wanted:
+            continue
+        fixed[i] = sum(of(p.op(r, p.c_in[0], p.c_out[0])) for p in places if p not in varying)
+        for j, place in enumerate(varying):
+            for context, c_in, c_out in place.channels():
+                row = [0.0, *map(of, place.ops(r, c_in, c_out))]
+                blocks[i, j, context, : len(row)] = row
+    ends = 1 + len(slots)
+    column = {place: 1 + i for i, place in enumerate(slots)}
+    about = tuple(
+        (
+            column.get(p, -1),
+            -1 if p.width_in is None else ends + p.width_in,
+            -1 if p.width_out is None else ends + p.width_out,
+            len(p.c_out),
+        )
+        for p in varying
+    )
+    return AdditiveCost(fixed, blocks, about)

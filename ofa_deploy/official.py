@@ -1,0 +1,92 @@
+"""Architectures in the form of the official once-for-all code: `{ks, e, d, r}`, and for ResNet50D `{d, e, w, r}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ofa_deploy.arch import Arch
+from ofa_deploy.errors import ArchError
+from ofa_deploy.space import SearchSpace
+
+
+def to_ofa(space: SearchSpace, arch: Arch) -> dict[str, list[Any]]:
+    """The official form of an architecture; entries of inactive blocks repeat the smallest choice.
+
+    Without elastic widths: `ks` and `e`, an entry a block slot, `d`, the blocks of each stage, and `r`. With them (the
+    official ResNet50D): `d` counts blocks beyond a stage's fewest (of the stem, 2 with its middle layer and 0 without),
+    `e` leaves the stem out, and `w` is the index of each width.
+    """
+    space.check(arch)
+    ks: list[Any] = []
+    e: list[Any] = []
+    d: list[Any] = []
+    for blocks, stage in zip(arch.stages, space.stages, strict=True):
+        padded = [*blocks, *[stage.choices[0]] * (stage.depths[-1] - len(blocks))]
+        if _is_stem(space, stage.depths):
+            d.append(2 * len(blocks))
+            continue
+        d.append(len(blocks) - (stage.depths[0] if space.widths else 0))
+        ks += [k for k, _ in padded]
+        e += [x for _, x in padded]
+    if space.widths:
+        w = [choices.index(width) for choices, width in zip(official_widths(space), arch.widths, strict=True)]
+        return {"d": d, "e": e, "w": w, "r": [arch.resolution]}
+    return {"ks": ks, "e": e, "d": d, "r": [arch.resolution]}
+
+
+def from_ofa(space: SearchSpace, config: Mapping[str, Any]) -> Arch:
+    """The architecture of an official form; `r` may be a number or a list of one.
+
+    Raises:
+        ArchError: a key is missing, a list has another length, or a value is outside the space.
+    """
+    keys = ("d", "e", "w") if space.widths else ("ks", "e", "d")
+    try:
+        lists = {key: list(config[key]) for key in keys}
+        r = config["r"]
+        resolution = int(r[0] if isinstance(r, Sequence) else r)
+        numbers = {key: [float(v) if key == "e" else int(v) for v in values] for key, values in lists.items()}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArchError(
+            f"an official configuration of {space.name} needs the lists {', '.join(keys)} and the resolution r"
+        ) from error
+    blocks = [stage for stage in space.stages if not _is_stem(space, stage.depths)]
+    slots = sum(stage.depths[-1] for stage in blocks)
+    wanted = {"ks": slots, "e": slots, "d": len(space.stages), "w": len(space.widths)}
+    if any(len(values) != wanted[key] for key, values in numbers.items()):
+        raise ArchError(
+            f"{space.name} needs " + ", ".join(f"{wanted[key]} entries in {key}" for key in keys)
+            + ", not " + ", ".join(str(len(numbers[key])) for key in keys)
+        )  # fmt: skip
+    e = iter(numbers["e"])
+    ks = iter(numbers.get("ks", [3] * slots))
+    stages: list[tuple[tuple[int, float], ...]] = []
+    for stage, depth in zip(space.stages, numbers["d"], strict=True):
+        if _is_stem(space, stage.depths):
+            stages.append(stage.choices[:1] if depth == 2 else ())
+            continue
+        every = [(int(next(ks)), _plain(next(e))) for _ in range(stage.depths[-1])]
+        count = int(depth) + (stage.depths[0] if space.widths else 0)
+        if count > len(every):
+            raise ArchError(f"{space.name} has at most {len(every)} blocks in that stage, not {count} blocks")
+        stages.append(tuple(every[:count]))
+    try:
+        widths = [c[int(i)] for c, i in zip(official_widths(space), numbers.get("w", []), strict=True)]
+    except IndexError as error:
+        raise ArchError(f"a width index of {space.name} is 0, 1 or 2") from error
+    return space.check(Arch(resolution, tuple(stages), tuple(widths)))
+
+
+def official_widths(space: SearchSpace) -> list[tuple[int, ...]]:
+    """Channels of each official width index; where two indices mean the same channels, they are listed twice."""
+    most = max(map(len, space.widths), default=0)
+    return [(choices[0],) * (most - len(choices)) + choices for choices in space.widths]
+
+
+def _is_stem(space: SearchSpace, depths: tuple[int, ...]) -> bool:
+    return bool(space.widths) and depths[0] == 0
+
+
+def _plain(value: float) -> float:
+    return int(value) if value == int(value) else value

@@ -1,0 +1,182 @@
+"""Plain layers made from an `Op`: what an extracted network consists of.
+
+Module names are those of the official once-for-all networks, so that state dicts have the same keys and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_deploy.ops import Op
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "none": lambda x: x,
+    "relu": lambda x: F.relu(x, inplace=True),
+    "relu6": lambda x: F.relu6(x, inplace=True),
+    "hswish": lambda x: F.hardswish(x, inplace=True),
+}
+
+
+def conv_bn(conv: nn.Module, bn: nn.Module, **more: nn.Module) -> nn.ModuleDict:
+    """A convolution and its batch norm under their official names."""
+    return nn.ModuleDict({"conv": conv, "bn": bn, **more})
+
+
+def squeeze_excite(channels: int, middle: int) -> nn.ModuleDict:
+    """The two 1x1 convolutions of squeeze-and-excitation."""
+    return nn.ModuleDict(
+        {"fc": nn.ModuleDict({"reduce": nn.Conv2d(channels, middle, 1), "expand": nn.Conv2d(middle, channels, 1)})}
+    )
+
+
+class ConvLayer(nn.Module):
+    """Convolution, batch norm, activation."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(op.c_out, eps)
+        self.act = ACTIVATIONS[op.act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class Residual(nn.Module):
+    """A convolution layer whose input is added to its output."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        self.conv = ConvLayer(op, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)  # type: ignore[no-any-return]
+
+
+class MaxPoolLayer(nn.Module):
+    """Maximum over a window, padded by half of it."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        self.window = (op.kernel, op.stride, op.kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, *self.window)
+
+
+class PoolLayer(nn.Module):
+    """Global average, keeping the spatial axes at 1 x 1."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+class LinearLayer(nn.Module):
+    """Dense layer on a 1 x 1 map: a classifier (flat output) where it has a bias, otherwise a 1x1 convolution."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[op.act]
+        if op.bias:
+            self.linear = nn.Linear(op.c_in, op.c_out)
+        else:
+            self.conv = nn.Conv2d(op.c_in, op.c_out, 1, bias=False)
+        self.flat = op.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.linear(x.flatten(1)) if self.flat else self.conv(x))
+
+
+class MBConv(nn.Module):
+    """Inverted residual block with optional squeeze-and-excitation (Howard et al., arXiv 1905.02244)."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        mid, pad = op.c_mid, op.kernel // 2
+        self.op = op
+        self.act = ACTIVATIONS[op.act]
+        if op.c_mid != op.c_in:
+            self.inverted_bottleneck = conv_bn(nn.Conv2d(op.c_in, mid, 1, bias=False), nn.BatchNorm2d(mid, eps))
+        more = {"se": squeeze_excite(mid, op.se)} if op.se else {}
+        depthwise = nn.Conv2d(mid, mid, op.kernel, op.stride, pad, groups=mid, bias=False)
+        self.depth_conv = conv_bn(depthwise, nn.BatchNorm2d(mid, eps), **more)
+        self.point_linear = conv_bn(nn.Conv2d(mid, op.c_out, 1, bias=False), nn.BatchNorm2d(op.c_out, eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x
+        if self.op.c_mid != self.op.c_in:
+            y = self.act(self.inverted_bottleneck["bn"](self.inverted_bottleneck["conv"](y)))
+        y = self.act(self.depth_conv["bn"](self.depth_conv["conv"](y)))
+        if self.op.se:
+            fc = self.depth_conv["se"]["fc"]  # type: ignore[index]
+            y = y * F.hardsigmoid(fc["expand"](F.relu(fc["reduce"](y.mean((2, 3), keepdim=True)))))
+        y = self.point_linear["bn"](self.point_linear["conv"](y))
+        return x + y if self.op.shortcut else y
+
+
+class Block(nn.Module):
+    """A numbered block; it exists so that its weights are called `blocks.N.conv.*`."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        self.conv = MBConv(op, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """Residual block of ResNet-D (He et al., arXiv 1812.01187): the shortcut averages where the block strides."""
+
+    def __init__(self, op: Op, eps: float) -> None:
+        super().__init__()
+        self.op = op
+        self.act = ACTIVATIONS[op.act]
+        for name, (c_in, c_out, kernel, stride) in bottleneck_convs(op).items():
+            conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+            self.add_module(name, conv_bn(conv, nn.BatchNorm2d(c_out, eps)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        def run(name: str, x: Tensor) -> Tensor:
+            part = self.get_submodule(name)
+            return part["bn"](part["conv"](x))  # type: ignore[index, no-any-return]
+
+        y = self.act(run("conv1", x))
+        y = run("conv3", self.act(run("conv2", y)))
+        if not self.op.shortcut:
+            x = run("downsample", average(x, self.op.stride))
+        return self.act(x + y)
+
+
+def bottleneck_convs(op: Op) -> dict[str, tuple[int, int, int, int]]:
+    """Input channels, output channels, kernel and stride of each convolution of a bottleneck, by its name."""
+    convs = {
+        "conv1": (op.c_in, op.c_mid, 1, 1),
+        "conv2": (op.c_mid, op.c_mid, op.kernel, op.stride),
+        "conv3": (op.c_mid, op.c_out, 1, 1),
+    }
+    return convs if op.shortcut else convs | {"downsample": (op.c_in, op.c_out, 1, 1)}
+
+
+def average(x: Tensor, stride: int) -> Tensor:
+    """Average over windows of the stride; those that reach over the edge average what is inside."""
+    return F.avg_pool2d(x, stride, stride, ceil_mode=True) if stride > 1 else x
+
+
+_LAYERS: dict[str, Callable[[Op, float], nn.Module]] = {
+    "conv": ConvLayer, "mbconv": Block, "bottleneck": Bottleneck, "maxpool": MaxPoolLayer, "pool": PoolLayer,
+    "linear": LinearLayer,
+}  # fmt: skip
+
+
+def plain_layer(op: Op, eps: float) -> nn.Module:
+    """The plain layer of an operator; `eps` is its batch norms'."""
+    return (Residual if op.kind == "conv" and op.shortcut else _LAYERS[op.kind])(op, eps)
