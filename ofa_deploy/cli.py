@@ -46,7 +46,7 @@ def download_data(
     """Download Fashion-MNIST, checking each file."""
     from ofa_deploy.accuracy.data import download
 
-    download(out)
+    download(out, _say)
     print(out)
 
 
@@ -101,6 +101,37 @@ def train(
         run(chosen, load(data, chosen, training=True), plan, path, _say, processes=processes)
         if processes.first:
             print(path)
+
+
+@app.command()
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Official once-for-all weights, as torch.save wrote them.")],
+    space: Annotated[str | None, typer.Option(help="Search space; default: the one that fits.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
+) -> None:
+    """Convert official weights (.pth) to safetensors, without running anything that is in the file."""
+    from ofa_deploy.supernet.official import convert
+
+    print(convert(file, get_space(space) if space else None, out))
+
+
+@app.command()
+def weights(
+    space: Annotated[str | None, typer.Argument(help="Whose weights to download; without it they are listed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
+) -> None:
+    """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off."""
+    from ofa_deploy.downloads import download
+    from ofa_deploy.supernet.official import FILES, convert, file_of
+
+    if space is None:
+        print("\n".join(f"{name:15} {address}" for name, address in FILES.items()))
+        return
+    address = file_of(space)
+    file = (out.parent if out else Path("supernets")) / address.rpartition("/")[2]
+    download(address, file, _say, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
+    print(convert(file, get_space(space), out, address))
+    file.unlink()
 
 
 @app.command()

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ofa_deploy"
 ROWS = [  # a module imports only from its own row and rows above
     ["ofa_deploy", "errors"],
-    ["ops", "artifacts", "progress", "arch"],
+    ["ops", "artifacts", "progress", "arch", "downloads"],
     ["parts", "costs"],
     ["space"],
     ["families", "official"],
@@ -21,7 +21,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],
     ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
     ["accuracy.data", "latency.runtimes.onnxruntime", "latency.runtimes", "latency.timing"],
-    ["supernet.batches", "supernet.train", "accuracy.measure", "latency.build"],
+    ["supernet.official", "supernet.batches", "supernet.train", "accuracy.measure", "latency.build"],
     ["export.check", "export.run"],
     ["deploy"],
     ["cli"],

@@ -166,7 +166,8 @@ def test_stage_checks_its_depths(depths: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [({"depths": (0, 1)}, "left out"), ({"kernels": (5, 3)}, "kernels"), ({"expands": ()}, "expands"),
-     ({"width": (16, 8)}, "widths"), ({"width": -1}, "negative"), ({"kind": "pool"}, "kind"), ({"act": "gelu"}, "relu6")],
+     ({"width": (16, 8)}, "widths"), ({"width": -1}, "negative"), ({"kind": "pool"}, "kind"),
+     ({"act": "gelu"}, "relu6")],
 )  # fmt: skip
 def test_stage_checks_the_rest(wrong: dict[str, object], word: str) -> None:
     with pytest.raises(ArchError, match=word):

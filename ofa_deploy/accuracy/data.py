@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import io
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -22,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy import artifacts
+from ofa_deploy.downloads import download as download_file
 from ofa_deploy.errors import DataError
+from ofa_deploy.progress import Report
 from ofa_deploy.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -195,23 +194,21 @@ def pack_name(space: SearchSpace) -> str:
     return f"{space.name}-images.npz"
 
 
-def download(folder: Path) -> None:
-    """Download the four Fashion-MNIST files into `folder`, checking each.
+def download(folder: Path, report: Report) -> None:
+    """Download the four Fashion-MNIST files into `folder`, checking each; cut off, it goes on where it was.
 
     Raises:
         DataError: there is no network, or a file is not the published one.
     """
+    hint = "apt-get install dataset-fashion-mnist, or name a folder with --data"
     for name in FASHION_MNIST_FILES:
+        file = folder / f"{name}.gz"
+        download_file(f"{FASHION_MNIST_URL}{file.name}", file, report, hint)
         try:
-            with urllib.request.urlopen(f"{FASHION_MNIST_URL}{name}.gz", timeout=60) as answer:
-                content = answer.read()
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            raise DataError(
-                f"cannot download {FASHION_MNIST_URL}{name}.gz: {error}; without a network, "
-                "apt-get install dataset-fashion-mnist, or name a folder with --data"
-            ) from error
-        _checked_idx(content, name, Path(f"{name}.gz"))
-        artifacts.write(folder / f"{name}.gz", content)
+            _checked_idx(file.read_bytes(), name, file)
+        except DataError:
+            file.unlink()
+            raise
 
 
 def _fashion_mnist(training: bool) -> Dataset:

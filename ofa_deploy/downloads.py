@@ -1,0 +1,64 @@
+"""Downloads that go on where they were cut off, and are checked against the size that the server names."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ofa_deploy.errors import DataError
+from ofa_deploy.progress import Progress, Report
+
+CHUNK = 1 << 18
+
+
+def download(url: str, path: Path, report: Report, hint: str) -> None:
+    """Download `url` to `path`; until it is whole it lies at `<path>.partial`, from where a repeated call goes on.
+
+    Args:
+        url: http or https.
+        path: where to.
+        report: receives a line of progress now and then.
+        hint: what to do where it fails, for the error.
+
+    Raises:
+        DataError: there is no network, the server refuses, or the connection ended early.
+    """
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            have, size = _where(answer, have)
+            if have:
+                report(f"going on after {have / 1e6:.1f} MB")
+            progress = Progress((size or have) - have, "bytes", report)
+            with open(partial, "ab" if have else "wb") as file:
+                while chunk := answer.read(CHUNK):
+                    file.write(chunk)
+                    progress.add(len(chunk))
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # what is there is not a beginning of this file
+            partial.unlink()
+        raise DataError(f"cannot download {url}: the server answers {error.code} {error.reason}; {hint}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", error) or type(error).__name__
+        raise DataError(f"cannot download {url}: {reason}; repeat to go on, or, without a network, {hint}") from error
+    found = partial.stat().st_size
+    if size is not None and found != size:
+        if found > size:
+            partial.unlink()
+        raise DataError(f"{url} has {size} bytes, {found} arrived; repeat the command to go on")
+    partial.replace(path)
+
+
+def _where(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """Bytes to keep of what is there, and the whole size where the server names it."""
+    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    if answer.status == 206 and part and int(part[1]) == have:
+        return have, int(part[2])
+    length = answer.headers.get("Content-Length")
+    return 0, int(length) if length else None

@@ -1,0 +1,111 @@
+"""The weight files of the official once-for-all project: where they are, and their conversion to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.families import SPACES
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet
+
+_GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
+FILES = {
+    "mbv3-w1.0": f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.0",
+    "mbv3-w1.2": f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.2",
+    "proxyless-w1.3": f"{_GITHUB}ofa_proxyless_d234_e346_k357_w1.3",
+    "resnet50d": "https://huggingface.co/han-cai/ofa/resolve/main/ofa_supernet_resnet50",
+}
+"""Public address of the official weights of each space."""
+
+
+def file_of(space: str) -> str:
+    """Address of a space's official weights.
+
+    Raises:
+        OfaDeployError: there are none.
+    """
+    if space not in FILES:
+        raise OfaDeployError(f"there are no official weights for {space!r}; there are for {', '.join(FILES)}")
+    return FILES[space]
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file that `torch.save` wrote, under today's names; nothing in the file is run.
+
+    Files of the first releases say `mobile_inverted_conv` where later code says `conv`.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile pickle fails in any way
+        raise ArtifactError(
+            f"{path} cannot be loaded: it is damaged, or holds more than tensors, which could run code "
+            f"({type(error).__name__})"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        raise ArtifactError(f"{path} holds no state dict of a network")
+    renamed = {name.replace(".mobile_inverted_conv.", ".conv."): value for name, value in state.items()}
+    if len(renamed) < len(state):
+        raise ArtifactError(f"{path} has the same weights under the old and the new names")
+    return renamed
+
+
+def space_of(state: Mapping[str, Tensor], path: Path) -> SearchSpace:
+    """The space whose names and shapes a state dict has, with as many classes as its classifier.
+
+    Raises:
+        ArtifactError: it is of none.
+    """
+    bias = next((v for k, v in state.items() if k.startswith("classifier.") and k.endswith(".bias")), None)
+    for space in SPACES.values():
+        if bias is not None and bias.ndim == 1 and len(bias) not in (0, space.classes):
+            space = replace(space, name=f"{space.name}-{len(bias)}classes", classes=len(bias))
+        with torch.device("meta"):
+            own = Supernet(space).state_dict()
+        if own.keys() == state.keys() and all(own[name].shape == state[name].shape for name in own):
+            return space
+    raise ArtifactError(
+        f"{path} has the names and shapes of none of {', '.join(SPACES)}; name one with --space to see what differs"
+    )
+
+
+def convert(path: Path, space: SearchSpace | None, out: Path | None, source: str | None = None) -> Path:
+    """Convert an official weight file to ours.
+
+    Args:
+        path: the official file.
+        space: which space it is of; None finds out.
+        out: file to write; None writes `supernets/SPACE.safetensors`.
+        source: where it came from, for the provenance.
+
+    Returns:
+        the file written.
+
+    Raises:
+        ArtifactError: see `read` and `space_of`; or a tensor is missing, unexpected, of another shape, or not finite.
+    """
+    state = read(path)
+    space = space or space_of(state, path)
+    net = Supernet(space)
+    checkpoint.fill(net, state, path)
+    target = out or Path("supernets") / checkpoint.file_name(space)
+    artifacts.check_output(target, ".safetensors")
+    details: dict[str, Any] = {"imported_from": checkpoint.origin(path) | {"address": source}}
+    checkpoint.save(target, net, details)
+    return target
