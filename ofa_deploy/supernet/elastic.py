@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,25 +34,35 @@ class Elastic(nn.Module):
         """Put the important middle channels first; see `Supernet.sort_channels`. Layers without any do nothing."""
 
 
+def _first(value: Tensor, number: int) -> Tensor:
+    """The first entries; slicing costs microseconds, which small networks feel."""
+    return value if len(value) == number else value[:number]
+
+
 class _ElasticKernel(nn.Module):
     """Depthwise weights of the largest kernel, and the learned matrices that make the smaller ones of its centre."""
 
     def __init__(self, channels: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
-        self.kernels = kernels
-        self.conv = nn.Conv2d(channels, channels, kernels[-1], groups=channels, bias=False)
+        self.largest = kernels[-1]
+        self.conv = nn.Conv2d(channels, channels, self.largest, groups=channels, bias=False)
+        steps: list[tuple[int, str, slice]] = []
         for small, large in itertools.pairwise(kernels):
-            self.register_parameter(f"{large}to{small}_matrix", nn.Parameter(torch.eye(small * small)))
+            name, edge = f"{large}to{small}_matrix", (large - small) // 2
+            self.register_parameter(name, nn.Parameter(torch.eye(small * small)))
+            steps.insert(0, (small, name, slice(edge, edge + small)))
+        self.steps = tuple(steps)
 
     def weight(self, channels: int, kernel: int) -> Tensor:
         """Weights of one kernel size for the first channels, shape (channels, 1, kernel, kernel)."""
-        weight = self.conv.weight[:channels]
-        for small, large in reversed(list(itertools.pairwise(self.kernels))):
-            if kernel == large:
+        weight = _first(self.conv.weight, channels)
+        if kernel == self.largest:
+            return weight
+        for small, matrix, centre in self.steps:
+            flat = weight[:, 0, centre, centre].reshape(channels, small * small)
+            weight = F.linear(flat, getattr(self, matrix)).view(channels, 1, small, small)
+            if small == kernel:
                 break
-            edge = (large - small) // 2
-            centre = weight[:, :, edge : edge + small, edge : edge + small].reshape(channels, small * small)
-            weight = F.linear(centre, self.get_parameter(f"{large}to{small}_matrix")).view(channels, 1, small, small)
         return weight
 
 
@@ -62,10 +73,19 @@ class _ElasticNorm(nn.Module):
         super().__init__()
         self.bn = nn.BatchNorm2d(channels, eps)
 
+    def first(self, channels: int) -> tuple[Tensor, ...]:
+        """Mean, variance, scale and shift of the first channels."""
+        bn = self.bn
+        parts = (bn.get_buffer("running_mean"), bn.get_buffer("running_var"), bn.weight, bn.bias)
+        return tuple(_first(part, channels) for part in parts)
+
+    def normalise(self, x: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """Normalise with what `first` returned; in training, its mean and variance are updated."""
+        mean, var, weight, bias = parts
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.bn.momentum or 0.1, self.bn.eps)
+
     def forward(self, x: Tensor) -> Tensor:
-        bn, c = self.bn, x.shape[1]
-        mean, var = bn.get_buffer("running_mean")[:c], bn.get_buffer("running_var")[:c]
-        return F.batch_norm(x, mean, var, bn.weight[:c], bn.bias[:c], self.training, bn.momentum or 0.1, bn.eps)
+        return self.normalise(x, self.first(x.shape[1]))
 
     def extract(self, channels: int) -> dict[str, Tensor]:
         """State dict of the plain norm of the first channels."""
@@ -80,6 +100,16 @@ class _Conv(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, kernel, bias=False)
 
 
+class _Slices(NamedTuple):
+    """What an inverted residual block uses of its weights."""
+
+    expand: Tensor
+    depthwise: Tensor
+    project: Tensor
+    norms: tuple[tuple[Tensor, ...], ...]
+    se: tuple[Tensor, ...]
+
+
 class ElasticMBConv(Elastic):
     """An inverted residual block of which any kernel and any expansion up to its largest can be used."""
 
@@ -87,41 +117,68 @@ class ElasticMBConv(Elastic):
         super().__init__()
         mid, out = largest.c_mid, largest.c_out
         self.act = ACTIVATIONS[largest.act]
-        self.inverted_bottleneck = conv_bn(_Conv(largest.c_in, mid), _ElasticNorm(mid, eps))
-        more = {"se": squeeze_excite(mid, largest.se)} if largest.se else {}
-        self.depth_conv = conv_bn(_ElasticKernel(mid, kernels), _ElasticNorm(mid, eps), **more)
-        self.point_linear = conv_bn(_Conv(mid, out), _ElasticNorm(out, eps))
+        expand, depthwise, project = _Conv(largest.c_in, mid), _ElasticKernel(mid, kernels), _Conv(mid, out)
+        norms = (_ElasticNorm(mid, eps), _ElasticNorm(mid, eps), _ElasticNorm(out, eps))
+        se = squeeze_excite(mid, largest.se) if largest.se else None
+        self.inverted_bottleneck = conv_bn(expand, norms[0])
+        self.depth_conv = conv_bn(depthwise, norms[1], **({"se": se} if se else {}))
+        self.point_linear = conv_bn(project, norms[2])
+        self.convs, self.norms = (expand, depthwise, project), norms  # the same modules, without looking up names
 
-    def _weights(self, op: Op) -> dict[str, Tensor]:
-        """The slices that `op` uses, under the names of `MBConv`'s state dict."""
-        depthwise = self.get_submodule("depth_conv.conv")
-        assert isinstance(depthwise, _ElasticKernel)
-        weights = {
-            "inverted_bottleneck.conv.weight": self.get_parameter("inverted_bottleneck.conv.conv.weight")[: op.c_mid],
-            "depth_conv.conv.weight": depthwise.weight(op.c_mid, op.kernel),
-            "point_linear.conv.weight": self.get_parameter("point_linear.conv.conv.weight")[:, : op.c_mid],
-        }
+        self.used: tuple[Op, int, _Slices] | None = None
+        self.learned: tuple[nn.Parameter, ...] = ()
+
+    def _slices(self, op: Op) -> _Slices:
+        """The slices of all weights that `op` uses."""
+        expand, depthwise, project = self.convs
+        se: tuple[Tensor, ...] = ()
         if op.se:
-            fc = "depth_conv.se.fc."
-            weights |= {
-                f"{fc}reduce.weight": self.get_parameter(f"{fc}reduce.weight")[: op.se, : op.c_mid],
-                f"{fc}reduce.bias": self.get_parameter(f"{fc}reduce.bias")[: op.se],
-                f"{fc}expand.weight": self.get_parameter(f"{fc}expand.weight")[: op.c_mid, : op.se],
-                f"{fc}expand.bias": self.get_parameter(f"{fc}expand.bias")[: op.c_mid],
-            }
-        return weights
+            fc = self.depth_conv["se"]["fc"]  # type: ignore[index]
+            reduce, grow = fc["reduce"], fc["expand"]
+            se = (
+                reduce.weight[: op.se, : op.c_mid], reduce.bias[: op.se],
+                grow.weight[: op.c_mid, : op.se], grow.bias[: op.c_mid],
+            )  # fmt: skip
+        return _Slices(
+            _first(expand.conv.weight, op.c_mid),
+            depthwise.weight(op.c_mid, op.kernel),
+            project.conv.weight[:, : op.c_mid],
+            tuple(n.first(c) for n, c in zip(self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True)),
+            se,
+        )
+
+    def _slices_again(self, op: Op) -> _Slices:
+        """The same outside training, where one architecture meets many batches: the last slices while they are true."""
+        if self.used is None:
+            self.learned = tuple(self.parameters())
+        version = sum([p._version for p in self.learned])
+        if self.used is None or self.used[0] != op or self.used[1] != version:
+            slices = self._slices(op)
+            self.used = (op, version, slices._replace(project=slices.project.contiguous()))
+        return self.used[2]
+
+    def train(self, mode: bool = True) -> Self:
+        self.used = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **more: Any) -> Self:  # what .to(), .float() and .cuda() end in
+        self.used = None
+        return super()._apply(*args, **more)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _load_from_state_dict(self, *args: Any, **more: Any) -> None:
+        self.used = None
+        super()._load_from_state_dict(*args, **more)
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
-        w = self._weights(op)
-        y: Tensor = F.conv2d(x, w["inverted_bottleneck.conv.weight"])
-        y = self.act(self.inverted_bottleneck["bn"](y))
-        y = depthwise_conv(y, w["depth_conv.conv.weight"], op.stride)
-        y = self.act(self.depth_conv["bn"](y))
+        again = not self.training and not torch.is_grad_enabled()
+        w = self._slices_again(op) if again else self._slices(op)
+        first, second, third = self.norms
+        y = self.act(first.normalise(F.conv2d(x, w.expand), w.norms[0]))
+        y = self.act(second.normalise(depthwise_conv(y, w.depthwise, op.stride), w.norms[1]))
         if op.se:
-            fc = "depth_conv.se.fc."
-            gate = F.conv2d(y.mean((2, 3), keepdim=True), w[f"{fc}reduce.weight"], w[f"{fc}reduce.bias"])
-            y = y * F.hardsigmoid(F.conv2d(F.relu(gate), w[f"{fc}expand.weight"], w[f"{fc}expand.bias"]))
-        y = self.point_linear["bn"](F.conv2d(y, w["point_linear.conv.weight"]))
+            gate = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), w.se[0], w.se[1]))
+            y = y * F.hardsigmoid(F.conv2d(gate, w.se[2], w.se[3]))
+        y = third.normalise(F.conv2d(y, w.project), w.norms[2])
         return x + y if op.shortcut else y
 
     @torch.no_grad()
@@ -145,11 +202,14 @@ class ElasticMBConv(Elastic):
 
     def extract(self, op: Op) -> dict[str, Tensor]:
         """State dict of the plain `MBConv` of `op`: copies of the slices in use."""
-        state = {name: weight.detach().clone() for name, weight in self._weights(op).items()}
-        for part, channels in (("inverted_bottleneck", op.c_mid), ("depth_conv", op.c_mid), ("point_linear", op.c_out)):
-            norm = self.get_submodule(f"{part}.bn")
-            assert isinstance(norm, _ElasticNorm)
-            state |= _prefixed(f"{part}.bn", norm.extract(channels))
+        slices, names = self._slices(op), ("inverted_bottleneck", "depth_conv", "point_linear")
+        convs = (slices.expand, slices.depthwise, slices.project)
+        weights = {f"{name}.conv.weight": weight for name, weight in zip(names, convs, strict=True)}
+        inner = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
+        weights |= {f"depth_conv.se.fc.{name}": weight for name, weight in zip(inner, slices.se, strict=False)}
+        state = {name: weight.detach().clone() for name, weight in weights.items()}
+        for name, norm, channels in zip(names, self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True):
+            state |= _prefixed(f"{name}.bn", norm.extract(channels))
         return state
 
 

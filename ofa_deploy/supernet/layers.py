@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ofa_deploy.ops import Op
 
 Activation = Callable[[Tensor], Tensor]
+Device = str | None
 
 ACTIVATIONS: dict[str, Activation] = {
     "none": lambda x: x,
@@ -22,25 +23,52 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+class _Unfilled(nn.Module):
+    """Leaves weights on the meta device alone: filling what has no memory takes most of a layer's making."""
+
+    def reset_parameters(self) -> None:
+        if not next(self.parameters()).is_meta:
+            super().reset_parameters()  # type: ignore[misc]
+
+
+class Conv2d(_Unfilled, nn.Conv2d):
+    """A plain convolution."""
+
+
+class BatchNorm2d(_Unfilled, nn.BatchNorm2d):
+    """A plain batch norm."""
+
+
+class Linear(_Unfilled, nn.Linear):
+    """A plain dense layer."""
+
+
 def conv_bn(conv: nn.Module, bn: nn.Module, **more: nn.Module) -> nn.ModuleDict:
     """A convolution and its batch norm under their official names."""
     return nn.ModuleDict({"conv": conv, "bn": bn, **more})
 
 
-def squeeze_excite(channels: int, middle: int) -> nn.ModuleDict:
+def squeeze_excite(channels: int, middle: int, device: Device = None) -> nn.ModuleDict:
     """The two 1x1 convolutions of squeeze-and-excitation."""
     return nn.ModuleDict(
-        {"fc": nn.ModuleDict({"reduce": nn.Conv2d(channels, middle, 1), "expand": nn.Conv2d(middle, channels, 1)})}
+        {
+            "fc": nn.ModuleDict(
+                {
+                    "reduce": Conv2d(channels, middle, 1, device=device),
+                    "expand": Conv2d(middle, channels, 1, device=device),
+                }
+            )
+        }
     )
 
 
 class ConvLayer(nn.Module):
     """Convolution, batch norm, activation."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(op.c_out, eps)
+        self.conv = Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.kernel // 2, bias=False, device=device)
+        self.bn = BatchNorm2d(op.c_out, eps, device=device)
         self.act = ACTIVATIONS[op.act]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,9 +78,9 @@ class ConvLayer(nn.Module):
 class Residual(nn.Module):
     """A convolution layer whose input is added to its output."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
-        self.conv = ConvLayer(op, eps)
+        self.conv = ConvLayer(op, eps, device)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x)  # type: ignore[no-any-return]
@@ -61,7 +89,7 @@ class Residual(nn.Module):
 class MaxPoolLayer(nn.Module):
     """Maximum over a window, padded by half of it."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
         self.window = (op.kernel, op.stride, op.kernel // 2)
 
@@ -72,7 +100,7 @@ class MaxPoolLayer(nn.Module):
 class PoolLayer(nn.Module):
     """Global average, keeping the spatial axes at 1 x 1."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,13 +110,13 @@ class PoolLayer(nn.Module):
 class LinearLayer(nn.Module):
     """Dense layer on a 1 x 1 map: a classifier (flat output) where it has a bias, otherwise a 1x1 convolution."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
         self.act = ACTIVATIONS[op.act]
         if op.bias:
-            self.linear = nn.Linear(op.c_in, op.c_out)
+            self.linear = Linear(op.c_in, op.c_out, device=device)
         else:
-            self.conv = nn.Conv2d(op.c_in, op.c_out, 1, bias=False)
+            self.conv = Conv2d(op.c_in, op.c_out, 1, bias=False, device=device)
         self.flat = op.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,17 +126,21 @@ class LinearLayer(nn.Module):
 class MBConv(nn.Module):
     """Inverted residual block with optional squeeze-and-excitation (Howard et al., arXiv 1905.02244)."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
         mid, pad = op.c_mid, op.kernel // 2
         self.op = op
         self.act = ACTIVATIONS[op.act]
         if op.c_mid != op.c_in:
-            self.inverted_bottleneck = conv_bn(nn.Conv2d(op.c_in, mid, 1, bias=False), nn.BatchNorm2d(mid, eps))
-        more = {"se": squeeze_excite(mid, op.se)} if op.se else {}
-        depthwise = nn.Conv2d(mid, mid, op.kernel, op.stride, pad, groups=mid, bias=False)
-        self.depth_conv = conv_bn(depthwise, nn.BatchNorm2d(mid, eps), **more)
-        self.point_linear = conv_bn(nn.Conv2d(mid, op.c_out, 1, bias=False), nn.BatchNorm2d(op.c_out, eps))
+            self.inverted_bottleneck = conv_bn(
+                Conv2d(op.c_in, mid, 1, bias=False, device=device), BatchNorm2d(mid, eps, device=device)
+            )
+        more = {"se": squeeze_excite(mid, op.se, device)} if op.se else {}
+        depthwise = Conv2d(mid, mid, op.kernel, op.stride, pad, groups=mid, bias=False, device=device)
+        self.depth_conv = conv_bn(depthwise, BatchNorm2d(mid, eps, device=device), **more)
+        self.point_linear = conv_bn(
+            Conv2d(mid, op.c_out, 1, bias=False, device=device), BatchNorm2d(op.c_out, eps, device=device)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x
@@ -125,9 +157,9 @@ class MBConv(nn.Module):
 class Block(nn.Module):
     """A numbered block; it exists so that its weights are called `blocks.N.conv.*`."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
-        self.conv = MBConv(op, eps)
+        self.conv = MBConv(op, eps, device)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)  # type: ignore[no-any-return]
@@ -136,13 +168,13 @@ class Block(nn.Module):
 class Bottleneck(nn.Module):
     """Residual block of ResNet-D (He et al., arXiv 1812.01187): the shortcut averages where the block strides."""
 
-    def __init__(self, op: Op, eps: float) -> None:
+    def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
         self.op = op
         self.act = ACTIVATIONS[op.act]
         for name, (c_in, c_out, kernel, stride) in bottleneck_convs(op).items():
-            conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-            self.add_module(name, conv_bn(conv, nn.BatchNorm2d(c_out, eps)))
+            conv = Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, device=device)
+            self.add_module(name, conv_bn(conv, BatchNorm2d(c_out, eps, device=device)))
 
     def forward(self, x: Tensor) -> Tensor:
         def run(name: str, x: Tensor) -> Tensor:
@@ -171,12 +203,12 @@ def average(x: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(x, stride, stride, ceil_mode=True) if stride > 1 else x
 
 
-_LAYERS: dict[str, Callable[[Op, float], nn.Module]] = {
+_LAYERS: dict[str, Callable[[Op, float, Device], nn.Module]] = {
     "conv": ConvLayer, "mbconv": Block, "bottleneck": Bottleneck, "maxpool": MaxPoolLayer, "pool": PoolLayer,
     "linear": LinearLayer,
 }  # fmt: skip
 
 
-def plain_layer(op: Op, eps: float) -> nn.Module:
-    """The plain layer of an operator; `eps` is its batch norms'."""
-    return (Residual if op.kind == "conv" and op.shortcut else _LAYERS[op.kind])(op, eps)
+def plain_layer(op: Op, eps: float, device: Device = None) -> nn.Module:
+    """The plain layer of an operator; `eps` is its batch norms'. On the device "meta" it has shapes but no weights."""
+    return (Residual if op.kind == "conv" and op.shortcut else _LAYERS[op.kind])(op, eps, device)

@@ -28,6 +28,7 @@ class Supernet(nn.Module):
         ops = dict(space.walk(space.extreme(True)))
         for place in space.places:
             _attach(self, place.name, supernet_layer(place, ops[place.name], space.bn_eps))
+        self._by_name = {place.name: self.get_submodule(place.name) for place in space.places}
 
     def initialise(self, seed: int) -> Supernet:
         """Draw initial weights: He's normal by fan-out for convolutions, PyTorch's default for the classifier."""
@@ -57,7 +58,7 @@ class Supernet(nn.Module):
         if tuple(x.shape[2:]) != (arch.resolution, arch.resolution):
             raise ArchError(f"images are {x.shape[2]} x {x.shape[3]}, the architecture wants {arch.resolution}")
         for name, op in self.space.walk(arch):
-            layer = self.get_submodule(name)
+            layer = self._by_name[name]
             x = layer(x, op) if isinstance(layer, Elastic) else layer(x)
         return x
 
@@ -78,7 +79,7 @@ class Supernet(nn.Module):
 
         smaller = [narrower(expand) for expand in kept]
         for name, op in self.space.walk(largest):
-            layer = self.get_submodule(name)
+            layer = self._by_name[name]
             if isinstance(layer, Elastic):
                 layer.sort_channels(op, [ops[name] for ops in smaller])
 
@@ -87,11 +88,13 @@ class Supernet(nn.Module):
         net = Subnet(self.space, arch)
         state: dict[str, Tensor] = {}
         for name, op in self.space.walk(arch):
-            layer = self.get_submodule(name)
-            part = layer.extract(op) if isinstance(layer, Elastic) else layer.state_dict()
-            state |= {f"{name}.{key}": value.clone() for key, value in part.items()}
-        net.load_state_dict(state, assign=True)
-        return net.requires_grad_(True).train(self.training)
+            layer = self._by_name[name]
+            if isinstance(layer, Elastic):
+                state |= {f"{name}.{key}": value for key, value in layer.extract(op).items()}
+            else:
+                state |= {f"{name}.{key}": value.clone() for key, value in layer.state_dict().items()}
+        _assign(net, state)
+        return net.train(self.training)
 
 
 def _attach(root: nn.Module, name: str, layer: nn.Module) -> None:
@@ -105,21 +108,31 @@ def _attach(root: nn.Module, name: str, layer: nn.Module) -> None:
     root.get_submodule(container).add_module(last, layer)
 
 
+def _assign(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """What `load_state_dict(state, assign=True)` does to a network on the meta device, in a tenth of the time."""
+    for prefix, module in net.named_modules():
+        start = f"{prefix}." if prefix else ""
+        for name, _ in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(state.pop(start + name)))
+        for name, _ in list(module.named_buffers(recurse=False)):
+            setattr(module, name, state.pop(start + name))
+    assert not state, f"left over: {list(state)}"
+
+
 class Subnet(nn.Module):
     """A plain network of one architecture, without weights until a state dict is loaded with `assign=True`."""
 
     def __init__(self, space: SearchSpace, arch: Arch) -> None:
         super().__init__()
         self.space, self.arch = space, arch
-        with torch.device("meta"):
-            for name, op in space.walk(arch):
-                _attach(self, name, plain_layer(op, space.bn_eps))
-        self.order = tuple(name for name, _ in space.walk(arch))
+        for name, op in space.walk(arch):
+            _attach(self, name, plain_layer(op, space.bn_eps, "meta"))
+        self._in_order = tuple(self.get_submodule(name) for name, _ in space.walk(arch))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape (n, classes), of images of shape (n, channels, resolution, resolution)."""
-        for name in self.order:
-            x = self.get_submodule(name)(x)
+        for layer in self._in_order:
+            x = layer(x)
         return x
 
 

@@ -116,14 +116,15 @@ def train(
 
 def _start(space: SearchSpace, data: Dataset, recipe: Recipe, processes: Processes) -> _Run:
     net = _on_device(Supernet(space).initialise(recipe.seed), processes)
-    return _Run(space, data, recipe, processes, net, _optimizer(net, recipe))
+    return _Run(space, data, recipe, processes, net, optimizer(net, recipe))
 
 
 def _on_device(net: Supernet, processes: Processes) -> Supernet:
     return net.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _optimizer(net: Supernet, recipe: Recipe) -> torch.optim.SGD:
+def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD with Nesterov's momentum; norms, biases and kernel matrices do not decay; each step sets the rate."""
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, p in net.named_parameters():
         groups[p.ndim > 1 and not name.endswith("matrix")].append(p)
@@ -141,7 +142,7 @@ def _begin_phase(run: _Run, index: int) -> None:
         run.teacher.load_state_dict(run.net.state_dict())
     if phase.expands > 1 and (before is None or phase.expands > before.expands):
         run.net.sort_channels(before.part_of(run.space).expands if before else ())
-    run.optimizer = _optimizer(run.net, run.recipe)
+    run.optimizer = optimizer(run.net, run.recipe)
 
 
 def _epoch(run: _Run, progress: Progress, report: Report) -> None:

@@ -73,6 +73,45 @@ def test_subnet_is_independent(space: SearchSpace) -> None:
     assert all(p.requires_grad for p in plain.parameters())
 
 
+def test_evaluation_never_uses_old_weights(space: SearchSpace) -> None:
+    """Outside training a block keeps the slices of its last call: only while they are true."""
+    net = trained_norms(Supernet(space).initialise(0))
+    arch, other = space.extreme(False), trained_norms(Supernet(space).initialise(1)).state_dict()
+    x = noise(2, arch)
+    name = "blocks.1.conv.depth_conv.conv.conv.weight"
+
+    def changed_in_place() -> None:
+        net.get_parameter(name).mul_(1.5)
+
+    def matrix_changed() -> None:
+        net.get_parameter("blocks.1.conv.depth_conv.conv.5to3_matrix").mul_(1.5)
+
+    def statistics_changed() -> None:
+        net.get_buffer("blocks.2.conv.depth_conv.bn.bn.running_mean").add_(0.5)
+
+    def loaded() -> None:
+        net.load_state_dict(other)
+
+    def assigned() -> None:
+        net.load_state_dict({k: v * 1.25 if v.ndim == 4 else v for k, v in other.items()}, assign=True)
+
+    def assigned_then_changed() -> None:
+        net.get_parameter(name).mul_(0.5)
+
+    with torch.no_grad():
+        last = net(x, arch)
+        for change in (
+            changed_in_place, matrix_changed, statistics_changed, loaded, assigned, assigned_then_changed
+        ):  # fmt: skip
+            change()
+            now = net(x, arch)
+            assert not torch.equal(now, last), change.__name__
+            assert torch.equal(now, net.subnet(arch)(x)), change.__name__
+            assert torch.equal(now, net(x, arch)), change.__name__
+            last = now
+        assert net.double()(x.double(), arch).dtype == torch.float64
+
+
 def test_small_kernels_are_the_centre_at_start(space: SearchSpace) -> None:
     net = Supernet(space).initialise(0)
     full = net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight")

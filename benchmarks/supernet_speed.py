@@ -1,0 +1,138 @@
+"""What elasticity costs: the supernet against the plain networks cut out of it, on one thread.
+
+Three claims, each a ratio of thread CPU times taken in turn in one run:
+forward(x, arch) against the extracted network's forward pass, a training step of the supernet against the same step of
+plain PyTorch networks, and the time that subnet(arch) takes to cut out a network. Writes
+benchmarks/results/supernet-speed_cpu_1t.csv.
+
+    python benchmarks/supernet_speed.py [--repeats 9]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
+from ofa_deploy.families import get_space
+from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.recipes import Phase, Recipe
+from ofa_deploy.supernet.train import optimizer
+
+RESULT = Path(__file__).parent / "results" / "supernet-speed_cpu_1t.csv"
+BATCH = 64
+
+
+def cpu_ms(work: Callable[[], object]) -> float:
+    start = time.thread_time()
+    work()
+    return 1e3 * (time.thread_time() - start)
+
+
+def interleaved(repeats: int, *works: Callable[[], object]) -> list[np.ndarray]:
+    """CPU milliseconds of each piece of work, shape (repeats,), taken in turn after one warm-up each."""
+    for work in works:
+        work()
+    rows = np.array([[cpu_ms(work) for work in works] for _ in range(repeats)])
+    return list(rows.T)
+
+
+def row(what: str, space: str, arch: Arch, ours: np.ndarray, other: np.ndarray | None) -> dict[str, object]:
+    ratio = np.array([np.nan]) if other is None else ours / other
+    return {
+        "what": what, "space": space, "arch": str(arch), "ours_ms": round(float(np.median(ours)), 2),
+        "plain_ms": None if other is None else round(float(np.median(other)), 2),
+        "ratio": None if other is None else round(float(np.median(ratio)), 3),
+        "ratio_low": None if other is None else round(float(np.quantile(ratio, 0.1)), 3),
+        "ratio_high": None if other is None else round(float(np.quantile(ratio, 0.9)), 3),
+    }  # fmt: skip
+
+
+def forward(name: str, resolution: int, repeats: int) -> list[dict[str, object]]:
+    space = get_space(name)
+    net = Supernet(space).initialise(0).eval().to(memory_format=torch.channels_last)
+    drawn = space.archs(space.sample(np.random.default_rng(0), 2, [resolution]))
+    rows = []
+    x = torch.randn(BATCH, space.in_channels, resolution, resolution).to(memory_format=torch.channels_last)
+    for arch in [space.extreme(False, resolution), *drawn, space.extreme(True, resolution)]:
+        plain = net.subnet(arch)
+        with torch.inference_mode():
+            ours, other = interleaved(repeats, partial(net, x, arch), partial(plain, x))
+        rows.append(row("forward", name, arch, ours, other))
+    first, second = drawn
+    pair = (net.subnet(first), net.subnet(second))
+    with torch.inference_mode():
+        ours, other = interleaved(
+            repeats, lambda: (net(x, first), net(x, second)), lambda: (pair[0](x), pair[1](x))
+        )  # fmt: skip
+    rows.append(row("forward, new network each batch", name, first, ours, other))
+    return rows
+
+
+def step(name: str, resolution: int, repeats: int) -> list[dict[str, object]]:
+    """Forward, backward and the optimiser's step for two random networks, as in training."""
+    space = get_space(name)
+    net = Supernet(space).initialise(0).train().to(memory_format=torch.channels_last)
+    archs = space.archs(space.sample(np.random.default_rng(1), 2, [resolution]))
+    recipe = Recipe((Phase("step", 1, 1e-6),))
+    x = torch.randn(BATCH, space.in_channels, resolution, resolution).to(memory_format=torch.channels_last)
+    labels = torch.arange(BATCH) % space.classes
+
+    def steps(networks: list[tuple[nn.Module, tuple[Arch, ...]]]) -> Callable[[], None]:
+        optimizers = {id(module): optimizer(module, recipe) for module, _ in networks}
+
+        def work() -> None:
+            for each in optimizers.values():
+                each.zero_grad(set_to_none=False)
+            for module, arch in networks:
+                F.cross_entropy(module(x, *arch), labels, label_smoothing=0.1).backward()
+            for each in optimizers.values():
+                each.step()
+
+        return work
+
+    ours, other = interleaved(
+        repeats, steps([(net, (arch,)) for arch in archs]), steps([(net.subnet(arch), ()) for arch in archs])
+    )
+    return [row("training step", name, archs[0], ours, other)]
+
+
+def cutting(name: str, repeats: int) -> list[dict[str, object]]:
+    space = get_space(name)
+    net, arch = Supernet(space).initialise(0), space.extreme(True)
+    (ours,) = interleaved(repeats, lambda: net.subnet(arch))
+    return [row("subnet", name, arch, ours, None)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    rows = [*cutting("mbv3-w1.0", 3 * repeats), *cutting("fmnist", 3 * repeats)]
+    for name, resolution in (("fmnist", 28), ("fmnist", 16), ("mbv3-w1.0", 128)):
+        rows += forward(name, resolution, repeats) + step(name, resolution, repeats)
+    table = pd.DataFrame(rows)
+    head = (
+        f"# {artifacts.machine()['cpu']}, torch {torch.__version__}, 1 thread, batch {BATCH}, CPU ms, channels last\n"
+    )
+    artifacts.write(RESULT, head + table.to_csv(index=False))
+    print(table.drop(columns="arch").to_string(index=False, na_rep="-"))
+    print(
+        "\nratio: ours to plain, median and 10 to 90 % of the repeats. Aims: forward at most 1.05, training step at "
+        f"most 1.1, subnet of mbv3-w1.0 below 40 ms.\nWritten to {RESULT}; run again with: make bench-supernet"
+    )
+
+
+if __name__ == "__main__":
+    main()
