@@ -7,7 +7,8 @@
 Compute is counted in multiply-accumulates (forward 1, backward 2, the teacher's forward pass 1). The networks share
 depth, kernel and expansion over their stages, from the smallest to the largest, at 28 pixels. Accuracy is top-1 on the
 10,000 test images of Fashion-MNIST, batch norms recalibrated. Needs the data set; two threads take about an hour a
-seed, and a run that was killed goes on where it was. Writes benchmarks/results/progressive-shrinking_fmnist.csv and .png.
+seed, and a run that was killed goes on where it was. Writes benchmarks/results/progressive-shrinking_fmnist.csv and
+a plot beside it.
 
     python benchmarks/progressive_shrinking.py [--seeds 2] [--images 10000] [--epochs 24] [--threads 2] [--show]
 """
@@ -27,9 +28,9 @@ import pandas as pd
 import torch
 
 from ofa_deploy import artifacts
-from ofa_deploy.accuracy.data import Dataset, load
 from ofa_deploy.accuracy.measure import count_correct, specialise
 from ofa_deploy.arch import Arch
+from ofa_deploy.data import Dataset, load
 from ofa_deploy.families import get_space
 from ofa_deploy.parts import Stage
 from ofa_deploy.space import SearchSpace
@@ -148,12 +149,9 @@ def show(table: pd.DataFrame) -> None:
         for method in METHODS:
             found = table[(table.method == method) & (table.arch == row.arch)].top1_percent
             cells.append(f"{found.mean():.2f} ({found.min():.2f}-{found.max():.2f})")
-        depths = Arch.parse(row.arch).stages[0]
-        kernel, expand = depths[0]
-        print(
-            f"{f'd{len(depths)} k{kernel} e{expand}':>14} {row.macs / 1e6:6.2f} M  "
-            + "".join(f"{c:>26}" for c in cells)
-        )
+        stage = Arch.parse(row.arch).stages[0]
+        name = f"d{len(stage)} k{stage[0][0]} e{stage[0][1]}"
+        print(f"{name:>14} {row.macs / 1e6:6.2f} M  " + "".join(f"{c:>26}" for c in cells))
     wide = table.pivot_table(index=["seed", "arch", "macs"], columns="method", values="top1_percent").reset_index()
     for other in METHODS[1:]:
         gain = wide[METHODS[0]] - wide[other]

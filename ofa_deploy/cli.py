@@ -44,7 +44,7 @@ def download_data(
     out: Annotated[Path, typer.Option(help="Folder for the four files.")] = Path("fashion-mnist"),
 ) -> None:
     """Download Fashion-MNIST, checking each file."""
-    from ofa_deploy.accuracy.data import download
+    from ofa_deploy.data import download
 
     download(out, _say)
     print(out)
@@ -57,7 +57,7 @@ def pack_data(
     out: Annotated[Path | None, typer.Option(help="File to write; default: supernets/SPACE-images.npz.")] = None,
 ) -> None:
     """Pack what measuring and exporting need: held-out and test images and 2,000 training images."""
-    from ofa_deploy.accuracy.data import load, pack, pack_name
+    from ofa_deploy.data import load, pack, pack_name
 
     chosen = get_space(space)
     path = out or Path("supernets") / pack_name(chosen)
@@ -87,7 +87,7 @@ def train(
     """
     import torch
 
-    from ofa_deploy.accuracy.data import load
+    from ofa_deploy.data import load
     from ofa_deploy.supernet.checkpoint import file_name
     from ofa_deploy.supernet.processes import together
     from ofa_deploy.supernet.recipes import get_recipe
@@ -95,10 +95,13 @@ def train(
 
     torch.set_num_threads(threads)
     chosen, plan = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
-    plan = replace(plan, batch=batch or plan.batch, sandwich=sandwich, precision=precision, seed=seed)
+    plan = replace(
+        plan, batch=plan.batch if batch is None else batch, sandwich=sandwich, precision=precision, seed=seed
+    )
     path = out or Path("supernets") / file_name(chosen)
     with together() as processes:
-        run(chosen, load(data, chosen, training=True), plan, path, _say, processes=processes)
+        images = load(data, chosen, training=True)
+        run(chosen, images, plan, path, _say, processes=processes)
         if processes.first:
             print(path)
 

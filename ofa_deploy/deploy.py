@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy import artifacts
-from ofa_deploy.accuracy import data as data_sets
+from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
 from ofa_deploy.errors import ArtifactError
@@ -68,7 +68,7 @@ def deploy(
 
     Args:
         space: of the supernet.
-        data: the images, as `accuracy.data.load` takes them.
+        data: the images, as `data.load` takes them.
         budgets: latencies as users type them.
         device: a friendly device name, see `latency.table.DEVICES`.
         weights: file of the supernet.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ofa_deploy.accuracy import data as data_sets
+from ofa_deploy import data as data_sets
 from ofa_deploy.families import get_space, mobilenet_v3
 from ofa_deploy.latency.table import LatencyTable, Row, conditions
 from ofa_deploy.parts import Stage

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from ofa_deploy import artifacts
-from ofa_deploy.accuracy import data as data_sets
+from ofa_deploy import data as data_sets
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from tests.conftest import Run, made_up_table, refused, succeeded
@@ -126,6 +126,16 @@ def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: P
     about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
     assert [phase["epochs"] for phase in about["recipe"]["phases"]] == [2, 1, 1, 1, 1, 1]
     assert len((tmp_path / "supernets/fmnist_log.csv").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("--recipe long", "short, imagenet"), ("--epochs 3", "at least 6"), ("--batch 0", "at least 2"),
+     ("--precision fp8", "bf16"), ("--lr-factor -1", "positive"), ("--batch 5000", "350 training images")],
+)  # fmt: skip
+def test_train_refuses(ofa: Run, images: Path, tmp_path: Path, options: str, words: str) -> None:
+    refused(ofa("train", "--data", images, *options.split()), words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pack_data(ofa: Run, images: Path, tmp_path: Path) -> None:

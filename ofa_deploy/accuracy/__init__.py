@@ -1,1 +1,1 @@
-"""How accurate subnetworks are: data, measuring, predicting."""
+"""How accurate subnetworks are: measuring, predicting."""

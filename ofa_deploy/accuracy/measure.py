@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from ofa_deploy import artifacts
-from ofa_deploy.accuracy import data as data_sets
-from ofa_deploy.accuracy.data import Dataset, Images
+from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.arch import Arch
+from ofa_deploy.data import Dataset, Images
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import onnx as graphs
@@ -75,7 +75,7 @@ def sample(
     Args:
         weights: file of the supernet.
         space: its space.
-        data: the images, as `accuracy.data.load` takes them.
+        data: the images, as `data.load` takes them.
         number: of distinct subnetworks.
         seed: of the draw.
         jobs: processes, each of one thread.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_deploy.accuracy.data import Dataset, Images
 from ofa_deploy.accuracy.measure import count_correct
+from ofa_deploy.data import Dataset, Images
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency.runtimes import Session
 from ofa_deploy.latency.timing import visit

@@ -10,9 +10,9 @@ from typing import Any
 from onnx import helper
 
 from ofa_deploy import artifacts
-from ofa_deploy.accuracy.data import RECALIBRATION, Dataset, load
 from ofa_deploy.accuracy.measure import specialise
 from ofa_deploy.arch import Arch
+from ofa_deploy.data import RECALIBRATION, Dataset, load
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.check import parity
 from ofa_deploy.graphs import onnx as graphs

@@ -113,8 +113,10 @@ class Recipe:
 
     def scaled(self, epochs: int | None = None, lr_factor: float = 1.0) -> Recipe:
         """The recipe shortened or lengthened to about `epochs` in all (each phase keeps one), learning rates scaled."""
-        if (epochs is not None and epochs < len(self.phases)) or not lr_factor > 0:
-            raise OfaDeployError(f"the recipe needs at least {len(self.phases)} epochs and a positive learning rate")
+        if epochs is not None and epochs < len(self.phases):
+            raise OfaDeployError(f"the recipe needs at least {len(self.phases)} epochs, one a phase, not {epochs}")
+        if not lr_factor > 0:
+            raise OfaDeployError(f"the factor of the learning rates must be positive, not {lr_factor}")
         share = 1.0 if epochs is None else epochs / self.epochs
         phases = tuple(
             replace(

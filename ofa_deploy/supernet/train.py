@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ofa_deploy import artifacts
-from ofa_deploy.accuracy.data import Dataset
 from ofa_deploy.arch import Arch
+from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import SearchSpace

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ofa_deploy.accuracy import measure as measuring
-from ofa_deploy.accuracy.data import Dataset
 from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import SPACES
 from ofa_deploy.space import SearchSpace

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ofa_deploy.accuracy.data import Dataset
+from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
@@ -123,7 +123,7 @@ def test_two_processes_have_the_same_weights_and_learn(
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from dataclasses import replace\n"
-        "from ofa_deploy.accuracy.data import load\n"
+        "from ofa_deploy.data import load\n"
         "from ofa_deploy.families import get_space\n"
         "from ofa_deploy.space import SearchSpace, Stage\n"
         "from ofa_deploy.supernet import train as module\n"
@@ -201,6 +201,8 @@ def test_scaled_recipe_keeps_every_phase() -> None:
     assert min(p.epochs for p in recipe.phases) == 1
     with pytest.raises(OfaDeployError, match="at least 6 epochs"):
         recipe.scaled(5)
+    with pytest.raises(OfaDeployError, match="positive, not 0"):
+        recipe.scaled(lr_factor=0)
     with pytest.raises(OfaDeployError, match="choose one of short, imagenet"):
         get_recipe("long")
 

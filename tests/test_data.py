@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa_deploy.accuracy import data as data_sets
-from ofa_deploy.accuracy.data import Dataset
+from ofa_deploy import data as data_sets
+from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, DataError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
