@@ -113,7 +113,7 @@ def import_weights(
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
 ) -> None:
     """Convert official weights (.pth) to safetensors, without running anything that is in the file."""
-    from ofa_deploy.supernet.official import convert
+    from ofa_deploy.supernet.pretrained import convert
 
     print(convert(file, get_space(space) if space else None, out))
 
@@ -125,7 +125,7 @@ def weights(
 ) -> None:
     """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off."""
     from ofa_deploy.downloads import download
-    from ofa_deploy.supernet.official import FILES, convert, file_of
+    from ofa_deploy.supernet.pretrained import FILES, convert, file_of
 
     if space is None:
         print("\n".join(f"{name:15} {address}" for name, address in FILES.items()))

@@ -188,7 +188,7 @@ class SearchSpace:
             for row in genes.tolist()
         ]
 
-    def largest_choices(self, kernels: int, depths: int, expands: int, widths: int = 1) -> SearchSpace:
+    def largest_choices(self, kernels: int, depths: int, expands: int, widths: int) -> SearchSpace:
         """The part of the space that has only the `kernels` largest kernel sizes, and so on; its networks are ours."""
 
         def fewer(part: Layer | Stage) -> Layer | Stage:

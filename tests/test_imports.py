@@ -21,7 +21,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],
     ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
     ["latency.runtimes.onnxruntime", "latency.runtimes", "latency.timing"],
-    ["supernet.official", "supernet.batches", "supernet.train", "accuracy.measure", "latency.build"],
+    ["supernet.pretrained", "supernet.batches", "supernet.train", "accuracy.measure", "latency.build"],
     ["export.check", "export.run"],
     ["deploy"],
     ["cli"],

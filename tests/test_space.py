@@ -149,6 +149,19 @@ def test_depth_follows_the_slots(space: SearchSpace) -> None:
             assert sum(active) in stage.depths
 
 
+@ALL
+def test_largest_choices_are_a_part_of_the_space(space: SearchSpace) -> None:
+    part = space.largest_choices(2, 2, 2, 2)
+    archs = drawn(part, 200)
+    assert all(space.check(arch) for arch in archs)
+    assert part.extreme(True) == space.extreme(True)
+    assert space.largest_choices(1, 1, 1, 1).extreme(False).stages == space.extreme(True).stages
+    smallest = part.extreme(False)
+    assert len(smallest.stages[-1]) == space.stages[-1].depths[-2:][0]
+    assert smallest.stages[-1][0] == (space.stages[-1].kernels[-2:][0], space.stages[-1].expands[-2])
+    assert smallest.widths == tuple(choices[-2] for choices in space.widths)
+
+
 def test_make_divisible_keeps_nine_tenths() -> None:
     for value, divisor in itertools.product(range(1, 400), (4, 8)):
         rounded = make_divisible(value, divisor)

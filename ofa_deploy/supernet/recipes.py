@@ -22,7 +22,8 @@ class Phase:
         lr: highest learning rate for a batch of 64 images; it grows in proportion to the batch.
         kernels: how many of the largest kernel sizes are drawn from; 1 keeps the largest.
         depths: likewise for the depths of a stage.
-        expands: likewise for the expansions. Where it grows, channels are sorted by importance first.
+        expands: likewise for the expansions, and for elastic widths where a space has them. Where it grows, middle
+            channels are sorted by importance first.
         subnets: subnetworks a step; their gradients are summed.
         warmup: epochs of linear warm-up, before a cosine to zero.
     """
@@ -44,7 +45,7 @@ class Phase:
 
     def part_of(self, space: SearchSpace) -> SearchSpace:
         """The part of a space that is drawn from."""
-        return space.largest_choices(self.kernels, self.depths, self.expands)
+        return space.largest_choices(self.kernels, self.depths, self.expands, self.expands)
 
 
 @dataclass(frozen=True)

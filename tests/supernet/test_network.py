@@ -213,9 +213,9 @@ def test_same_seed_same_weights(space: SearchSpace) -> None:
 def test_sorting_channels_keeps_the_function(name: str, keep: bool) -> None:
     space = get_space(name)
     net = trained_norms(Supernet(space).initialise(0))
-    middle = space.largest_choices(1, 1, 2).expands[0]
+    middle = space.largest_choices(1, 1, 2, 1).expands[0]
     largest = space.extreme(True, space.resolutions[0])
-    part = space.largest_choices(1, 1, 2).extreme(False, space.resolutions[0])
+    part = space.largest_choices(1, 1, 2, 1).extreme(False, space.resolutions[0])
     x = noise(2, largest, space.in_channels)
     with torch.no_grad():
         before = [net(x, arch) for arch in (largest, part)]
@@ -243,7 +243,7 @@ def test_smallest_network_gets_the_important_channels(space: SearchSpace) -> Non
             if name.endswith("point_linear.conv.conv.weight"):
                 p[:, ::3] *= 1e-3
         largest = space.extreme(True)
-        narrow = space.largest_choices(1, 1, 2).extreme(False, largest.resolution)
+        narrow = space.largest_choices(1, 1, 2, 1).extreme(False, largest.resolution)
         x = noise(4, largest)
         far = (net(x, narrow) - net(x, largest)).abs().mean()
         net.sort_channels()

@@ -13,7 +13,7 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
-from ofa_deploy.supernet.official import FILES, convert, file_of, read
+from ofa_deploy.supernet.pretrained import FILES, convert, file_of, read
 from tests.conftest import Run, refused, succeeded
 from tests.supernet.test_network import noise, official, trained_norms
 
