@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,12 +122,12 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
                 say(f"-- {method}, seed {seed}, {arch or 'whole space'}: {recipe.epochs} epochs")
                 done = path.with_suffix(".result.json")
                 if not done.exists():
-                    start = time.process_time()
-                    about = train(part, data, recipe, path, say)
+                    if not path.exists():
+                        train(part, data, recipe, path, say)
+                    seconds = artifacts.describe(path, checkpoint.KIND)["seconds"]
                     archs = [network(space, *size) for size in SIZES] if arch is None else [arch]
                     found = {str(a): top1(path, part, a, data) for a in archs}
-                    seconds = time.process_time() - start
-                    artifacts.write(done, json.dumps({"top1": found, "seconds": about["seconds"], "cpu": seconds}))
+                    artifacts.write(done, json.dumps({"top1": found, "seconds": seconds}))
                 result = json.loads(done.read_text())
                 for name, percent in result["top1"].items():
                     genes = space.genes([Arch.parse(name)])
@@ -197,7 +196,8 @@ def main() -> None:
         artifacts.write(RESULT, head + table.to_csv(index=False))
         plot(table, RESULT.with_suffix(".png"))
     if not RESULT.exists():
-        sys.exit(f"no results yet: run python {sys.argv[0]}")
+        print(f"no results of progressive shrinking yet: run python {sys.argv[0]}")
+        return
     print(RESULT.read_text().splitlines()[0])
     show(pd.read_csv(RESULT, comment="#"))
     print(f"every network: {RESULT}; plot beside it; run again with: python benchmarks/progressive_shrinking.py")

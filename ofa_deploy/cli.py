@@ -71,7 +71,7 @@ def train(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
     recipe: Annotated[str, typer.Option(help="short (for small images), or imagenet (the paper's).")] = "short",
-    epochs: Annotated[int | None, typer.Option(help="Epochs in all; default: the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs in all, about; default: the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
     lr_factor: Annotated[float, typer.Option(help="Multiplies the recipe's learning rates.")] = 1.0,
     sandwich: Annotated[
@@ -125,13 +125,13 @@ def weights(
 ) -> None:
     """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off."""
     from ofa_deploy.downloads import download
-    from ofa_deploy.supernet.pretrained import FILES, convert, file_of
+    from ofa_deploy.supernet.pretrained import FILES, convert, file_of, output
 
     if space is None:
         print("\n".join(f"{name:15} {address}" for name, address in FILES.items()))
         return
     address = file_of(space)
-    file = (out.parent if out else Path("supernets")) / address.rpartition("/")[2]
+    file = output(get_space(space), out).parent / address.rpartition("/")[2]
     download(address, file, _say, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
     print(convert(file, get_space(space), out, address))
     file.unlink()

@@ -41,8 +41,11 @@ def download(url: str, path: Path, report: Report, hint: str) -> None:
                     file.write(chunk)
                     progress.add(len(chunk))
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # what is there is not a beginning of this file
-            partial.unlink()
+        if error.code == 416:
+            if error.headers.get("Content-Range") == f"bytes */{have}":  # it was whole already
+                partial.replace(path)
+                return
+            partial.unlink()  # what is there is not a beginning of this file
         raise DataError(f"cannot download {url}: the server answers {error.code} {error.reason}; {hint}") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error) or type(error).__name__
@@ -57,8 +60,12 @@ def download(url: str, path: Path, report: Report, hint: str) -> None:
 
 def _where(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
     """Bytes to keep of what is there, and the whole size where the server names it."""
-    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-    if answer.status == 206 and part and int(part[1]) == have:
-        return have, int(part[2])
     length = answer.headers.get("Content-Length")
-    return 0, int(length) if length else None
+    if answer.status != 206:
+        return 0, int(length) if length else None
+    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if not part or int(part[1]) != have:
+        raise http.client.HTTPException("the server sends another part than was asked for")
+    if part[2] != "*":
+        return have, int(part[2])
+    return have, have + int(length) if length else None

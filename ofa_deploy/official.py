@@ -46,10 +46,12 @@ def from_ofa(space: SearchSpace, config: Mapping[str, Any]) -> Arch:
         lists = {key: list(config[key]) for key in keys}
         r = config["r"]
         resolution = int(r[0] if isinstance(r, Sequence) else r)
-        numbers = {key: [float(v) if key == "e" else int(v) for v in values] for key, values in lists.items()}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        numbers = {key: [float(v) for v in values] for key, values in lists.items()}
+        if not all(v >= 0 and (key == "e" or v == int(v)) for key, values in numbers.items() for v in values):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ArchError(
-            f"an official configuration of {space.name} needs the lists {', '.join(keys)} and the resolution r"
+            f"an official configuration of {space.name} needs lists of numbers {', '.join(keys)} and the resolution r"
         ) from error
     blocks = [stage for stage in space.stages if not _is_stem(space, stage.depths)]
     slots = sum(stage.depths[-1] for stage in blocks)
@@ -64,10 +66,14 @@ def from_ofa(space: SearchSpace, config: Mapping[str, Any]) -> Arch:
     stages: list[tuple[tuple[int, float], ...]] = []
     for stage, depth in zip(space.stages, numbers["d"], strict=True):
         if _is_stem(space, stage.depths):
+            if depth not in (0, 1, 2):
+                raise ArchError(f"depth {depth:g} of the stem of {space.name}: it is 0, 1 or 2")
             stages.append(stage.choices[:1] if depth == 2 else ())
             continue
         every = [(int(next(ks)), _plain(next(e))) for _ in range(stage.depths[-1])]
         count = int(depth) + (stage.depths[0] if space.widths else 0)
+        if stage.depths == (1,):  # the official code takes any depth for a stage of one block
+            count = min(count, 1)
         if count > len(every):
             raise ArchError(f"{space.name} has at most {len(every)} blocks in that stage, not {count} blocks")
         stages.append(tuple(every[:count]))

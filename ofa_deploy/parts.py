@@ -86,6 +86,8 @@ class Stage:
         for what, values in (("kernels", self.kernels), ("expands", self.expands)):
             if not _ascending(values) or values[0] <= 0:
                 raise ArchError(f"{what} of a stage must be ascending and positive, not {values}")
+        if self.kind == "mbconv" and self.expands[0] <= 1:
+            raise ArchError(f"the expansions of elastic inverted residual blocks are larger than 1, not {self.expands}")
         _check_width("a stage", self.width)
 
     @cached_property
@@ -146,6 +148,10 @@ class Place:
         """The operators that can be here: one for each choice of a stage's block, one of a layer."""
         options = self.part.choices if isinstance(self.part, Stage) else (None,)
         return [self.op(resolution, c_in, c_out, option) for option in options]
+
+    def all_ops(self, resolution: int) -> list[Op]:
+        """The operators that can be here, whatever the widths."""
+        return [op for _, c_in, c_out in self.channels() for op in self.ops(resolution, c_in, c_out)]
 
     def op(self, resolution: int, c_in: int, c_out: int, block: Block | None = None) -> Op:
         """The operator here, for an input image of `resolution` pixels."""

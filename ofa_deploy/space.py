@@ -111,8 +111,7 @@ class SearchSpace:
         found: dict[Op, None] = {}
         for r in self.resolutions if resolutions is None else resolutions:
             for place in self.places:
-                for _, c_in, c_out in place.channels():
-                    found.update((op, None) for op in place.ops(r, c_in, c_out))
+                found.update((op, None) for op in place.all_ops(r))
         return tuple(found)
 
     def cost(self, of: Callable[[Op], float], resolutions: Iterable[int] | None = None) -> AdditiveCost:

@@ -19,6 +19,8 @@ class Server(HTTPServer):
 
     cut: int | None = None
     ranges = True
+    unknown = False
+    shift = 0
     asked: list[str | None]
 
 
@@ -33,12 +35,15 @@ class Handler(BaseHTTPRequestHandler):
             return
         start = int(re.findall(r"\d+", wanted)[0]) if wanted and self.server.ranges else 0
         body = CONTENT[start:]
-        if start > len(CONTENT):
-            self.send_error(416)
+        if start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+            total = "*" if self.server.unknown else len(CONTENT)
+            self.send_header("Content-Range", f"bytes {start + self.server.shift}-{len(CONTENT) - 1}/{total}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut, self.server.cut = self.server.cut, None
@@ -83,6 +88,22 @@ def test_what_is_no_beginning_of_the_file_is_dropped(server: Server, tmp_path: P
     (tmp_path / "file.partial").write_bytes(CONTENT + b"more")
     with pytest.raises(DataError, match="416"):
         fetch(server, tmp_path / "file")
+    fetch(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_part_that_is_whole_already_is_taken(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.partial").write_bytes(CONTENT)
+    fetch(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_answers_that_name_the_part_are_believed_only_then(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.partial").write_bytes(CONTENT[:5000])
+    server.shift = 1
+    with pytest.raises(DataError, match="another part"):
+        fetch(server, tmp_path / "file")
+    server.shift, server.unknown = 0, True
     fetch(server, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
 

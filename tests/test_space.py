@@ -59,11 +59,32 @@ def test_inactive_blocks_do_not_make_networks_differ() -> None:
         ({"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 100}, "resolution 100"),
         ({"ks": [3] * 20, "e": [3] * 20, "d": [5] * 5, "r": 224}, "5 blocks"),
         ({"ks": [9] * 20, "e": [3] * 20, "d": [2] * 5, "r": 224}, "k9e3"),
+        ({"ks": [3] * 20, "e": [3] * 20, "d": [-1] * 5, "r": 224}, "lists of numbers"),
+        ({"ks": [3] * 20, "e": [float("nan")] * 20, "d": [2] * 5, "r": 224}, "lists of numbers"),
+        ({"ks": [3.5] * 20, "e": [3] * 20, "d": [2] * 5, "r": 224}, "lists of numbers"),
+        ({"ks": [3] * 20, "e": [3] * 20, "d": [float("inf")] * 5, "r": 224}, "lists of numbers"),
     ],
 )
 def test_official_form_is_checked(config: dict[str, object], word: str) -> None:
     with pytest.raises(ArchError, match=word):
         from_ofa(get_space("mbv3-w1.0"), config)
+
+
+def test_official_resnet_form() -> None:
+    space = get_space("resnet50d")
+    config = {"d": [2, 0, 1, 2, 1], "e": [0.2] * 9 + [0.35] * 9, "w": [0, 1, 2, 0, 1, 2], "r": [224]}
+    arch = from_ofa(space, config)
+    assert arch.widths == (24, 48, 256, 336, 816, 2048)
+    assert [len(stage) for stage in arch.stages] == [1, 2, 3, 6, 3]
+    assert (arch.stages[1][0], arch.stages[4][2]) == ((3, 0.2), (3, 0.35))
+    assert space.ops(from_ofa(space, config | {"w": [1, 1, 2, 0, 1, 2]})) == space.ops(arch)  # both are 24 channels
+    assert from_ofa(space, config | {"d": [0, 0, 1, 2, 1]}).stages[0] == ()
+    for wrong, word in (({"w": [3] * 6}, "width index"), ({"d": [7, 0, 0, 0, 0]}, "stem"), ({"e": [0.3] * 18}, "e0.3")):
+        with pytest.raises(ArchError, match=word):
+            from_ofa(space, config | wrong)
+    proxyless = get_space("proxyless-w1.3")
+    config = {"ks": [3] * 21, "e": [3] * 21, "d": [2, 2, 2, 2, 2, 4], "r": 224}
+    assert len(from_ofa(proxyless, config).stages[-1]) == 1
 
 
 def test_published_costs() -> None:
@@ -178,9 +199,9 @@ def test_stage_checks_its_depths(depths: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
-    [({"depths": (0, 1)}, "left out"), ({"kernels": (5, 3)}, "kernels"), ({"expands": ()}, "expands"),
-     ({"width": (16, 8)}, "widths"), ({"width": -1}, "negative"), ({"kind": "pool"}, "kind"),
-     ({"act": "gelu"}, "relu6")],
+    [({"depths": (0, 1)}, "left out"), ({"expands": (1, 3)}, "larger than 1"), ({"kernels": (5, 3)}, "kernels"),
+     ({"expands": ()}, "expands"), ({"width": (16, 8)}, "widths"), ({"width": -1}, "negative"),
+     ({"kind": "pool"}, "kind"), ({"act": "gelu"}, "relu6")],
 )  # fmt: skip
 def test_stage_checks_the_rest(wrong: dict[str, object], word: str) -> None:
     with pytest.raises(ArchError, match=word):

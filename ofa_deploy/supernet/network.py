@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet.elastic import Elastic, supernet_layer
 from ofa_deploy.supernet.layers import bottleneck_convs, plain_layer
@@ -35,11 +34,11 @@ class Supernet(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
             if p.ndim == 4 and not name.endswith("matrix"):
-                nn.init.kaiming_normal_(p.data, mode="fan_out", generator=generator)
+                nn.init.kaiming_normal_(p, mode="fan_out", generator=generator)
             elif p.ndim == 2 and not name.endswith("matrix"):
-                nn.init.kaiming_uniform_(p.data, a=5**0.5, generator=generator)
+                nn.init.kaiming_uniform_(p, a=5**0.5, generator=generator)
             elif name.endswith("bias"):
-                nn.init.zeros_(p.data)
+                nn.init.zeros_(p)
         return self
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -62,26 +61,19 @@ class Supernet(nn.Module):
             x = layer(x, op) if isinstance(layer, Elastic) else layer(x)
         return x
 
-    def sort_channels(self, kept: Iterable[float] = ()) -> None:
+    def sort_channels(self, kept: SearchSpace | None = None) -> None:
         """Sort each block's middle channels by importance, in place; the largest network computes the same.
 
         Args:
-            kept: expansions whose networks keep computing the same, because they are trained already.
+            kept: a part of the space whose networks keep computing the same, because they are trained already.
         """
         largest = self.space.extreme(True)
-
-        def narrower(expand: float) -> dict[str, Op]:
-            stages = [
-                tuple((k, expand) if expand in stage.expands else (k, e) for k, e in blocks)
-                for blocks, stage in zip(largest.stages, self.space.stages, strict=True)
-            ]
-            return dict(self.space.walk(Arch(largest.resolution, tuple(stages), largest.widths)))
-
-        smaller = [narrower(expand) for expand in kept]
+        places = {place.name: place for place in kept.places} if kept else {}
         for name, op in self.space.walk(largest):
             layer = self._by_name[name]
             if isinstance(layer, Elastic):
-                layer.sort_channels(op, [ops[name] for ops in smaller])
+                ops = places[name].all_ops(largest.resolution) if kept else ()
+                layer.sort_channels(op, ops)
 
     def subnet(self, arch: Arch) -> Subnet:
         """A plain, independent module that computes what `forward(x, arch)` computes."""

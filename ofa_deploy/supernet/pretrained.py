@@ -60,6 +60,9 @@ def read(path: Path) -> dict[str, Tensor]:
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
     ):
         raise ArtifactError(f"{path} holds no state dict of a network")
+    odd = [k for k, v in state.items() if v.layout != torch.strided or v.is_meta or v.is_quantized or v.is_complex()]
+    if odd:
+        raise ArtifactError(f"{path}: {odd[0]} is not a plain tensor of real numbers")
     renamed = {name.replace(".mobile_inverted_conv.", ".conv."): value for name, value in state.items()}
     if len(renamed) < len(state):
         raise ArtifactError(f"{path} has the same weights under the old and the new names")
@@ -85,6 +88,19 @@ def space_of(state: Mapping[str, Tensor], path: Path) -> SearchSpace:
     )
 
 
+def output(space: SearchSpace, out: Path | None) -> Path:
+    """Where the weights of a space go: `out`, or `supernets/SPACE.safetensors`.
+
+    Raises:
+        ArtifactError: there is such a file already, or it cannot be written.
+    """
+    target = out or Path("supernets") / checkpoint.file_name(space)
+    if target.exists():
+        raise ArtifactError(f"{target} is there already; remove it, or name another file with --out")
+    artifacts.check_output(target, ".safetensors")
+    return target
+
+
 def convert(path: Path, space: SearchSpace | None, out: Path | None, source: str | None = None) -> Path:
     """Convert an official weight file to ours.
 
@@ -104,8 +120,7 @@ def convert(path: Path, space: SearchSpace | None, out: Path | None, source: str
     space = space or space_of(state, path)
     net = Supernet(space)
     checkpoint.fill(net, state, path)
-    target = out or Path("supernets") / checkpoint.file_name(space)
-    artifacts.check_output(target, ".safetensors")
+    target = output(space, out)
     details: dict[str, Any] = {"imported_from": checkpoint.origin(path) | {"address": source}}
     checkpoint.save(target, net, details)
     return target

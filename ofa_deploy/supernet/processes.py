@@ -32,6 +32,19 @@ def alone() -> Processes:
     return Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def gathered(value: int, processes: Processes) -> list[int]:
+    """The value that each process has."""
+    if processes.number == 1:
+        return [value]
+    mine = torch.tensor([value], device=processes.device)
+    every = [torch.empty_like(mine) for _ in range(processes.number)]
+    distributed.all_gather(every, mine)
+    return [int(one) for one in every]
+
+
 @contextmanager
 def together() -> Iterator[Processes]:
     """The processes that `torchrun` started, connected while the context lasts; without torchrun this one alone.
@@ -45,6 +58,10 @@ def together() -> Iterator[Processes]:
     if number == 1:
         yield alone()
         return
+    if missing := [name for name in _TORCHRUN if name not in os.environ]:
+        raise OfaDeployError(
+            f"WORLD_SIZE is {number}, but {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
+        )
     device = torch.device("cpu")
     if torch.cuda.is_available():
         local = int(os.environ["LOCAL_RANK"])

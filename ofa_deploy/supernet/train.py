@@ -32,7 +32,7 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
 from ofa_deploy.supernet.network import Supernet, recalibrate
-from ofa_deploy.supernet.processes import Processes, alone
+from ofa_deploy.supernet.processes import Processes, alone, gathered
 from ofa_deploy.supernet.recipes import Phase, Recipe
 
 
@@ -83,8 +83,8 @@ def train(
     saved, log = out.with_suffix(".checkpoint"), out.with_name(f"{out.stem}_log.csv")
     if recipe.batch > len(data.train):
         raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
-    if recipe.batch < 2 * processes.number:
-        raise OfaDeployError(f"a batch of {recipe.batch} is too small for {processes.number} processes")
+    if recipe.batch % processes.number or recipe.batch < 2 * processes.number:
+        raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
     artifacts.check_output(out, ".safetensors")
     if not processes.first:
         report = _silent
@@ -92,6 +92,12 @@ def train(
     run = _start(space, data, recipe, processes)
     if saved.exists():
         _resume(run, images, saved, report)
+    epochs = gathered(run.epoch, processes)
+    if len(set(epochs)) > 1:
+        raise OfaDeployError(
+            f"the processes would go on from different epochs ({', '.join(map(str, epochs))}): --out must lie in a "
+            "folder that all of them see"
+        )
     steps = len(data.train) // recipe.batch
     progress = Progress((recipe.epochs - run.epoch) * steps * recipe.batch, "images", report, seconds=10)
     while run.epoch < recipe.epochs:
@@ -109,6 +115,7 @@ def train(
     }  # fmt: skip
     if not processes.first:
         return details
+    artifacts.write(log, _csv(run.log))
     description = checkpoint.save(out, run.net, details)
     saved.unlink()
     return description
@@ -141,7 +148,7 @@ def _begin_phase(run: _Run, index: int) -> None:
         run.teacher = _on_device(Supernet(run.space), run.processes)
         run.teacher.load_state_dict(run.net.state_dict())
     if phase.expands > 1 and (before is None or phase.expands > before.expands):
-        run.net.sort_channels(before.part_of(run.space).expands if before else ())
+        run.net.sort_channels(before.part_of(run.space) if before else None)
     run.optimizer = optimizer(run.net, run.recipe)
 
 
@@ -167,18 +174,18 @@ def _epoch(run: _Run, progress: Progress, report: Report) -> None:
             group["lr"] = phase.lr * recipe.batch / 64 * _schedule(within + step / steps, phase)
         losses.append(_step(run, trained, pixels, labels, _draw(part, phase.subnets, recipe.sandwich, rng)))
         if not math.isfinite(losses[-1]):
-            raise OfaDeployError(
-                f"the loss is no longer finite in epoch {run.epoch + 1}; start anew with --lr-factor 0.5"
-            )
+            raise _diverged(run.epoch)
         progress.add(recipe.batch, f"{phase.name}, epoch {run.epoch + 1} of {recipe.epochs}, "
                                    f"loss {np.mean(losses[-50:]):.3f}")  # fmt: skip
+    if not all(bool(torch.isfinite(p).all()) for p in run.net.parameters()):
+        raise _diverged(run.epoch)
     seconds = time.perf_counter() - started
     row = {
         "epoch": run.epoch + 1,
         "phase": phase.name,
         "loss": round(float(np.mean(losses)), 4),
-        "largest_top1_percent": quick_top1(run.net, data, part.extreme(True)),
-        "smallest_top1_percent": quick_top1(run.net, data, part.extreme(False)),
+        "largest_top1_percent": _quick_top1(run, part.extreme(True)),
+        "smallest_top1_percent": _quick_top1(run, part.extreme(False)),
         "seconds": round(seconds, 1),
         "images_per_second": round(steps * recipe.batch / seconds, 1),
     }
@@ -246,7 +253,7 @@ def _step(run: _Run, trained: _Trained, pixels: Tensor, labels: Tensor, archs: l
 
 def _bf16(recipe: Recipe, device: str) -> bool:
     if recipe.precision == "auto":
-        return device == "cuda" and torch.cuda.is_bf16_supported()
+        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return recipe.precision == "bf16"
 
 
@@ -266,15 +273,19 @@ def _schedule(epoch: float, phase: Phase) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epoch - phase.warmup) / max(phase.epochs - phase.warmup, 1e-9)))
 
 
-def quick_top1(net: Supernet, data: Dataset, arch: Arch, images: int = 1000) -> float:
-    """Top-1 in percent on the first held-out images after a short recalibration: for the log only."""
-    plain = net.subnet(arch)
-    device = next(plain.parameters()).device
+def _quick_top1(run: _Run, arch: Arch, images: int = 1000, batch: int = 200) -> float | None:
+    """Top-1 in percent on the first held-out images after a short recalibration: for the log of the first process."""
+    if not run.processes.first:
+        return None
+    data, device = run.data, run.processes.device
+    plain, right, some = run.net.subnet(arch), 0, run.data.heldout[:images]
     with torch.inference_mode():
         recalibrate(plain, (b.to(device) for b in data.recalibration(arch.resolution, min(images, len(data.train)))))
-        some = data.heldout[:images]
-        found = plain(data.tensor(some.pixels, arch.resolution).to(device)).argmax(1).cpu()
-    return round(100 * float((found == torch.from_numpy(some.labels)).float().mean()), 2)
+        for i in range(0, len(some), batch):
+            part = some[i : i + batch]
+            found = plain(data.tensor(part.pixels, arch.resolution).to(device)).argmax(1).cpu()
+            right += int((found == torch.from_numpy(part.labels)).sum())
+    return round(100 * right / len(some), 2)
 
 
 # -- checkpoints
@@ -287,7 +298,7 @@ def _save(run: _Run, images: str, path: Path) -> None:
     tensors |= {f"momentum.{name}": buffer for name, buffer in _momenta(run)}
     about = {
         "space": run.space.name, "recipe": asdict(run.recipe), "images_sha256": images,
-        "epoch": run.epoch, "seconds": run.seconds, "log": run.log,
+        "epoch": run.epoch, "seconds": run.seconds, "log": run.log, "machines": _machines(run.processes),
     }  # fmt: skip
     with artifacts.writing(path) as temporary:
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -326,6 +337,18 @@ def _resume(run: _Run, images: str, path: Path, report: Report) -> None:
             run.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(part["momentum."][name])
     run.epoch, run.seconds, run.log = about["epoch"], about["seconds"], about["log"]
     report(f"resuming after epoch {run.epoch}, {run.seconds / 60:.0f} minutes in")
+    if about.get("machines", _machines(run.processes)) != _machines(run.processes):
+        report(f"on {_machines(run.processes)}, not {about['machines']} as before: the result will be another one")
+
+
+def _machines(processes: Processes) -> str:
+    return f"{processes.number} x {processes.device.type}"
+
+
+def _diverged(epoch: int) -> OfaDeployError:
+    return OfaDeployError(
+        f"the training diverged in epoch {epoch + 1}; remove the checkpoint and start anew with --lr-factor 0.5"
+    )
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
 from ofa_deploy.families import SPACES, get_space
+from ofa_deploy.parts import Layer, Stage
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import Settings, evolve
 from ofa_deploy.search.knapsack import extreme
@@ -28,7 +29,45 @@ def everything(space: SearchSpace) -> Genes:
         [blocks for depth in stage.depths for blocks in itertools.product(stage.choices, repeat=depth)]
         for stage in space.stages
     ]
-    return space.genes(Arch(r, tuple(s)) for r in space.resolutions for s in itertools.product(*stages))
+    return space.genes(
+        Arch(r, tuple(s), w)
+        for r in space.resolutions
+        for s in itertools.product(*stages)
+        for w in itertools.product(*space.widths)
+    )
+
+
+@pytest.fixture(scope="module")
+def wide() -> SearchSpace:
+    """A small space with elastic widths and a stage that can be left out: 2 * 2 * 6 * 6 * 8 = 1,152 networks."""
+    shape = {"depths": (1, 2), "kind": "bottleneck", "kernels": (3,), "expands": (0.25, 0.5)}
+    parts = (
+        Layer("input_stem.0", "conv", (8, 16), 3, 2, "relu"),
+        Stage(0, 1, "relu", depths=(0, 1), kind="conv", kernels=(3,), expands=(1,), names=("input_stem.1",)),
+        Layer("max_pooling", "maxpool", kernel=3, stride=2),
+        Stage((16, 24), 1, "relu", **shape),
+        Stage((24, 32), 2, "relu", **shape),
+        Layer("global_avg_pool", "pool"),
+    )
+    return SearchSpace("wide", (16, 24), 1, 3, parts)
+
+
+def test_elastic_widths_are_searched(wide: SearchSpace) -> None:
+    whole = everything(wide)
+    assert len(np.unique(whole, axis=0)) == 2 * 2 * 6 * 6 * 8
+    table = made_up_table(wide)
+    latency = table.latency_ms(whole)
+    archs = wide.archs(whole)
+    assert latency == pytest.approx([sum(table.rows[op].latency_ms for op in wide.ops(a)) for a in archs])
+    rng = np.random.default_rng(0)
+    cost = wide.cost({op: float(rng.uniform(-1, 5)) for op in wide.all_ops()}.__getitem__)
+    for dearest, expected in ((False, cost(whole).min()), (True, cost(whole).max())):
+        genes, value = extreme(wide, cost, dearest)
+        assert value == pytest.approx(expected)
+        assert cost(genes)[0] == pytest.approx(expected)
+    budget = float(np.quantile(latency, 0.4))
+    best, _, _ = evolve(wide, rugged, table.cost, budget, Settings(population=60, patience=60))
+    assert rugged(best)[0] == pytest.approx(rugged(whole[latency <= budget]).max())
 
 
 def rugged(genes: Genes) -> Floats:

@@ -109,7 +109,19 @@ def test_evaluation_never_uses_old_weights(space: SearchSpace) -> None:
             assert torch.equal(now, net.subnet(arch)(x)), change.__name__
             assert torch.equal(now, net(x, arch)), change.__name__
             last = now
+        last = net(x, arch)
+        net.initialise(7)
+        assert torch.equal(net(x, arch), net.subnet(arch)(x))
+        block = net.get_submodule("blocks.1.conv.depth_conv.conv.conv")
+        block.weight = nn.Parameter(block.get_parameter("weight") * 2)
+        assert torch.equal(net(x, arch), net.subnet(arch)(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            net(x, arch)
+        assert torch.equal(net(x, arch), net.subnet(arch)(x))
         assert net.double()(x.double(), arch).dtype == torch.float64
+    with torch.inference_mode():
+        made_here = Supernet(space).initialise(0).eval()
+        assert torch.equal(made_here(x, arch), made_here.subnet(arch)(x))
 
 
 def test_small_kernels_are_the_centre_at_start(space: SearchSpace) -> None:
@@ -213,14 +225,13 @@ def test_same_seed_same_weights(space: SearchSpace) -> None:
 def test_sorting_channels_keeps_the_function(name: str, keep: bool) -> None:
     space = get_space(name)
     net = trained_norms(Supernet(space).initialise(0))
-    middle = space.largest_choices(1, 1, 2, 1).expands[0]
     largest = space.extreme(True, space.resolutions[0])
-    part = space.largest_choices(1, 1, 2, 1).extreme(False, space.resolutions[0])
+    part = space.largest_choices(1, 1, 2, 2).extreme(False, space.resolutions[0])
     x = noise(2, largest, space.in_channels)
     with torch.no_grad():
         before = [net(x, arch) for arch in (largest, part)]
         weights = {name: value.clone() for name, value in net.state_dict().items()}
-        net.sort_channels([middle] if keep else [])
+        net.sort_channels(space.largest_choices(1, 1, 2, 2) if keep else None)
         after = [net(x, arch) for arch in (largest, part)]
     scale = [float(value.abs().max()) for value in before]
     differ = [float((a - b).abs().max()) / s for a, b, s in zip(after, before, scale, strict=True)]
@@ -228,7 +239,9 @@ def test_sorting_channels_keeps_the_function(name: str, keep: bool) -> None:
     assert (differ[1] < 1e-6) == keep
     assert any(not torch.equal(weights[name], value) for name, value in net.state_dict().items())
     block = space.slots[-1].name
-    ends = [dict(space.walk(arch))[block].c_mid for arch in ([part, largest] if keep else [largest])]
+    ends = sorted(
+        {op.c_mid for op in space.largest_choices(1, 1, 2 if keep else 1, 2 if keep else 1).slots[-1].all_ops(128)}
+    )
     reader = f"{block}.conv3.conv.conv.weight" if name == "resnet50d" else f"{block}.conv.point_linear.conv.conv.weight"
     importance = net.get_parameter(reader).abs().sum((0, 2, 3))
     for start, end in itertools.pairwise([0, *ends]):

@@ -49,6 +49,7 @@ def test_imported_weights_give_the_same_logits(name: str, legacy: bool, tmp_path
 def test_command_finds_the_space(ofa: Run, tmp_path: Path, space: Any) -> None:
     torch.save(Supernet(get_space("fmnist-7classes")).state_dict(), tmp_path / "w.pth")
     assert succeeded(ofa("import-weights", "w.pth")).strip() == "supernets/fmnist-7classes.safetensors"
+    refused(ofa("import-weights", "w.pth"), "is there already", "--out")
     refused(ofa("import-weights", "w.pth", "--space", "fmnist"), "of another shape: classifier.linear.weight")
     refused(ofa("import-weights", "w.pth", "--space", "resnet50d"), "missing: input_stem.0.conv.conv.weight", "more")
     refused(ofa("import-weights", "none.pth"), "no file none.pth")
@@ -85,6 +86,11 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for content in ([1, 2], {"state_dict": [torch.zeros(1)]}, {"state_dict": {"a": 1}}, {1: torch.zeros(1)}):
         torch.save(content, path)
         with pytest.raises(ArtifactError, match="no state dict"):
+            read(path)
+    odd = [torch.zeros(10).to_sparse(), torch.zeros(10, device="meta"), torch.zeros(10, dtype=torch.complex64)]
+    for value in odd:
+        torch.save(state | {"classifier.linear.bias": value}, path)
+        with pytest.raises(ArtifactError, match=r"classifier\.linear\.bias is not a plain tensor|cannot be loaded"):
             read(path)
     torch.save(state | {"classifier.linear.bias": torch.full((10,), float("nan"))}, path)
     with pytest.raises(ArtifactError, match=r"not finite: classifier\.linear\.bias"):

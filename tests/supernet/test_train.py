@@ -21,7 +21,7 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import augment, batches
 from ofa_deploy.supernet.network import Supernet
-from ofa_deploy.supernet.processes import Processes
+from ofa_deploy.supernet.processes import Processes, together
 from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
 from ofa_deploy.supernet.train import train
 
@@ -102,7 +102,7 @@ def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dat
 
 
 def test_diverging_run_says_so(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(OfaDeployError, match="--lr-factor"):
+    with pytest.raises(OfaDeployError, match=r"diverged in epoch 1.*--lr-factor"):
         train(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors", silent)
 
 
@@ -114,31 +114,51 @@ def test_output_that_would_be_overwritten_is_refused(
         train(learner, dataset, RECIPE, tmp_path / name, silent)
 
 
-def test_two_processes_have_the_same_weights_and_learn(
-    learner: SearchSpace, images: Path, dataset: Dataset, tmp_path: Path
+TOGETHER = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+from ofa_deploy.data import load
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.families import get_space
+from ofa_deploy.parts import Layer, Stage
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import train as module
+from ofa_deploy.supernet.processes import together
+from ofa_deploy.supernet.recipes import get_recipe
+
+torch.set_num_threads(1)
+runs, start = [], module._start
+module._start = lambda *a: runs.append(start(*a)) or runs[-1]
+space = SPACE
+data = load(sys.argv[1], get_space("fmnist"))
+recipe = replace(get_recipe("short").scaled(12), batch=100)
+with together() as p:
+    def train(name, stop=None):
+        module.train(space, data, recipe, Path(name), print, stop, p)
+    train("whole.safetensors")
+    torch.save(dict(runs[0].net.named_parameters()), f"rank{p.rank}.pt")
+    train("halves.safetensors", 6)
+    torch.distributed.barrier()
+    train("halves.safetensors")
+    train("apart.safetensors", 1)
+    torch.distributed.barrier()
+    try:
+        train("apart.safetensors" if p.rank == 0 else "elsewhere.safetensors")
+    except OfaDeployError as error:
+        Path(f"error{p.rank}").write_text(str(error))
+    try:
+        module.train(space, data, replace(recipe, batch=101), Path("odd.safetensors"), print, None, p)
+    except OfaDeployError as error:
+        Path(f"odd{p.rank}").write_text(str(error))
+"""
+
+
+def test_two_processes_have_the_same_weights_learn_and_resume(
+    learner: SearchSpace, images: Path, tmp_path: Path
 ) -> None:
-    """The gradient of two processes is that of one on the whole batch, but for batch norms."""
     script = tmp_path / "both.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from pathlib import Path\n"
-        "from dataclasses import replace\n"
-        "from ofa_deploy.data import load\n"
-        "from ofa_deploy.families import get_space\n"
-        "from ofa_deploy.space import SearchSpace, Stage\n"
-        "from ofa_deploy.supernet import train as module\n"
-        "from ofa_deploy.supernet.processes import together\n"
-        "from ofa_deploy.supernet.recipes import get_recipe\n"
-        "torch.set_num_threads(1)\n"
-        "runs, start = [], module._start\n"
-        "module._start = lambda *a: runs.append(start(*a)) or runs[-1]\n"
-        "data = load(sys.argv[1], get_space('fmnist'))\n"
-        f"space = {learner!r}\n"
-        "recipe = replace(get_recipe('short').scaled(12), batch=100)\n"
-        "with together() as p:\n"
-        "    module.train(space, data, recipe, Path('w.safetensors'), print, processes=p)\n"
-        "    torch.save({k: v for k, v in runs[0].net.named_parameters()}, f'rank{p.rank}.pt')\n"
-    )
+    script.write_text(TOGETHER.replace("SPACE", repr(learner)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), str(images)]
     done = subprocess.run(
         torchrun, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
@@ -146,12 +166,22 @@ def test_two_processes_have_the_same_weights_and_learn(
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    saved = checkpoint.load(tmp_path / "w.safetensors", learner)
+    saved = checkpoint.load(tmp_path / "whole.safetensors", learner)
     assert all(torch.equal(first[name], p) for name, p in saved.named_parameters())
     start = Supernet(learner).initialise(0)
     assert all(not torch.equal(first[name], p) for name, p in start.named_parameters() if p.ndim == 4)
-    log = pd.read_csv(tmp_path / "w_log.csv")
+    log = pd.read_csv(tmp_path / "whole_log.csv")
     assert log.loss[log.phase == "teacher"].iloc[-1] < log.loss[0]
+    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "halves.safetensors").read_bytes()
+    for rank in (0, 1):
+        assert "different epochs (1, 0)" in (tmp_path / f"error{rank}").read_text()
+        assert "101 cannot be shared by 2 processes" in (tmp_path / f"odd{rank}").read_text()
+
+
+def test_world_size_without_torchrun_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OfaDeployError, match="RANK, .* not set: start with torchrun"), together():
+        pass
 
 
 def test_bf16_and_sandwich_run(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
