@@ -80,6 +80,12 @@ def writing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what runs that were killed while writing `path` have left beside it."""
+    for left in path.parent.glob(f".{path.name[:64]}.*"):
+        left.unlink(missing_ok=True)
+
+
 @cache
 def _umask() -> int:
     mask = os.umask(0)

@@ -86,7 +86,9 @@ def train(
     if recipe.batch % processes.number or recipe.batch < 2 * processes.number:
         raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
     artifacts.check_output(out, ".safetensors")
-    if not processes.first:
+    if processes.first:
+        artifacts.sweep(saved)
+    else:
         report = _silent
     images = data.sha256()
     run = _start(space, data, recipe, processes)

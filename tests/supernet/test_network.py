@@ -239,9 +239,8 @@ def test_sorting_channels_keeps_the_function(name: str, keep: bool) -> None:
     assert (differ[1] < 1e-6) == keep
     assert any(not torch.equal(weights[name], value) for name, value in net.state_dict().items())
     block = space.slots[-1].name
-    ends = sorted(
-        {op.c_mid for op in space.largest_choices(1, 1, 2 if keep else 1, 2 if keep else 1).slots[-1].all_ops(128)}
-    )
+    groups = space.largest_choices(1, 1, 2, 2) if keep else space.largest_choices(1, 1, 1, 1)
+    ends = sorted({op.c_mid for op in groups.slots[-1].all_ops(128)})
     reader = f"{block}.conv3.conv.conv.weight" if name == "resnet50d" else f"{block}.conv.point_linear.conv.conv.weight"
     importance = net.get_parameter(reader).abs().sum((0, 2, 3))
     for start, end in itertools.pairwise([0, *ends]):

@@ -62,9 +62,11 @@ def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Datase
         progress = train(learner, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
         assert progress["epochs"] == stop
     assert not (tmp_path / "b.safetensors").exists()
+    (tmp_path / ".b.checkpoint.k1ll3d").touch()
     parts = run(learner, dataset, tmp_path / "b.safetensors")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert not list(tmp_path.glob("*.checkpoint"))
+    assert not list(tmp_path.glob("*.checkpoint*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_killed_run_resumes_to_the_same_weights(images: Path, tmp_path: Path) -> None:
