@@ -6,6 +6,7 @@ Module names are those of the official once-for-all networks, so that state dict
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,10 +54,6 @@ class _ElasticKernel(nn.Module):
             steps.insert(0, (small, name, slice(edge, edge + small)))
         self.steps = tuple(steps)
 
-    def matrices(self) -> list[nn.Parameter]:
-        """The learned matrices, from the largest kernel on."""
-        return [getattr(self, name) for _, name, _ in self.steps]
-
     def weight(self, channels: int, kernel: int) -> Tensor:
         """Weights of one kernel size for the first channels, shape (channels, 1, kernel, kernel)."""
         weight = _first(self.conv.weight, channels)
@@ -77,16 +74,19 @@ class _ElasticNorm(nn.Module):
         super().__init__()
         self.bn = nn.BatchNorm2d(channels, eps)
 
+    def first(self, channels: int) -> tuple[Tensor, ...]:
+        """Mean, variance, scale and shift of the first channels."""
+        bn = self.bn
+        parts = (bn.get_buffer("running_mean"), bn.get_buffer("running_var"), bn.weight, bn.bias)
+        return tuple(_first(part, channels) for part in parts)
+
+    def normalise(self, x: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """Normalise with what `first` returned; in training, its mean and variance are updated."""
+        mean, var, weight, bias = parts
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.bn.momentum or 0.1, self.bn.eps)
+
     def forward(self, x: Tensor) -> Tensor:
-        bn, c = self.bn, x.shape[1]
-        mean, var = bn.running_mean, bn.running_var
-        weight: Tensor = bn.weight
-        bias: Tensor = bn.bias
-        assert mean is not None
-        assert var is not None
-        if len(weight) != c:
-            mean, var, weight, bias = mean[:c], var[:c], weight[:c], bias[:c]
-        return F.batch_norm(x, mean, var, weight, bias, self.training, bn.momentum or 0.1, bn.eps)
+        return self.normalise(x, self.first(x.shape[1]))
 
     def extract(self, channels: int) -> dict[str, Tensor]:
         """State dict of the plain norm of the first channels."""
@@ -107,7 +107,17 @@ class _Slices(NamedTuple):
     expand: Tensor
     depthwise: Tensor
     project: Tensor
+    norms: tuple[tuple[Tensor, ...], ...]
     se: tuple[Tensor, ...]
+
+
+class _Used(NamedTuple):
+    """The last slices, and what they were made of."""
+
+    op: Op
+    weights: list[Tensor | None]
+    state: list[tuple[int, int]]
+    slices: _Slices
 
 
 class ElasticMBConv(Elastic):
@@ -125,10 +135,17 @@ class ElasticMBConv(Elastic):
         self.point_linear = conv_bn(project, norms[2])
         self.convs, self.norms = (expand, depthwise, project), norms  # the same modules, without looking up names
 
-        self.used: tuple[Op, list[object], _Slices, list[Tensor]] | None = None
+        self.sources = tuple(
+            (values, name)
+            for module in self.modules()
+            for values in (module._parameters, module._buffers)
+            for name, value in values.items()
+            if value is not None and value.ndim
+        )  # where the weights are, now and after .to() or load_state_dict()
+        self.used: _Used | None = None
 
     def _slices(self, op: Op) -> _Slices:
-        """The slices of all convolutions' weights that `op` uses."""
+        """The slices of all weights that `op` uses."""
         expand, depthwise, project = self.convs
         se: tuple[Tensor, ...] = ()
         if op.se:
@@ -142,6 +159,7 @@ class ElasticMBConv(Elastic):
             _first(expand.conv.weight, op.c_mid),
             depthwise.weight(op.c_mid, op.kernel),
             project.conv.weight[:, : op.c_mid],
+            tuple(n.first(c) for n, c in zip(self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True)),
             se,
         )
 
@@ -150,34 +168,30 @@ class ElasticMBConv(Elastic):
 
         They are where every weight is the same tensor, at the same place, in the same version as then.
         """
-        expand, depthwise, project = self.convs
-        weights = [expand.conv.weight, depthwise.conv.weight, project.conv.weight, *depthwise.matrices()]
-        if op.se:
-            fc = self.depth_conv["se"]["fc"]  # type: ignore[index]
-            weights += [fc["reduce"].weight, fc["reduce"].bias, fc["expand"].weight, fc["expand"].bias]
-        state: list[object] = [(id(w), w.data_ptr(), w._version) for w in weights]
+        weights = [values[name] for values, name in self.sources]
+        state = [(w.data_ptr(), w._version) for w in weights]  # type: ignore[union-attr]
         used = self.used
-        if used is None or used[0] != op or used[1] != state:
+        if used is None or used.op != op or used.state != state or not all(map(operator.is_, used.weights, weights)):
             slices = self._slices(op)
-            kept = slices._replace(project=slices.project.contiguous())
-            self.used = used = (op, state, kept, weights)  # the weights too, so that no new one gets their id
-        return used[2]
+            self.used = used = _Used(op, weights, state, slices._replace(project=slices.project.contiguous()))
+        return used.slices
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         w = self._slices_again(op) if self._evaluates(x) else self._slices(op)
         first, second, third = self.norms
-        y: Tensor = self.act(first(F.conv2d(x, w.expand)))
-        y = self.act(second(depthwise_conv(y, w.depthwise, op.stride)))
+        y: Tensor = self.act(first.normalise(F.conv2d(x, w.expand), w.norms[0]))
+        y = self.act(second.normalise(depthwise_conv(y, w.depthwise, op.stride), w.norms[1]))
         if op.se:
             gate = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), w.se[0], w.se[1]))
             y = y * F.hardsigmoid(F.conv2d(gate, w.se[2], w.se[3]))
-        y = third(F.conv2d(y, w.project))
+        y = third.normalise(F.conv2d(y, w.project), w.norms[2])
         return x + y if op.shortcut else y
 
     def _evaluates(self, x: Tensor) -> bool:
         """Whether slices may be kept: no gradients, no automatic precision, and weights whose changes torch counts."""
-        plain = not torch.is_autocast_enabled(x.device.type) and not self.convs[0].conv.weight.is_inference()
-        return plain and not self.training and not torch.is_grad_enabled()
+        if self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            return False
+        return not self.convs[0].conv.weight.is_inference()
 
     @torch.no_grad()
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:

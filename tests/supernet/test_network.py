@@ -1,6 +1,7 @@
 """The elastic network and what is cut out of it."""
 
 import ast
+import copy
 import dataclasses
 import itertools
 from pathlib import Path
@@ -115,6 +116,9 @@ def test_evaluation_never_uses_old_weights(space: SearchSpace) -> None:
         block = net.get_submodule("blocks.1.conv.depth_conv.conv.conv")
         block.weight = nn.Parameter(block.get_parameter("weight") * 2)
         assert torch.equal(net(x, arch), net.subnet(arch)(x))
+        again = copy.deepcopy(net)
+        again.get_parameter(name).mul_(0.5)
+        assert torch.equal(again(x, arch), again.subnet(arch)(x))
         with torch.autocast("cpu", torch.bfloat16):
             net(x, arch)
         assert torch.equal(net(x, arch), net.subnet(arch)(x))
