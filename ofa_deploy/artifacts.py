@@ -20,6 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ofa_deploy
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; two runs on one output are the user's own care there
+    fcntl = None  # type: ignore[assignment]
+
 from ofa_deploy.errors import ArtifactError
 
 SCHEMA = 1
@@ -78,6 +84,28 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a second run from working on the output `path` while the block lasts; a kill leaves no lock.
+
+    Raises:
+        ArtifactError: another run works on it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with open(lock, "wb") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
+                    raise BlockingIOError  # the run that just ended has removed the file that we opened
+        except OSError as error:
+            raise ArtifactError(f"another run is writing {path}; wait for it, or choose another --out") from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def sweep(path: Path) -> None:

@@ -143,6 +143,7 @@ def sample(
     data: Data = None,
     weights: Weights = None,
     number: Annotated[int, typer.Option(help="Distinct subnetworks to measure.")] = 1000,
+    design: Annotated[str, typer.Option(help="uniform, or trie: several times cheaper each.")] = "uniform",
     out: Annotated[Path | None, typer.Option(help="CSV file; default: predictors/SPACE_samples.csv.")] = None,
     seed: Seed = 0,
     jobs: Annotated[int, typer.Option(help="Processes, each of one thread.", min=1)] = 2,
@@ -153,7 +154,7 @@ def sample(
 
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
-    measured = run(_weights(weights, chosen), chosen, data, number, seed, jobs, path, _say)
+    measured = run(_weights(weights, chosen), chosen, data, number, seed, jobs, path, _say, design)
     percent = measured.top1_percent
     _say(f"{len(measured)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
     print(path)

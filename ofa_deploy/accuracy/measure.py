@@ -1,12 +1,12 @@
-"""Measuring the accuracy of subnetworks on the held-out images.
+"""Measuring the accuracy of subnetworks on the held-out images, batch norms recalibrated on 2,000 training images.
 
-Each subnetwork is cut out, its batch norms are recalibrated on 2,000 training images, and it is run through the graph
-that export writes, by onnxruntime.
+Networks come in groups whose shared beginnings are computed once (`accuracy.prefixes`).
 """
 
 from __future__ import annotations
 
-import csv
+import json
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,17 +18,18 @@ import torch
 
 from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
+from ofa_deploy.accuracy import prefixes
+from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import Dataset, Images
-from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.errors import ArtifactError
 from ofa_deploy.families import get_space
-from ofa_deploy.graphs import onnx as graphs
-from ofa_deploy.latency.runtimes import Session, onnxruntime
+from ofa_deploy.latency.runtimes import Session
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import Subnet, Supernet, folded, recalibrate
+from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
 
 BATCH = 100
 
@@ -60,17 +61,21 @@ def count_correct(session: Session, data: Dataset, images: Images, resolution: i
     return correct
 
 
-def measure(net: Supernet, arch: Arch, data: Dataset) -> int:
-    """How many held-out images the subnetwork `arch` classifies correctly."""
-    graph = graphs.emit(net.space.walk(arch), folded(specialise(net, arch, data)), BATCH)
-    session = onnxruntime.session(graph.SerializeToString(), 1)
-    return count_correct(session, data, data.heldout, arch.resolution, BATCH)
+def measure(net: Supernet, archs: Sequence[Arch], data: Dataset, batch: int = BATCH) -> list[int]:
+    """How many held-out images each of several subnetworks, all of one resolution, classifies correctly."""
+    resolution, images = archs[0].resolution, data.heldout
+    batches = (
+        (data.tensor(images.pixels[i : i + batch], resolution), torch.from_numpy(images.labels[i : i + batch]))
+        for i in range(0, len(images), batch)
+    )
+    return prefixes.count_correct(net, archs, data.recalibration(resolution), batches)
 
 
 def sample(
-    weights: Path, space: SearchSpace, data: str | None, number: int, seed: int, jobs: int, out: Path, report: Report
-) -> Samples:
-    """Measure uniformly drawn subnetworks and save them; a run that was killed goes on where it was.
+    weights: Path, space: SearchSpace, data: str | None, number: int, seed: int, jobs: int, out: Path, report: Report,
+    design: str = "uniform",
+) -> Samples:  # fmt: skip
+    """Measure randomly drawn subnetworks and save them; a run that was killed goes on where it was.
 
     Args:
         weights: file of the supernet.
@@ -81,74 +86,71 @@ def sample(
         jobs: processes, each of one thread.
         out: the CSV file to write; beside it lies `<stem>.partial` while the run lasts.
         report: receives a line of progress now and then.
+        design: how they are drawn, see `accuracy.designs`.
 
     Raises:
-        OfaDeployError: `number` is below 1 or more than the space has, the weights or images are unusable, or the
-            output belongs to another run.
+        OfaDeployError: `number` is below 1 or more than the space has, there is no such design, the weights or images
+            are unusable, or the output belongs to another run.
     """
-    if number < 1:
-        raise OfaDeployError(f"--number must be at least 1, not {number}")
-    archs = _draw(space, number, seed)
+    groups = draw(space, design, number, seed)
     images = data_sets.load(data, space)
     checkpoint.load(weights, space)
     artifacts.check_output(out, ".csv")
     header = {
         "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
         "images_sha256": images.sha256(data_sets.RECALIBRATION),
-        "number": number, "seed": seed, "design": "uniform", "recalibration_images": data_sets.RECALIBRATION,
+        "number": number, "seed": seed, "design": design, "recalibration_images": data_sets.RECALIBRATION,
         "recalibration_batch": data_sets.RECALIBRATION_BATCH,
     }  # fmt: skip
     partial = out.with_suffix(".partial")
-    correct = _measure_all(archs, header, (str(weights), space.name, data), jobs, partial, report)
-    percent = 100 * np.array([correct[i] for i in range(number)]) / len(images.heldout)
-    samples = Samples(space, space.genes(archs), percent)
-    details = {
-        **header, "top1_percent": {"lowest": float(percent.min()), "highest": float(percent.max())},
-        "source": images.source, "data_licence": images.licence,
-    }  # fmt: skip
-    samples.save(out, details)
-    partial.unlink()
+    with artifacts.locked(out):
+        correct = _measure_all(groups, header, (str(weights), space.name, data), jobs, partial, report)
+        archs = [arch for group in groups for arch in group]
+        percent = 100 * np.array([right for counts in correct for right in counts]) / len(images.heldout)
+        samples = Samples(space, space.genes(archs), percent)
+        details = {
+            **header, "top1_percent": {"lowest": float(percent.min()), "highest": float(percent.max())},
+            "source": images.source, "data_licence": images.licence,
+        }  # fmt: skip
+        samples.save(out, details)
+        partial.unlink()
     return samples
 
 
-def _draw(space: SearchSpace, number: int, seed: int) -> list[Arch]:
-    rng = np.random.default_rng(seed)
-    found: dict[Arch, None] = {}
-    for _ in range(1000):
-        found.update((arch, None) for arch in space.archs(space.sample(rng, number)))
-        if len(found) >= number:
-            return list(found)[:number]
-    raise OfaDeployError(f"{space.name} has fewer than {number} networks; ask for fewer with --number")
-
-
 def _measure_all(
-    archs: Sequence[Arch], header: dict[str, Any], where: tuple[str, str, str | None], jobs: int, partial: Path,
-    report: Report,
-) -> dict[int, int]:  # fmt: skip
-    """Correct images of each architecture by its index, appended to `partial` as they come."""
-    correct = _resume(partial, archs, header)
-    todo = [i for i in range(len(archs)) if i not in correct]
-    if correct:
-        report(f"resuming: {len(correct)} of {len(archs)} subnetworks are there")
-    progress = Progress(len(todo), "subnetworks", report)
+    groups: Sequence[Sequence[Arch]], header: dict[str, Any], where: tuple[str, str, str | None], jobs: int,
+    partial: Path, report: Report,
+) -> list[list[int]]:  # fmt: skip
+    """Correct images of each network of each group; a line a group is appended to `partial` as they come."""
+    found = _resume(partial, groups, header)
+    todo = [i for i in range(len(groups)) if i not in found]
+    number, done = sum(map(len, groups)), sum(len(groups[i]) for i in found)
+    if found:
+        report(f"resuming: {done} of {number} subnetworks are there")
+    progress = Progress(number - done, "subnetworks", report)
+    space = get_space(where[1])
+    alone, shared = 0.0, 0.0
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
-        joblib.delayed(_measure_one)(where, i, str(archs[i])) for i in todo
+        joblib.delayed(_measure_group)(where, i, list(map(str, groups[i]))) for i in todo
     )
     with partial.open("a", newline="") as file:
-        for index, right in results:
-            correct[index] = right
-            file.write(f"{index},{archs[index]},{right}\n")
+        for index, counts in results:
+            found[index] = counts
+            line = json.dumps([index, counts])
+            file.write(f"{line}\t{zlib.crc32(line.encode())}\n")
             file.flush()
-            progress.add()
-    return correct
+            alone += float(space.macs(space.genes(groups[index])).sum())
+            shared += prefixes.macs(prefixes.trie(space, groups[index]))
+            progress.add(len(counts), f"shared beginnings save {1 - shared / alone:.0%}")
+    return [found[i] for i in range(len(groups))]
 
 
-def _measure_one(where: tuple[str, str, str | None], index: int, arch: str) -> tuple[int, int]:
+def _measure_group(where: tuple[str, str, str | None], index: int, archs: list[str]) -> tuple[int, list[int]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         net, data = _worker(*where)
-        return index, measure(net, Arch.parse(arch), data)
+        return index, measure(net, [Arch.parse(arch) for arch in archs], data)
     finally:
         torch.set_num_threads(threads)
 
@@ -159,14 +161,18 @@ def _worker(weights: str, space: str, data: str | None) -> tuple[Supernet, Datas
     return checkpoint.load(Path(weights), chosen), data_sets.load(data, chosen)
 
 
-def _resume(partial: Path, archs: Sequence[Arch], header: dict[str, Any]) -> dict[int, int]:
-    """The counts that a killed run left."""
-    correct: dict[int, int] = {}
-    try:
-        for index, arch, right in csv.reader(artifacts.resume(partial, header)):
-            if str(archs[int(index)]) != arch:
-                raise ValueError(arch)
-            correct[int(index)] = int(right)
-    except (ValueError, IndexError) as error:
-        raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
-    return correct
+def _resume(partial: Path, groups: Sequence[Sequence[Arch]], header: dict[str, Any]) -> dict[int, list[int]]:
+    """The counts of the groups that a killed run left."""
+    found: dict[int, list[int]] = {}
+    for text in artifacts.resume(partial, header):
+        line, _, checksum = text.partition("\t")
+        try:
+            if int(checksum) != zlib.crc32(line.encode()):
+                raise ValueError(checksum)
+            index, counts = json.loads(line)
+            if len(counts) != len(groups[index]):
+                raise ValueError(index)
+        except (ValueError, IndexError, TypeError) as error:
+            raise ArtifactError(f"{partial} is damaged (a checksum does not match); remove it to start anew") from error
+        found[index] = counts
+    return found

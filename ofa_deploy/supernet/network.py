@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError
 from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet.elastic import Elastic, supernet_layer
 from ofa_deploy.supernet.layers import bottleneck_convs, plain_layer
@@ -80,13 +81,21 @@ class Supernet(nn.Module):
         net = Subnet(self.space, arch)
         state: dict[str, Tensor] = {}
         for name, op in self.space.walk(arch):
-            layer = self._by_name[name]
-            if isinstance(layer, Elastic):
-                state |= {f"{name}.{key}": value for key, value in layer.extract(op).items()}
-            else:
-                state |= {f"{name}.{key}": value.clone() for key, value in layer.state_dict().items()}
+            state |= {f"{name}.{key}": value for key, value in self._extract(name, op).items()}
         _assign(net, state)
         return net.train(self.training)
+
+    def layer(self, name: str, op: Op) -> nn.Module:
+        """A plain, independent layer: the part of a subnetwork that computes `op` at the place `name`."""
+        layer = plain_layer(op, self.space.bn_eps, "meta")
+        _assign(layer, self._extract(name, op))
+        return layer.train(self.training)
+
+    def _extract(self, name: str, op: Op) -> dict[str, Tensor]:
+        layer = self._by_name[name]
+        if isinstance(layer, Elastic):
+            return layer.extract(op)
+        return {key: value.clone() for key, value in layer.state_dict().items()}
 
 
 def _attach(root: nn.Module, name: str, layer: nn.Module) -> None:

@@ -1,0 +1,114 @@
+"""Which subnetworks are measured: drawn one by one, or as tries whose networks share their beginnings."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+import numpy as np
+
+from ofa_deploy.arch import Arch, Block
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.parts import Stage
+from ofa_deploy.space import SearchSpace
+
+DESIGNS = ("trie", "uniform")
+_INNER = 2
+"""Branches at a stage between the second and the last."""
+
+
+def draw(space: SearchSpace, design: str, number: int, seed: int) -> list[list[Arch]]:
+    """Distinct networks in groups that are measured together.
+
+    Args:
+        space: the search space.
+        design: `uniform`: each choice of each network drawn uniformly. `trie`: networks that share beginnings, so that
+            measuring costs several times less: many first stages, each with all its depths; then, from every network
+            so far, a next stage whose layers are drawn once for several of its depths (all of them at the second and
+            the last stage, two in between).
+        number: of networks in all.
+        seed: of the draw.
+
+    Returns:
+        groups of networks, each of one resolution.
+
+    Raises:
+        OfaDeployError: there is no such design, or the space has fewer networks.
+    """
+    if design not in DESIGNS:
+        raise OfaDeployError(f"the design must be one of {', '.join(DESIGNS)}, not {design!r}")
+    if number < 1:
+        raise OfaDeployError(f"--number must be at least 1, not {number}")
+    rng = np.random.default_rng(seed)
+    decks = _Decks(rng)
+    seen: set[Arch] = set()
+    groups: list[list[Arch]] = []
+    barren = 0  # rounds in a row that brought nothing new
+    while barren < 50:
+        before = len(seen)
+        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number):
+            new = [arch for arch in dict.fromkeys(group) if arch not in seen][: number - len(seen)]
+            seen.update(new)
+            if new:
+                groups.append(new)
+        if len(seen) == number:
+            return groups
+        barren = 0 if len(seen) > before else barren + 1
+    raise OfaDeployError(f"{space.name} has fewer than {number} networks of this design; ask for fewer with --number")
+
+
+def _uniform(space: SearchSpace, rng: np.random.Generator, number: int, size: int = 36) -> Iterator[list[Arch]]:
+    """Networks in the order of their genes, so that those of a group begin alike where they can."""
+    genes = space.sample(rng, number)
+    for resolution in range(len(space.resolutions)):
+        some = genes[genes[:, 0] == resolution]
+        some = some[np.lexsort(some.T[::-1])]
+        archs = space.archs(some)
+        yield from (archs[i : i + size] for i in range(0, len(archs), size))
+
+
+class _Decks:
+    """Choices drawn like cards: each comes once before any comes again, so that all levels stay balanced."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self._decks: dict[Hashable, list[int]] = {}
+
+    def draw(self, name: Hashable, number: int) -> int:
+        """The next of `number` choices from the deck of that name."""
+        if not self._decks.get(name):
+            self._decks[name] = self.rng.permutation(number).tolist()
+        return self._decks[name].pop()
+
+
+def _trie(space: SearchSpace, decks: _Decks) -> Iterator[list[Arch]]:
+    """One trie for each resolution."""
+    for resolution in space.resolutions:
+        beginnings: list[_Beginning] = [((), ())]
+        number = 0
+        for i, part in enumerate(space.parts):
+            if isinstance(part, Stage):
+                ends = number in (0, 1) or number == len(space.stages) - 1
+                branches = None if ends else _INNER
+                beginnings = [longer for one in beginnings for longer in _grown(part, i, one, decks, branches)]
+                number += 1
+            elif isinstance(part.width, tuple):
+                width = part.width
+                beginnings = [(s, (*w, width[decks.draw(i, len(width))])) for s, w in beginnings]
+        yield [space.check(Arch(resolution, stages, widths)) for stages, widths in beginnings]
+
+
+_Beginning = tuple[tuple[tuple[Block, ...], ...], tuple[int, ...]]
+"""Stages and widths of the first parts of a network."""
+
+
+def _grown(
+    stage: Stage, number: int, beginning: _Beginning, decks: _Decks, branches: int | None
+) -> Iterator[_Beginning]:
+    """A beginning and a stage, once for each of several depths."""
+    stages, widths = beginning
+    choices = stage.choices
+    layers = tuple(choices[decks.draw((number, i), len(choices))] for i in range(stage.depths[-1]))
+    if isinstance(stage.width, tuple):
+        widths = (*widths, stage.width[decks.draw(number, len(stage.width))])
+    for depth in sorted(decks.rng.permutation(stage.depths)[:branches].tolist()):
+        yield (*stages, layers[:depth]), widths

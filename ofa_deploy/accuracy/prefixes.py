@@ -1,0 +1,159 @@
+"""Measuring many subnetworks at once: what they share is computed once.
+
+Networks that begin with the same operators share all activations up to where they part, batch-norm statistics included,
+because recalibration is a function of the beginning of a network alone. So a set of networks becomes a trie whose
+nodes are operators: each node is recalibrated once and run once on the measured images. The counts are those of
+measuring each network by itself with the same batches, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ofa_deploy.arch import Arch
+from ofa_deploy.ops import Op
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet.network import Supernet
+
+
+@dataclass
+class Node:
+    """An operator that one or more networks have after the same beginning.
+
+    Attributes:
+        name: of its module.
+        op: the operator.
+        after: what can follow, in the order in which it was found.
+        networks: indices of the networks that end here.
+    """
+
+    name: str
+    op: Op
+    after: dict[tuple[str, Op], Node] = field(default_factory=dict)
+    networks: list[int] = field(default_factory=list)
+    layer: nn.Module | None = None
+    norms: list[_Norm] = field(default_factory=list)
+
+    def nodes(self) -> Iterator[Node]:
+        """This node and all that follow."""
+        yield self
+        for node in self.after.values():
+            yield from node.nodes()
+
+
+class _Norm:
+    """A batch norm that normalises with each batch's own statistics while their weighted sums are collected."""
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        self.bn, self.count = bn, 0
+        self.momentum, bn.momentum = bn.momentum, 1.0  # the running statistics become those of the last batch
+        self.mean = torch.zeros_like(bn.get_buffer("running_mean"))
+        self.var = torch.zeros_like(self.mean)
+        bn.train()
+
+    def collect(self, images: int, values: int) -> None:
+        """Add the last batch: `images` of them, `values` numbers a channel."""
+        self.mean += images * self.bn.get_buffer("running_mean")
+        self.var += images * (values - 1) / values * self.bn.get_buffer("running_var")  # PyTorch's is the unbiased one
+        self.count += images
+
+    def freeze(self) -> None:
+        """Set the averages and go back to evaluation."""
+        self.bn.get_buffer("running_mean").copy_(self.mean / self.count)
+        self.bn.get_buffer("running_var").copy_(self.var / self.count)
+        self.bn.momentum = self.momentum
+        self.bn.eval()
+
+
+def trie(space: SearchSpace, archs: Sequence[Arch]) -> list[Node]:
+    """The trie of networks, given by its first nodes: one for each resolution."""
+    first: dict[tuple[str, Op], Node] = {}
+    for index, arch in enumerate(archs):
+        level, node = first, None
+        for name, op in space.walk(arch):
+            node = level.setdefault((name, op), Node(name, op))
+            level = node.after
+        assert node is not None
+        node.networks.append(index)
+    return list(first.values())
+
+
+def macs(first: Iterable[Node]) -> int:
+    """Multiply-accumulates an image of all nodes."""
+    return sum(node.op.macs for root in first for node in root.nodes())
+
+
+def count_correct(
+    net: Supernet, archs: Sequence[Arch], recalibration: Iterable[Tensor], images: Iterable[tuple[Tensor, Tensor]]
+) -> list[int]:
+    """How many images each of several networks classifies correctly, batch norms recalibrated.
+
+    Args:
+        net: whose subnetworks.
+        archs: which ones, all of one resolution.
+        recalibration: batches of images, shape (n, channels, resolution, resolution) each.
+        images: batches of what is measured, with their labels.
+
+    Returns:
+        a count for each of `archs`.
+    """
+    (root,) = trie(net.space, archs)
+    counts = [0] * len(archs)
+    with torch.inference_mode():
+        for node in root.nodes():
+            node.layer = net.layer(node.name, node.op).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            node.norms = [_Norm(bn) for bn in node.layer.modules() if isinstance(bn, nn.BatchNorm2d)]
+        for x in recalibration:
+            _recalibrate(root, x)
+        for node in root.nodes():
+            for norm in node.norms:
+                norm.freeze()
+            assert node.layer is not None
+            fold(node.layer)
+        for x, labels in images:
+            _count(root, x, labels, counts)
+    return counts
+
+
+def _recalibrate(node: Node, x: Tensor) -> None:
+    """Run a batch through a node and what follows it, collecting statistics; ends where no norm follows."""
+    if not any(below.norms for below in node.nodes()):
+        return
+    assert node.layer is not None
+    sizes: dict[nn.Module, int] = {}
+    hooks = [
+        norm.bn.register_forward_hook(lambda bn, inputs, _: sizes.update({bn: inputs[0].numel() // inputs[0].shape[1]}))
+        for norm in node.norms
+    ]
+    y = node.layer(x)
+    for norm, hook in zip(node.norms, hooks, strict=True):
+        hook.remove()
+        norm.collect(len(x), sizes[norm.bn])
+    for after in node.after.values():
+        _recalibrate(after, y)
+
+
+def _count(node: Node, x: Tensor, labels: Tensor, counts: list[int]) -> None:
+    assert node.layer is not None
+    y = node.layer(x)
+    if node.networks:
+        right = int((y.argmax(1) == labels).sum())
+        for index in node.networks:
+            counts[index] += right
+    for after in node.after.values():
+        _count(after, y, labels, counts)
+
+
+def fold(layer: nn.Module) -> None:
+    """Fold every batch norm of a plain layer into the convolution before it, in place."""
+    for module in list(layer.modules()):
+        children = dict(module.named_children())
+        conv, bn = children.get("conv"), children.get("bn")
+        if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+            module.add_module("conv", fuse_conv_bn_eval(conv, bn))
+            module.add_module("bn", nn.Identity())
