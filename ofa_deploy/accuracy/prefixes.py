@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ofa_deploy.arch import Arch
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.network import BatchStatistics, Supernet, norms
 
 
 @dataclass
@@ -37,37 +37,13 @@ class Node:
     after: dict[tuple[str, Op], Node] = field(default_factory=dict)
     networks: list[int] = field(default_factory=list)
     layer: nn.Module | None = None
-    norms: list[_Norm] = field(default_factory=list)
+    norms: list[BatchStatistics] = field(default_factory=list)
 
     def nodes(self) -> Iterator[Node]:
         """This node and all that follow."""
         yield self
         for node in self.after.values():
             yield from node.nodes()
-
-
-class _Norm:
-    """A batch norm that normalises with each batch's own statistics while their weighted sums are collected."""
-
-    def __init__(self, bn: nn.BatchNorm2d) -> None:
-        self.bn, self.count = bn, 0
-        self.momentum, bn.momentum = bn.momentum, 1.0  # the running statistics become those of the last batch
-        self.mean = torch.zeros_like(bn.get_buffer("running_mean"))
-        self.var = torch.zeros_like(self.mean)
-        bn.train()
-
-    def collect(self, images: int, values: int) -> None:
-        """Add the last batch: `images` of them, `values` numbers a channel."""
-        self.mean += images * self.bn.get_buffer("running_mean")
-        self.var += images * (values - 1) / values * self.bn.get_buffer("running_var")  # PyTorch's is the unbiased one
-        self.count += images
-
-    def freeze(self) -> None:
-        """Set the averages and go back to evaluation."""
-        self.bn.get_buffer("running_mean").copy_(self.mean / self.count)
-        self.bn.get_buffer("running_var").copy_(self.var / self.count)
-        self.bn.momentum = self.momentum
-        self.bn.eval()
 
 
 def trie(space: SearchSpace, archs: Sequence[Arch]) -> list[Node]:
@@ -107,12 +83,12 @@ def count_correct(
     with torch.inference_mode():
         for node in root.nodes():
             node.layer = net.layer(node.name, node.op).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            node.norms = [_Norm(bn) for bn in node.layer.modules() if isinstance(bn, nn.BatchNorm2d)]
+            node.norms = [BatchStatistics(bn) for bn in norms(node.layer)]
         for x in recalibration:
             _recalibrate(root, x)
         for node in root.nodes():
-            for norm in node.norms:
-                norm.freeze()
+            for statistics in node.norms:
+                statistics.freeze()
             assert node.layer is not None
             fold(node.layer)
         for x, labels in images:
@@ -125,15 +101,7 @@ def _recalibrate(node: Node, x: Tensor) -> None:
     if not any(below.norms for below in node.nodes()):
         return
     assert node.layer is not None
-    sizes: dict[nn.Module, int] = {}
-    hooks = [
-        norm.bn.register_forward_hook(lambda bn, inputs, _: sizes.update({bn: inputs[0].numel() // inputs[0].shape[1]}))
-        for norm in node.norms
-    ]
     y = node.layer(x)
-    for norm, hook in zip(node.norms, hooks, strict=True):
-        hook.remove()
-        norm.collect(len(x), sizes[norm.bn])
     for after in node.after.values():
         _recalibrate(after, y)
 

@@ -137,50 +137,73 @@ class Subnet(nn.Module):
         return x
 
 
+class BatchStatistics:
+    """Makes a batch norm normalise with each batch's own mean and biased variance, and collects both.
+
+    `freeze` sets their averages, weighted by the images of a batch (section 3 of arXiv 1908.09791's official code).
+    """
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        self.bn, self.images = bn, 0
+        self.momentum, bn.momentum = bn.momentum, 1.0  # the running statistics become those of the last batch
+        self.mean = torch.zeros_like(bn.get_buffer("running_mean"))
+        self.var = torch.zeros_like(self.mean)
+        self.hook = bn.register_forward_hook(self._collect)
+        bn.train()
+
+    def _collect(self, bn: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        n, values = len(inputs[0]), inputs[0].numel() // inputs[0].shape[1]
+        self.mean += n * bn.get_buffer("running_mean")
+        self.var += n * (values - 1) / values * bn.get_buffer("running_var")  # PyTorch keeps the unbiased variance
+        self.images += n
+
+    def release(self) -> None:
+        """Give the norm back in evaluation mode, with what it has."""
+        self.hook.remove()
+        self.bn.momentum = self.momentum
+        self.bn.eval()
+
+    def freeze(self) -> None:
+        """Set the averages and give the norm back.
+
+        Raises:
+            ValueError: there was no image.
+        """
+        self.release()
+        if not self.images:
+            raise ValueError("recalibration needs at least one image")
+        self.bn.get_buffer("running_mean").copy_(self.mean / self.images)
+        self.bn.get_buffer("running_var").copy_(self.var / self.images)
+
+
+def norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch norms of a plain network or layer."""
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
 @torch.no_grad()
 def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the batch-norm statistics of a plain network from images, in place.
+    """Set the batch-norm statistics of a plain network from images, in place (see `BatchStatistics`).
 
-    Each norm normalises with its batch's own mean and biased variance while the sample-weighted averages of both are
-    collected, then the averages are frozen (section 3 of arXiv 1908.09791's official code). The result depends on
-    the images and how they are batched, not on the statistics before.
+    The result depends on the images and how they are batched, not on the statistics before.
 
     Args:
         net: a network with `BatchNorm2d` layers; left in evaluation mode.
         batches: normalised images, shape (n, channels, resolution, resolution) each.
+
+    Raises:
+        ValueError: there is no image.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    sums = {bn: [torch.zeros_like(bn.get_buffer(f"running_{what}")) for what in ("mean", "var")] for bn in norms}
-    count = 0
-
-    def collect(bn: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(bn, nn.BatchNorm2d)
-        x = inputs[0]
-        n, values = len(x), x.numel() // x.shape[1]
-        mean, var = sums[bn]
-        mean += n * bn.get_buffer("running_mean")
-        var += n * (values - 1) / values * bn.get_buffer("running_var")  # PyTorch keeps the unbiased variance
-
-    momenta = [bn.momentum for bn in norms]
     net.eval()
-    hooks = [bn.register_forward_hook(collect) for bn in norms]
+    collected = [BatchStatistics(bn) for bn in norms(net)]
     try:
-        for bn in norms:
-            bn.momentum = 1.0  # the running statistics become those of the last batch
-            bn.train()
         for batch in batches:
             net(batch)
-            count += len(batch)
     finally:
-        for bn, hook, momentum in zip(norms, hooks, momenta, strict=True):
-            hook.remove()
-            bn.momentum = momentum
-            bn.eval()
-    if not count:
-        raise ValueError("recalibration needs at least one image")
-    for bn, (mean, var) in sums.items():
-        bn.get_buffer("running_mean").copy_(mean / count)
-        bn.get_buffer("running_var").copy_(var / count)
+        for statistics in collected:
+            statistics.release()
+    for statistics in collected:
+        statistics.freeze()
 
 
 def folded(net: Subnet) -> dict[str, Weights]:
