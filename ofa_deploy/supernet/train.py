@@ -77,19 +77,26 @@ def train(
         the description that was saved, or the progress so far where `stop_after` ended the run.
 
     Raises:
-        OfaDeployError: the checkpoint beside `out` is of another run, or the loss is no longer finite.
+        OfaDeployError: the checkpoint beside `out` is of another run, a second run works on it, or it diverged.
     """
     processes = processes or alone()
-    saved, log = out.with_suffix(".checkpoint"), out.with_name(f"{out.stem}_log.csv")
     if recipe.batch > len(data.train):
         raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
     if recipe.batch % processes.number or recipe.batch < 2 * processes.number:
         raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
     artifacts.check_output(out, ".safetensors")
-    if processes.first:
-        artifacts.sweep(saved)
-    else:
-        report = _silent
+    if not processes.first:
+        return _train(space, data, recipe, out, _silent, stop_after, processes)
+    with artifacts.locked(out):
+        artifacts.sweep(out.with_suffix(".checkpoint"))
+        return _train(space, data, recipe, out, report, stop_after, processes)
+
+
+def _train(
+    space: SearchSpace, data: Dataset, recipe: Recipe, out: Path, report: Report, stop_after: int | None,
+    processes: Processes,
+) -> artifacts.Json:  # fmt: skip
+    saved, log = out.with_suffix(".checkpoint"), out.with_name(f"{out.stem}_log.csv")
     images = data.sha256()
     run = _start(space, data, recipe, processes)
     if saved.exists():

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ofa_deploy import artifacts
 from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
@@ -101,6 +102,13 @@ def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dat
     out.with_suffix(".checkpoint").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match="damaged"):
         train(learner, dataset, RECIPE, out, silent)
+
+
+def test_second_run_on_the_same_output_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    with artifacts.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
+        train(learner, dataset, RECIPE, out, silent)
+    assert train(learner, dataset, RECIPE, out, silent, stop_after=1)["epochs"] == 1
 
 
 def test_diverging_run_says_so(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
