@@ -31,7 +31,8 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
 
-BATCH = 100
+BATCH_PIXELS = 100 * 28 * 28
+"""Pixels a batch: more leave the cache, fewer pay for calls."""
 
 
 def specialise(net: Supernet, arch: Arch, data: Dataset) -> Subnet:
@@ -61,9 +62,13 @@ def count_correct(session: Session, data: Dataset, images: Images, resolution: i
     return correct
 
 
-def measure(net: Supernet, archs: Sequence[Arch], data: Dataset, batch: int = BATCH) -> list[int]:
-    """How many held-out images each of several subnetworks, all of one resolution, classifies correctly."""
+def measure(net: Supernet, archs: Sequence[Arch], data: Dataset, batch: int | None = None) -> list[int]:
+    """How many held-out images each of several subnetworks, all of one resolution, classifies correctly.
+
+    They are run `batch` at a time, by default as many as have `BATCH_PIXELS`.
+    """
     resolution, images = archs[0].resolution, data.heldout
+    batch = batch or max(16, BATCH_PIXELS // resolution**2)
     batches = (
         (data.tensor(images.pixels[i : i + batch], resolution), torch.from_numpy(images.labels[i : i + batch]))
         for i in range(0, len(images), batch)
@@ -100,7 +105,7 @@ def sample(
         "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
         "images_sha256": images.sha256(data_sets.RECALIBRATION),
         "number": number, "seed": seed, "design": design, "recalibration_images": data_sets.RECALIBRATION,
-        "recalibration_batch": data_sets.RECALIBRATION_BATCH,
+        "recalibration_batch": data_sets.RECALIBRATION_BATCH, "batch_pixels": BATCH_PIXELS,
     }  # fmt: skip
     partial = out.with_suffix(".partial")
     with artifacts.locked(out):
