@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,5 +73,7 @@ def together() -> Iterator[Processes]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(distributed.get_rank(), number, device)
+        distributed.barrier()  # nobody leaves while another still exchanges
     finally:
+        gc.collect()  # what holds on to the connections goes before they do
         distributed.destroy_process_group()
