@@ -62,10 +62,11 @@ def compile_cost(
     blocks = np.full((len(resolutions), len(varying), contexts, choices + 1), np.nan)
     fixed = np.full(len(resolutions), np.nan)
     wanted = set(wanted)
+    same = [p for p in places if p not in varying]
     for i, r in enumerate(resolutions):
         if r not in wanted:
             continue
-        fixed[i] = sum(of(p.op(r, p.c_in[0], p.c_out[0])) for p in places if p not in varying)
+        fixed[i] = sum(of(p.op(r, p.c_in[0], p.c_out[0])) for p in same)
         for j, place in enumerate(varying):
             for context, c_in, c_out in place.channels():
                 row = [0.0, *map(of, place.ops(r, c_in, c_out))]

@@ -229,20 +229,28 @@ class SearchSpace:
             shape (n, slots * kernels + slots * expansions + choices of widths + resolutions): kernel of each slot,
             expansion of each slot (all zero where a slot is inactive), elastic widths, resolution.
         """
-        n, kernels, expands = len(genes), [], []
-        for i, place in enumerate(self.slots, 1):
-            assert isinstance(place.part, Stage)
-            kernel = np.zeros((len(place.part.choices) + 1, len(self.kernels)), np.float32)
-            expand = np.zeros((len(place.part.choices) + 1, len(self.expands)), np.float32)
-            for j, (k, e) in enumerate(place.part.choices, 1):
-                kernel[j, self.kernels.index(k)] = expand[j, self.expands.index(e)] = 1
-            kernels.append(kernel[genes[:, i]])
-            expands.append(expand[genes[:, i]])
+        blocks = [
+            table[genes[:, columns]].reshape(len(genes), -1)
+            for tables in zip(*self._one_hots, strict=True)
+            for table, columns in zip(tables, self.stage_columns, strict=True)
+        ]
         one_hot = [
             np.eye(len(c), dtype=np.float32)[genes[:, 1 + len(self.slots) + i]] for i, c in enumerate(self.widths)
         ]
         resolution = np.eye(len(self.resolutions), dtype=np.float32)[genes[:, 0]]
-        return np.concatenate([*kernels, *expands, *one_hot, resolution], axis=1).reshape(n, -1)
+        return np.concatenate([*blocks, *one_hot, resolution], axis=1)
+
+    @cached_property
+    def _one_hots(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """For each stage: kernel and expansion of each gene value, one-hot."""
+        tables = []
+        for stage in self.stages:
+            kernel = np.zeros((len(stage.choices) + 1, len(self.kernels)), np.float32)
+            expand = np.zeros((len(stage.choices) + 1, len(self.expands)), np.float32)
+            for i, (k, e) in enumerate(stage.choices, 1):
+                kernel[i, self.kernels.index(k)] = expand[i, self.expands.index(e)] = 1
+            tables.append((kernel, expand))
+        return tables
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,16 +21,16 @@ from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.layers import ACTIVATIONS, average, bottleneck_convs, conv_bn, plain_layer, squeeze_excite
 
 
-class Elastic(nn.Module):
+class Elastic(nn.Module, ABC):
     """A layer that computes any operator up to its largest."""
 
+    @abstractmethod
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """What the plain layer of `op` computes with the slices that `op` uses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extract(self, op: Op) -> dict[str, Tensor]:
         """State dict of the plain layer of `op`: copies of the slices in use."""
-        raise NotImplementedError
 
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
         """Put the important middle channels first; see `Supernet.sort_channels`. Layers without any do nothing."""

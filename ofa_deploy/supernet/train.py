@@ -46,7 +46,7 @@ class _Run:
     processes: Processes
     net: Supernet
     optimizer: torch.optim.SGD
-    teacher: Supernet | None = None
+    teacher: Supernet | None = None  # in training mode, as it is made: its norms use each batch's statistics
     epoch: int = 0
     seconds: float = 0.0
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -114,8 +114,8 @@ def _train(
             return {"epochs": run.epoch, "of": recipe.epochs, "log": run.log}
         _epoch(run, progress, report)
         if processes.first:
+            artifacts.write(log, _csv(run.log))  # first, so that a whole checkpoint has a whole log
             _save(run, images, saved)
-            artifacts.write(log, _csv(run.log))
     details = {
         "recipe": asdict(recipe), "dataset": data.name, "source": data.source, "data_licence": data.licence,
         "training_images": len(data.train), "seconds": round(run.seconds), "device": processes.device.type,
@@ -124,7 +124,6 @@ def _train(
     }  # fmt: skip
     if not processes.first:
         return details
-    artifacts.write(log, _csv(run.log))
     description = checkpoint.save(out, run.net, details)
     saved.unlink()
     return description
@@ -248,7 +247,7 @@ def _step(run: _Run, trained: _Trained, pixels: Tensor, labels: Tensor, archs: l
         if run.teacher is not None:
             largest = run.space.extreme(True, archs[0].resolution)
             with torch.no_grad():
-                soft = F.softmax(run.teacher.train()(x, largest).float(), dim=1)
+                soft = F.softmax(run.teacher(x, largest).float(), dim=1)
         for i, arch in enumerate(archs):
             logits = trained.forward(x, arch, i == len(archs) - 1).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
