@@ -10,7 +10,7 @@ from typing import Any
 from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
-from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
+from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.export.check import latency, top1
 from ofa_deploy.export.run import export
@@ -84,7 +84,7 @@ def deploy(
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
-    predictor = MLPPredictor.load(found, space)
+    predictor = Predictor.load(found, space)
     images = data_sets.load(data, space)
     net = checkpoint.load(weights, space)
     origin = checkpoint.origin(weights)

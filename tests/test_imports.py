@@ -13,10 +13,14 @@ ROWS = [  # a module imports only from its own row and rows above
     ["ops", "artifacts", "progress", "arch", "downloads"],
     ["parts", "costs"],
     ["space"],
-    ["families", "official", "data"],
+    ["families", "official", "data", "arch_lists"],
     ["latency", "accuracy", "supernet", "search", "export", "graphs"],  # their __init__ alone
-    ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.mlp"],
-    ["search.budget", "search.knapsack", "search.evolve", "search.run"],
+    ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
+    ["accuracy.predictors.official", "accuracy.predictors.predictor"],
+    ["search.budget", "search.knapsack", "search.evolve", "search.run", "score"],
+    ["accuracy.predictors.estimator", "accuracy.predictors.members"],
+    [f"accuracy.predictors.{name}" for name in ("ridge", "gp", "concave", "mlp", "published")],
+    [f"accuracy.predictors.{name}" for name in ("evaluate", "sources", "plot", "fit")],
     ["graphs.weights", "graphs.onnx"],
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],
     ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
@@ -25,7 +29,8 @@ ROWS = [  # a module imports only from its own row and rows above
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure"],
     ["export.check", "export.run"],
     ["deploy"],
-    ["cli"],
+    ["cli.options"],
+    ["cli.supernets", "cli.accuracy", "cli.models", "cli"],
     ["__main__"],
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

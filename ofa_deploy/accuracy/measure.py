@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ofa_deploy import artifacts
@@ -22,7 +24,7 @@ from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.arch import Arch
-from ofa_deploy.data import Dataset, Images
+from ofa_deploy.data import RECALIBRATION, Dataset, Images
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.runtimes import Session
@@ -33,6 +35,12 @@ from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
 
 BATCH_PIXELS = 100 * 28 * 28
 """Pixels a batch: more leave the cache, fewer pay for calls."""
+NOISE_NETWORKS = 30
+FEWEST_FOR_NOISE = 100
+"""Of fewer subnetworks the noise is not measured."""
+
+Where = tuple[str, str, str | None]
+"""What a worker loads: file of the weights, name of the space, place of the images."""
 
 
 def specialise(net: Supernet, arch: Arch, data: Dataset) -> Subnet:
@@ -67,13 +75,53 @@ def measure(net: Supernet, archs: Sequence[Arch], data: Dataset, batch: int | No
 
     They are run `batch` at a time, by default as many as have `BATCH_PIXELS`.
     """
+    hits: list[int] = classified(net, archs, data, batch).sum(axis=1).tolist()
+    return hits
+
+
+def classified(
+    net: Supernet, archs: Sequence[Arch], data: Dataset, batch: int | None = None, redrawn: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """Which held-out images each subnetwork classifies correctly, shape (networks, images); see `measure`.
+
+    With `redrawn`, a seed, recalibration is on a bootstrap sample of its images.
+    """
     resolution, images = archs[0].resolution, data.heldout
+    if redrawn is not None:
+        some = np.random.default_rng(redrawn).integers(0, RECALIBRATION, RECALIBRATION) % len(data.train)
+        data = replace(data, train=data.train[some])
     batch = batch or max(16, BATCH_PIXELS // resolution**2)
     batches = (
         (data.tensor(images.pixels[i : i + batch], resolution), torch.from_numpy(images.labels[i : i + batch]))
         for i in range(0, len(images), batch)
     )
-    return prefixes.count_correct(net, archs, data.recalibration(resolution), batches)
+    return prefixes.classified(net, archs, data.recalibration(resolution), batches)
+
+
+def label_noise(where: Where, archs: Sequence[Arch], seed: int, jobs: int) -> dict[str, float]:
+    """How far measured accuracies are from what other images would give.
+
+    Args:
+        where: weights, space and images.
+        archs: networks to measure again.
+        seed: of the images for recalibration.
+        jobs: processes.
+
+    Returns:
+        `recalibration_points`: root mean square of the change with another draw of the images for recalibration;
+        `heldout_points`: standard error, with other held-out images, of a network's distance from the mean of all
+        (what they have in common does not change their order); `networks`: how many were measured again.
+    """
+    groups = [[a for a in archs if a.resolution == r] for r in sorted({a.resolution for a in archs})]
+    tasks = [(list(map(str, g)), draw) for g in groups for draw in (None, seed)]
+    hits = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_classify_group)(where, *task) for task in tasks)
+    first, second = np.concatenate(hits[::2]), np.concatenate(hits[1::2])
+    apart = first - first.mean(axis=0)
+    return {
+        "recalibration_points": round(100 * float(np.sqrt(np.mean((second.mean(1) - first.mean(1)) ** 2))), 4),
+        "heldout_points": round(100 * float(np.sqrt(apart.var(axis=1).mean() / first.shape[1])), 4),
+        "networks": len(archs),
+    }
 
 
 def sample(
@@ -103,8 +151,8 @@ def sample(
     artifacts.check_output(out, ".csv")
     header = {
         "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
-        "images_sha256": images.sha256(data_sets.RECALIBRATION),
-        "number": number, "seed": seed, "design": design, "recalibration_images": data_sets.RECALIBRATION,
+        "images_sha256": images.sha256(RECALIBRATION),
+        "number": number, "seed": seed, "design": design, "recalibration_images": RECALIBRATION,
         "recalibration_batch": data_sets.RECALIBRATION_BATCH, "batch_pixels": BATCH_PIXELS,
     }  # fmt: skip
     partial = out.with_suffix(".partial")
@@ -113,8 +161,14 @@ def sample(
         archs = [arch for group in groups for arch in group]
         percent = 100 * np.array([right for counts in correct for right in counts]) / len(images.heldout)
         samples = Samples(space, space.genes(archs), percent)
+        noise: dict[str, float] = {}
+        if number >= FEWEST_FOR_NOISE:
+            report(f"measuring {NOISE_NETWORKS} of them again, for the noise of their accuracies")
+            again = np.random.default_rng(seed).permutation(number)[:NOISE_NETWORKS]
+            noise = label_noise((str(weights), space.name, data), [archs[i] for i in again], seed, jobs)
         details = {
             **header, "top1_percent": {"lowest": float(percent.min()), "highest": float(percent.max())},
+            "label_noise": noise,
             "source": images.source, "data_licence": images.licence,
         }  # fmt: skip
         samples.save(out, details)
@@ -123,7 +177,7 @@ def sample(
 
 
 def _measure_all(
-    groups: Sequence[Sequence[Arch]], header: dict[str, Any], where: tuple[str, str, str | None], jobs: int,
+    groups: Sequence[Sequence[Arch]], header: dict[str, Any], where: Where, jobs: int,
     partial: Path, report: Report,
 ) -> list[list[int]]:  # fmt: skip
     """Correct images of each network of each group; a line a group is appended to `partial` as they come."""
@@ -150,12 +204,16 @@ def _measure_all(
     return [found[i] for i in range(len(groups))]
 
 
-def _measure_group(where: tuple[str, str, str | None], index: int, archs: list[str]) -> tuple[int, list[int]]:
+def _measure_group(where: Where, index: int, archs: list[str]) -> tuple[int, list[int]]:
+    return index, _classify_group(where, archs, None).sum(axis=1).tolist()
+
+
+def _classify_group(where: Where, archs: list[str], redrawn: int | None) -> npt.NDArray[np.bool_]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         net, data = _worker(*where)
-        return index, measure(net, [Arch.parse(arch) for arch in archs], data)
+        return classified(net, [Arch.parse(arch) for arch in archs], data, redrawn=redrawn)
     finally:
         torch.set_num_threads(threads)
 

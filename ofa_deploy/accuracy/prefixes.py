@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -64,10 +66,10 @@ def macs(first: Iterable[Node]) -> int:
     return sum(node.op.macs for root in first for node in root.nodes())
 
 
-def count_correct(
+def classified(
     net: Supernet, archs: Sequence[Arch], recalibration: Iterable[Tensor], images: Iterable[tuple[Tensor, Tensor]]
-) -> list[int]:
-    """How many images each of several networks classifies correctly, batch norms recalibrated.
+) -> npt.NDArray[np.bool_]:
+    """Which images each of several networks classifies correctly, batch norms recalibrated.
 
     Args:
         net: whose subnetworks.
@@ -76,10 +78,10 @@ def count_correct(
         images: batches of what is measured, with their labels.
 
     Returns:
-        a count for each of `archs`.
+        shape (networks, images).
     """
     (root,) = trie(net.space, archs)
-    counts = [0] * len(archs)
+    hits: list[list[Tensor]] = [[] for _ in archs]
     with torch.inference_mode():
         for node in root.nodes():
             node.layer = net.layer(node.name, node.op).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,8 +94,8 @@ def count_correct(
             assert node.layer is not None
             fold(node.layer)
         for x, labels in images:
-            _count(root, x, labels, counts)
-    return counts
+            _classify(root, x, labels, hits)
+        return torch.stack([torch.cat(batches) for batches in hits]).numpy()
 
 
 def _recalibrate(node: Node, x: Tensor) -> None:
@@ -106,15 +108,15 @@ def _recalibrate(node: Node, x: Tensor) -> None:
         _recalibrate(after, y)
 
 
-def _count(node: Node, x: Tensor, labels: Tensor, counts: list[int]) -> None:
+def _classify(node: Node, x: Tensor, labels: Tensor, hits: list[list[Tensor]]) -> None:
     assert node.layer is not None
     y = node.layer(x)
     if node.networks:
-        right = int((y.argmax(1) == labels).sum())
+        right = y.argmax(1) == labels
         for index in node.networks:
-            counts[index] += right
+            hits[index].append(right)
     for after in node.after.values():
-        _count(after, y, labels, counts)
+        _classify(after, y, labels, hits)
 
 
 def fold(layer: nn.Module) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
+from ofa_deploy import arch_lists, artifacts
 from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.errors import ArchError, ArtifactError
+from ofa_deploy.errors import ArtifactError
 from ofa_deploy.space import SearchSpace
 
 KIND = "accuracy-samples"
@@ -24,7 +24,8 @@ KIND = "accuracy-samples"
 class Samples:
     """Architectures, genes of shape (n, columns), and their top-1 accuracies in percent, shape (n,).
 
-    `sha256` is of the file that they were read from, `weights_sha256` of the supernet, where they are known.
+    `sha256` is of the file that they were read from, `weights_sha256` of the supernet, where they are known;
+    `label_noise` what `measure.label_noise` found of them.
     """
 
     space: SearchSpace
@@ -32,6 +33,7 @@ class Samples:
     top1_percent: Floats
     sha256: str = ""
     weights_sha256: str | None = None
+    label_noise: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.top1_percent)
@@ -47,21 +49,31 @@ class Samples:
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> Samples:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or a CSV measured elsewhere that has no JSON beside it.
+
+        Such a CSV has the column `top1_percent` and one of the forms of `arch_lists.read`.
 
         Raises:
-            ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy.
+            ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
-        data, about = artifacts.load(path, KIND, space.name)
-        try:
-            lines = list(csv.DictReader(io.StringIO(data.decode())))
-            genes = space.genes(Arch.parse(line["arch"]) for line in lines)
-            percent = np.array([float(line["top1_percent"]) for line in lines])
-        except (KeyError, TypeError, ValueError, ArchError) as error:
-            raise ArtifactError(f"{path} is not a list of measured accuracies: {error}") from error
-        if not ((percent >= 0) & (percent <= 100)).all():
-            raise ArtifactError(f"{path} holds accuracies outside 0 to 100 percent")
-        return cls(space, genes, percent, about["sha256"], about.get("weights_sha256"))
+        about: artifacts.Json = {}
+        if path.with_suffix(".json").exists():
+            data, about = artifacts.load(path, KIND, space.name)
+        else:
+            data = artifacts.read(path)
+        archs, rows = arch_lists.parse(data, path, space)
+        percent = np.full(len(rows), np.nan)
+        for number, row in enumerate(rows, 1):
+            try:
+                percent[number - 1] = float(row["top1_percent"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ArtifactError(f"{path}, row {number} has no number in the column top1_percent") from error
+            if not 0 <= percent[number - 1] <= 100:
+                raise ArtifactError(f"{path}, row {number}: an accuracy is 0 to 100 percent, not {row['top1_percent']}")
+        return cls(
+            space, space.genes(archs), percent, hashlib.sha256(data).hexdigest(), about.get("weights_sha256"),
+            about.get("label_noise", {}),
+        )  # fmt: skip
 
 
 def file_name(space: SearchSpace) -> str:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
-from ofa_deploy.accuracy.predictors.mlp import MLPPredictor
+from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError, InfeasibleError, MeasureError, OfaDeployError
@@ -65,7 +65,7 @@ def search(
     budget = parse_latency(latency, fastest_ms, slowest_ms)
 
     def score(genes: Genes) -> Floats:
-        return space.macs(genes) / 1e6 if predictor is None else predictor.predict(genes)[0]
+        return space.macs(genes) / 1e6 if predictor is None else predictor.mean(genes)
 
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
         try:
@@ -124,7 +124,7 @@ def search_files(
     model = None
     if objective == "accuracy":
         hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
-        model = MLPPredictor.load(predictor or artifacts.find("predictors", predictor_file(space), hint), space)
+        model = Predictor.load(predictor or artifacts.find("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
     return search(table, model, latency, settings, margin_percent, inputs)
 

@@ -1,0 +1,139 @@
+"""How good predictors are on samples that they were not fitted on, and which one is best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau, spearmanr
+from sklearn.base import clone
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from ofa_deploy.accuracy.predictors import Features, groups
+from ofa_deploy.accuracy.predictors.concave import Concave
+from ofa_deploy.accuracy.predictors.estimator import Estimator
+from ofa_deploy.accuracy.predictors.gp import GP
+from ofa_deploy.accuracy.predictors.mlp import MLP
+from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, blend
+from ofa_deploy.accuracy.predictors.ridge import Ridge
+from ofa_deploy.costs import Floats
+from ofa_deploy.progress import Progress, Report
+from ofa_deploy.space import SearchSpace
+
+FOLDS = 5
+Predicted = tuple[Floats, Floats]
+"""Mean and standard deviation of each sample, from a model that was fitted without it."""
+
+ESTIMATORS: Mapping[str, Callable[[SearchSpace, int], Estimator]] = {
+    "ridge": lambda space, seed: Ridge(),
+    "gp": lambda space, seed: GP(groups(space), seed=seed),
+    "concave": lambda space, seed: Concave(seed=seed),
+    "mlp": lambda space, seed: MLP(seed=seed),
+}  # fmt: skip
+"""The models to choose from."""
+
+
+def line() -> Any:
+    """What every model must beat: a line on the logarithm of the multiply-accumulates."""
+    return make_pipeline(FunctionTransformer(_log_macs), LinearRegression())
+
+
+def _log_macs(x: Features) -> Features:
+    return x[:, [-2]]
+
+
+def errors(y: Floats, predicted: Predicted, resolution: npt.NDArray[Any] | None = None) -> dict[str, float]:
+    """Errors of predictions.
+
+    Args:
+        y: measured top-1 in percent, shape (n,).
+        predicted: mean and standard deviation, shape (n,) each.
+        resolution: of each network; where there are several, Kendall's tau within one is added.
+
+    Returns:
+        rmse_points, kendall_tau, spearman_rho, coverage90_percent (share of samples within the 90 % interval), and
+        kendall_tau_within_resolution.
+    """
+    mean, std = predicted
+    out = {
+        "rmse_points": float(np.sqrt(np.mean((mean - y) ** 2))), "kendall_tau": float(kendalltau(mean, y).statistic),
+        "spearman_rho": float(spearmanr(mean, y).statistic),
+    }  # fmt: skip
+    if std.any():
+        out["coverage90_percent"] = 100 * float(np.mean(abs(mean - y) <= NORMAL_90 * std))
+    if resolution is not None and len(parts := [resolution == r for r in np.unique(resolution)]) > 1:
+        taus = [float(kendalltau(mean[p], y[p]).statistic) for p in parts]
+        out["kendall_tau_within_resolution"] = float(np.average(taus, weights=[p.sum() for p in parts]))
+    return {key: round(value, 4) for key, value in out.items()}
+
+
+def folds(n: int, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Indices to fit and to predict, for each fold."""
+    return list(KFold(FOLDS, shuffle=True, random_state=seed).split(np.arange(n)))
+
+
+def cross_validated(
+    estimators: Mapping[str, Any], x: Features, y: Floats, weight: Floats, seed: int, jobs: int, report: Report
+) -> dict[str, Predicted]:
+    """Predict every sample by models that were fitted without it.
+
+    Args:
+        estimators: by name, their open settings chosen already.
+        x: features, shape (n, f).
+        y: top-1 in percent, shape (n,).
+        weight: of each sample, shape (n,).
+        seed: of the folds.
+        jobs: processes.
+        report: receives a line of progress now and then.
+    """
+    parts = folds(len(y), seed)
+    tasks = [(name, part) for name in estimators for part in range(len(parts))]
+    progress = Progress(len(tasks), "fits", report)
+    out = {name: (np.zeros(len(y)), np.zeros(len(y))) for name in estimators}
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        joblib.delayed(_fold)(name, part, clone(estimators[name]), x, y, weight, *parts[part]) for name, part in tasks
+    )
+    for name, part, (mean, std) in results:
+        held = parts[part][1]
+        out[name][0][held], out[name][1][held] = mean, std
+        progress.add()
+    return out
+
+
+def _fold(
+    name: str, part: int, estimator: Any, x: Features, y: Floats, weight: Floats,
+    fitted: npt.NDArray[np.intp], held: npt.NDArray[np.intp],
+) -> tuple[str, int, Predicted]:  # fmt: skip
+    if isinstance(estimator, Estimator):
+        estimator.fit(x[fitted], y[fitted], sample_weight=weight[fitted])
+        return name, part, estimator.predict(x[held], return_std=True)
+    estimator.fit(x[fitted], y[fitted])
+    return name, part, (estimator.predict(x[held]), np.zeros(len(held)))
+
+
+def rank(y: Floats, predicted: Predicted, parts: list[Any]) -> float:
+    """What models are chosen by: mean minus spread of Kendall's tau over the folds."""
+    taus = [kendalltau(predicted[0][held], y[held]).statistic for _, held in parts]
+    return float(np.mean(taus) - np.std(taus))
+
+
+def choose(y: Floats, predicted: Mapping[str, Predicted], parts: list[Any]) -> tuple[str, ...]:
+    """The best model, or the two best where their mean is better than either."""
+    ranked = sorted(predicted, key=lambda name: -rank(y, predicted[name], parts))
+    both = blend([predicted[name] for name in ranked[:2]])
+    if len(ranked) > 1 and rank(y, both, parts) > rank(y, predicted[ranked[0]], parts):
+        return tuple(ranked[:2])
+    return (ranked[0],)
+
+
+def widening(y: Floats, predicted: Predicted) -> float:
+    """Factor of the standard deviation with which 90 % of the samples lie in the 90 % interval."""
+    mean, std = predicted
+    level = min(1.0, 0.9 * (1 + 1 / len(y)))
+    return float(np.quantile(abs(mean - y) / std, level) / NORMAL_90)

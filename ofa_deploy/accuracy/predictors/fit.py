@@ -1,0 +1,197 @@
+"""Fitting the predictor of a space: candidates are compared, the best is calibrated and fitted on everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from threadpoolctl import threadpool_limits
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors.evaluate import (
+    ESTIMATORS,
+    Predicted,
+    choose,
+    cross_validated,
+    errors,
+    folds,
+    line,
+    widening,
+)  # fmt: skip
+from ofa_deploy.accuracy.predictors.predictor import Predictor, blend
+from ofa_deploy.accuracy.predictors.published import PublishedMLP
+from ofa_deploy.accuracy.predictors.sources import Merged, check, merge
+from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.samples import file_name as samples_file
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.progress import Report
+from ofa_deploy.space import SearchSpace
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A predictor and how it was chosen.
+
+    Attributes:
+        predictor: fitted on all samples.
+        models: for each candidate and for what they are compared with, its errors on samples that it was not fitted on.
+        samples: what was fitted.
+        held_out: what the chosen model predicts for each sample without having been fitted on it.
+    """
+
+    predictor: Predictor
+    models: Mapping[str, Mapping[str, float]]
+    samples: Merged
+    held_out: Predicted
+
+
+def fit(
+    sources: Sequence[Samples], model: str = AUTO, seed: int = 0, jobs: int | None = None,
+    report: Report = lambda line: None, names: Sequence[str] | None = None,
+) -> Fitted:  # fmt: skip
+    """Fit a predictor.
+
+    Every candidate predicts each sample in a five-fold cross-validation. `auto` takes the model with the best mean
+    minus spread of Kendall's tau over the folds, or the mean of the two best where that is better still. The standard
+    deviation is then widened so that the 90 % interval holds 90 % of the samples, and the model is fitted on all. The
+    few settings of a model (lengths of a Gaussian process, a weight decay) are chosen once, on all samples.
+
+    Args:
+        sources: measured architectures, at least 20 each; predictions are on the scale of the first source.
+        model: `auto`, or one of `evaluate.ESTIMATORS`.
+        seed: of everything random.
+        jobs: processes; None takes one a core.
+        report: receives a line of progress now and then.
+        names: what to call the sources in errors.
+
+    Raises:
+        OfaDeployError: the samples are too few, all equal, or contradict one another; there is no such model.
+    """
+    check_model(model)
+    sources = [distinct(s, name) for s, name in zip(sources, names or ["the samples"] * len(sources), strict=True)]
+    with threadpool_limits(1, "blas"):
+        return _fit(merge(sources), sources, model, seed, jobs or os.cpu_count() or 1, report)
+
+
+def _fit(samples: Merged, sources: Sequence[Samples], model: str, seed: int, jobs: int, report: Report) -> Fitted:
+    space, x, y, weight = samples.space, samples.x, samples.y, samples.weight
+    wanted = list(ESTIMATORS) if model == AUTO else [model]
+    estimators: dict[str, Any] = {}
+    for name in wanted:
+        report(f"settings of {name}")
+        estimators[name] = ESTIMATORS[name](space, seed).tuned(x, y, weight)
+    compared = {"line on log MACs": line(), "published recipe": PublishedMLP(seed=seed)}
+    report(f"cross-validation: {', '.join([*wanted, *compared])}")
+    predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs, report)
+    predicted = {name: (mean, samples.noisier(std)) for name, (mean, std) in predicted.items()}
+    parts = folds(len(y), seed)
+    chosen = choose(y, {name: predicted[name] for name in wanted}, parts)
+    held = blend([predicted[name] for name in chosen])
+    widen = widening(y, held)
+    held = held[0], held[1] * widen
+    resolution = samples.genes[:, 0]
+    models = {
+        name: errors(y, (mean, std * widening(y, (mean, std))) if std.any() else (mean, std), resolution)
+        for name, (mean, std) in predicted.items()
+    }
+    if len(chosen) > 1:
+        models["+".join(chosen)] = errors(y, held, resolution)
+    report(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
+    fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).arrays_) for name in chosen)
+    known = {s.weights_sha256 for s in sources}
+    predictor = Predictor(
+        space, fitted, widen, {"fitted": len(y), **errors(y, held, resolution)},
+        weights_sha256=known.pop() if len(known) == 1 else None,
+    )  # fmt: skip
+    return Fitted(predictor, models, samples, held)
+
+
+def check_model(model: str) -> None:
+    """Refuse a model that does not exist.
+
+    Raises:
+        OfaDeployError: naming those that do.
+    """
+    if model != AUTO and model not in ESTIMATORS:
+        raise OfaDeployError(f"unknown model {model!r}; choose one of {', '.join([AUTO, *ESTIMATORS])}")
+
+
+def distinct(samples: Samples, name: str) -> Samples:
+    """Each architecture once.
+
+    Raises:
+        OfaDeployError: one has two accuracies, or there is nothing to fit.
+    """
+    rows, first, which = np.unique(samples.genes, axis=0, return_index=True, return_inverse=True)
+    if len(rows) < len(samples):
+        differ = np.flatnonzero(samples.top1_percent != samples.top1_percent[first][which])
+        if len(differ):
+            arch = samples.space.archs(samples.genes[differ[:1]])[0]
+            a, b = samples.top1_percent[first][which][differ[0]], samples.top1_percent[differ[0]]
+            raise OfaDeployError(
+                f"{name}: {arch} has two accuracies, {a:g} and {b:g} ({len(differ)} such rows); keep one, or their mean"
+            )
+        kept = np.sort(first)
+        samples = replace(samples, genes=samples.genes[kept], top1_percent=samples.top1_percent[kept])
+    check(samples, name)
+    return samples
+
+
+def held_out(predictor: Predictor, samples: Samples) -> dict[str, float]:
+    """Errors on samples that were kept apart."""
+    return errors(samples.top1_percent, predictor.predict(samples.genes), samples.genes[:, 0])
+
+
+def fit_file(
+    space: SearchSpace, samples: Sequence[Path], out: Path, model: str, seed: int, report: Report,
+    apart: Path | None = None, source: str | None = None,
+) -> Mapping[str, Any]:  # fmt: skip
+    """Fit on files of samples and save the predictor, with a plot beside it.
+
+    Args:
+        space: the search space.
+        samples: CSV files, each a source; none finds the space's own, in the working folder or as shipped.
+        out: file to write.
+        model: see `fit`.
+        seed: of everything random.
+        report: receives a line of progress now and then.
+        apart: CSV file of samples that are only predicted.
+        source: where the samples come from, in words.
+
+    Returns:
+        `error` of the predictor, `models` compared, `label_noise` where it was measured, `apart`: errors on those.
+    """
+    from ofa_deploy.accuracy.predictors.plot import scatter
+
+    check_model(model)
+    hint = f"measure some with: ofa-deploy sample --space {space.name}"
+    paths = list(samples) or [artifacts.find("predictors", samples_file(space), hint)]
+    sources = [Samples.load(path, space) for path in paths]
+    others = None if apart is None else Samples.load(apart, space)
+    artifacts.check_output(out, ".safetensors")
+    found = fit(sources, model, seed, None, report, list(map(str, paths)))
+    predictor = found.predictor
+    about: dict[str, Any] = {
+        "models": found.models, "label_noise": sources[0].label_noise,
+        "apart": None if others is None else {"file": Path(str(apart)).name, **held_out(predictor, others)},
+    }  # fmt: skip
+    merged = found.samples
+    details = {
+        **({"source": source} if source else {}), **{key: value for key, value in about.items() if value},
+        "widen": predictor.widen, "seed": seed, "weights_sha256": predictor.weights_sha256,
+        "samples": [
+            {"file": path.name, "sha256": s.sha256, "number": len(s), "offset_points": round(offset, 4),
+             "noise_points": round(noise, 4)}
+            for path, s, offset, noise in zip(paths, sources, merged.offsets, merged.noises, strict=True)
+        ],
+    }  # fmt: skip
+    predictor.save(out, details)
+    scatter(merged.y, found.held_out, predictor.report, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
+    return {"model": predictor.model, "error": predictor.report, **about, "samples": details["samples"]}

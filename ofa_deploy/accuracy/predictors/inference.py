@@ -1,0 +1,119 @@
+"""What fitted models predict: plain functions of arrays, in numpy alone.
+
+Every model has the arrays `shift` and `scale` of its features, `target` (mean and standard deviation of the accuracies
+in percent) and `noise` (standard deviation that the model leaves unexplained, in units of the target's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
+from ofa_deploy.costs import Floats
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+def predict(model: str, arrays: Arrays, x: Features, spread: bool = True) -> tuple[Floats, Floats]:
+    """Mean and standard deviation in percent, shape (n,) each, from features of shape (n, f).
+
+    Args:
+        model: one of `MODELS`.
+        arrays: that it was fitted to.
+        x: features.
+        spread: whether the standard deviation is wanted; without, it is the noise's alone.
+    """
+    mean, variance = MODELS[model](arrays, x, spread)
+    shift, scale = arrays["target"].tolist()
+    return mean * scale + shift, scale * np.sqrt(variance + float(arrays["noise"][0]) ** 2)
+
+
+def scaled(arrays: Arrays, x: Array) -> Array:
+    """Features in the scale that the model was fitted in."""
+    return np.asarray((x - arrays["shift"]) / arrays["scale"])
+
+
+def with_products(x: Array) -> Array:
+    """Features and all products of two continuous ones."""
+    c = x[:, -CONTINUOUS:]
+    return np.concatenate([x, *(c[:, i:] * c[:, i : i + 1] for i in range(CONTINUOUS))], axis=1)
+
+
+def with_linear_costs(x: Array) -> Array:
+    """Features with the costs themselves instead of their logarithms: sums over the choices of an architecture."""
+    return np.concatenate([x[:, :-2], 10.0 ** x[:, -2:].astype(np.float64)], axis=1)
+
+
+def kernel(arrays: Arrays, x: Array, z: Array) -> Array:
+    """Covariance of the Gaussian process between scaled features x, shape (n, f), and z, shape (m, f): (n, m).
+
+    A constant, a linear term with a variance for each column, and two squared exponentials with a length for each
+    column: one that sees resolution and costs alone, and one of everything.
+    """
+    constant, *amplitudes = arrays["amplitudes"].tolist()
+    out = (x * arrays["linear"]) @ z.T
+    out += constant
+    for amplitude, inverse in zip(amplitudes, arrays["inverse_lengths"], strict=True):
+        seen = inverse > 0
+        a, b = x[:, seen] * inverse[seen], z[:, seen] * inverse[seen]
+        square = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
+        out += amplitude * np.exp(-0.5 * np.maximum(square, 0))
+    return np.asarray(out)
+
+
+def _mlp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
+    h = scaled(arrays, x).astype(arrays["weight0"].dtype)
+    each = np.empty((len(arrays["weight0"]), len(x)))
+    layers = sum(name.startswith("weight") for name in arrays)
+    for member, out in enumerate(each):
+        y = h
+        for layer in range(layers):
+            y = y @ arrays[f"weight{layer}"][member] + arrays[f"bias{layer}"][member]
+            if layer < layers - 1:
+                y = y / (1 + np.exp(-np.maximum(y, -60)))  # SiLU
+        out[:] = y[:, 0]
+    return each.mean(axis=0), each.var(axis=0)
+
+
+def _official(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
+    h = np.asarray(x, np.float32)
+    for layer in range(sum(name.startswith("weight") for name in arrays)):
+        h = (np.maximum(h, 0) if layer else h) @ arrays[f"weight{layer}"][0] + arrays[f"bias{layer}"][0]
+    return h[:, 0].astype(np.float64), np.zeros(len(h))
+
+
+def _concave(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
+    h = scaled(arrays, with_linear_costs(x))
+    hidden = np.maximum(h @ arrays["units"] + arrays["offsets"], 0)  # (members, n, units)
+    each = h @ arrays["slope"] + arrays["level"] - hidden @ np.logaddexp(0, arrays["drop"])
+    return each[..., 0].mean(axis=0), each[..., 0].var(axis=0)
+
+
+def _ridge(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
+    z = with_products(scaled(arrays, x))
+    mean = z @ arrays["slope"] + arrays["level"][0]
+    return mean, ((z - arrays["centre"]) @ arrays["covariance"] * (z - arrays["centre"])).sum(1) if spread else 0 * mean
+
+
+def _gp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
+    z, u = scaled(arrays, x).astype(np.float64), arrays["inputs"].astype(np.float64)
+    to = kernel(arrays, z, u)
+    mean = to @ arrays["coefficients"]
+    if not spread:
+        return mean, 0 * mean
+    among = kernel(arrays, u, u)
+    among[np.diag_indices(len(u))] += float(arrays["noise"][0]) ** 2 / arrays["weights"]
+    prior = arrays["amplitudes"].sum() + np.square(z) @ arrays["linear"]
+    return mean, np.maximum(prior - (to * np.linalg.solve(among, to.T).T).sum(1), 0)
+
+
+MODELS: Mapping[str, Callable[[Arrays, Array, bool], tuple[Floats, Floats]]] = {
+    "mlp": _mlp, "gp": _gp, "ridge": _ridge, "concave": _concave,
+    "official": _official,
+}  # fmt: skip
+"""Mean and variance of each model in units of the target, shape (n,) each, from unscaled features."""

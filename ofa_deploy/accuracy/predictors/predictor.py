@@ -1,0 +1,117 @@
+"""The fitted predictor as a file: one model, or the mean of several, with calibrated intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import features, official
+from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict
+from ofa_deploy.costs import Floats, Genes
+from ofa_deploy.errors import ArtifactError
+from ofa_deploy.space import SearchSpace
+
+KIND = "accuracy-predictor"
+NORMAL_90 = 1.645
+"""Standard deviations on either side of the mean that hold 90 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Top-1 accuracy from an architecture.
+
+    Attributes:
+        space: the search space.
+        parts: the models whose mean is predicted: name in `inference.MODELS` and arrays of each.
+        widen: factor of the standard deviation that lets 90 % of samples lie within `NORMAL_90` of it.
+        report: errors on samples that were not fitted: rmse_points, kendall_tau, ...
+        sha256: of the file that it was read from; empty for one just fitted.
+        weights_sha256: of the supernet whose subnetworks were measured; None where that is not known.
+    """
+
+    space: SearchSpace
+    parts: tuple[tuple[str, Arrays], ...]
+    widen: float = 1.0
+    report: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    weights_sha256: str | None = None
+
+    @property
+    def model(self) -> str:
+        """Names of the models, joined by `+`."""
+        return "+".join(name for name, _ in self.parts)
+
+    def mean(self, genes: Genes) -> Floats:
+        """Top-1 accuracy in percent, shape (n,)."""
+        return np.asarray(np.mean([mean for mean, _ in self._each(genes, False)], axis=0))
+
+    def predict(self, genes: Genes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each."""
+        each = self._each(genes, True)
+        return blend(each)[0], blend(each)[1] * self.widen
+
+    def interval(self, genes: Genes) -> tuple[Floats, Floats]:
+        """Lower and upper end of the interval that holds 90 % of measured accuracies, in percent, shape (n,) each."""
+        mean, std = self.predict(genes)
+        return mean - NORMAL_90 * std, mean + NORMAL_90 * std
+
+    def _each(self, genes: Genes, spread: bool) -> list[tuple[Floats, Floats]]:
+        x = features(self.space, genes)
+        return [
+            predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else x, spread)
+            for name, arrays in self.parts
+        ]
+
+    def save(self, path: Path, details: Mapping[str, Any]) -> artifacts.Json:
+        """Write safetensors and their JSON."""
+        from safetensors.numpy import save
+
+        arrays: dict[str, Array] = {f"{name}.{key}": value for name, part in self.parts for key, value in part.items()}
+        plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()} | {"widen": np.array([self.widen])}
+        about = {"model": self.model, "error": dict(self.report), **details}
+        return artifacts.save(path, save(plain), KIND, self.space.name, about)
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> Predictor:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: it is missing, damaged, of another space, or not such a predictor.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        data, about = artifacts.load(path, KIND, space.name)
+        try:
+            arrays = load(data)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{path} is damaged: {error}") from error
+        try:
+            parts: dict[str, dict[str, Array]] = {}
+            for key, value in arrays.items():
+                name, _, rest = key.partition(".")
+                if name in MODELS:
+                    parts.setdefault(name, {})[rest] = value
+            widen = float(arrays["widen"][0])
+            made = cls(
+                space, tuple(parts.items()), widen, about.get("error", {}), about["sha256"], about.get("weights_sha256")
+            )
+            fits = bool(parts) and bool(np.isfinite(made.predict(space.genes([space.extreme(True)]))).all())
+        except (KeyError, ValueError, IndexError, TypeError, np.linalg.LinAlgError):
+            fits = False
+        if not fits:
+            raise ArtifactError(
+                f"{path} does not fit the space {space.name}; fit it anew with ofa-deploy fit-predictor"
+            )
+        return made
+
+
+def blend(each: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """Mean of several predictions, and the root of their mean variance."""
+    means, stds = zip(*each, strict=True)
+    return np.mean(means, axis=0), np.sqrt(np.mean(np.square(stds), axis=0))

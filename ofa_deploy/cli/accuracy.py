@@ -1,0 +1,120 @@
+"""Commands for accuracies: measuring, fitting, predicting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, say, weights_of
+from ofa_deploy.families import get_space
+
+
+def sample(
+    space: Space = None,
+    data: Data = None,
+    weights: Weights = None,
+    number: Annotated[int, typer.Option(help="Distinct subnetworks to measure.")] = 1000,
+    design: Annotated[str, typer.Option(help="uniform, or trie: several times cheaper each.")] = "uniform",
+    out: Annotated[Path | None, typer.Option(help="CSV file; default: predictors/SPACE_samples.csv.")] = None,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option(help="Processes, each of one thread.", min=1)] = 2,
+) -> None:
+    """Measure the accuracy of random subnetworks on the held-out images. Killed, it goes on where it was."""
+    from ofa_deploy.accuracy.measure import sample as run
+    from ofa_deploy.accuracy.samples import file_name
+
+    chosen = get_space(space)
+    path = out or Path("predictors") / file_name(chosen)
+    measured = run(weights_of(weights, chosen), chosen, data, number, seed, jobs, path, say, design)
+    percent = measured.top1_percent
+    say(f"{len(measured)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
+    print(path)
+
+
+def fit_predictor(
+    space: Space = None,
+    samples: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV of samples, may be given several times; default: predictors/SPACE_samples.csv."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="auto, mlp, gp, ridge or concave.")] = "auto",
+    apart: Annotated[Path | None, typer.Option(help="CSV of samples that are not fitted, only predicted.")] = None,
+    source: Annotated[str | None, typer.Option(help="Where the samples come from, for the predictor's JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the accuracy predictor on measured subnetworks, and report its error on those that were left out.
+
+    A CSV measured elsewhere has the columns arch (or once-for-all's ks, e, d, r) and top1_percent. Several are several
+    pipelines that measured the same supernet: predictions are on the scale of the first.
+    """
+    from ofa_deploy.accuracy.predictors import file_name
+    from ofa_deploy.accuracy.predictors.fit import fit_file
+
+    chosen = get_space(space)
+    path = out or Path("predictors") / file_name(chosen)
+    found = fit_file(chosen, samples or [], path, model, seed, say, apart, source)
+    if as_json:
+        print(json.dumps({"file": str(path), **found}))
+        return
+    say(_compared(found["models"]))
+    for one in found["samples"][1:]:
+        say(f"{one['file']} reads {one['offset_points']:+.2f} points against the first, its noise is "
+            f"{one['noise_points']:.2f} points against {found['samples'][0]['noise_points']:.2f}")  # fmt: skip
+    if found["label_noise"]:
+        noise = found["label_noise"]
+        say(f"noise of the measured accuracies: {noise['heldout_points']:.3f} points from the held-out images, "
+            f"{noise['recalibration_points']:.3f} from those for recalibration")  # fmt: skip
+    if found["apart"]:
+        say(f"on {found['apart'].pop('file')}: " + ", ".join(f"{k} {v}" for k, v in found["apart"].items()))
+    say(f"chosen: {found['model']}, now fitted on all {found['error']['fitted']:.0f} samples")
+    say(f"plot: {path.with_suffix('.png')}")
+    print(path)
+
+
+def import_predictor(
+    file: Annotated[Path, typer.Argument(help="An official accuracy predictor, as torch.save wrote it.")],
+    space: Annotated[str, typer.Option(help="Search space.")] = "mbv3-w1.2",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,
+) -> None:
+    """Convert an official accuracy predictor (acc_predictor.pth), without running anything that is in the file."""
+    from ofa_deploy.accuracy.predictors import file_name
+    from ofa_deploy.accuracy.predictors.official import convert
+
+    chosen = get_space(space)
+    path = out or Path("predictors") / file_name(chosen)
+    convert(file, chosen, path)
+    print(path)
+
+
+def predict(
+    archs: Annotated[Path, typer.Argument(help="CSV or JSON with arch, or once-for-all's ks, e, d, r.")],
+    space: Space = None,
+    predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
+    lut: Annotated[Path | None, typer.Option(help="Latency table, for a latency as well.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the CSV here instead of printing it.")] = None,
+) -> None:
+    """Score a list of architectures: MACs, parameters, predicted top-1 with its 90 % interval, and latency."""
+    from ofa_deploy.score import score_file
+
+    chosen = get_space(space)
+    text = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
+    print(text if out is None else out, end="" if out is None else "\n")
+
+
+def _compared(models: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of the errors of models."""
+    names = {
+        "rmse_points": "RMSE, points", "kendall_tau": "Kendall", "spearman_rho": "Spearman",
+        "kendall_tau_within_resolution": "Kendall, one resolution", "coverage90_percent": "in 90 % interval",
+    }  # fmt: skip
+    shown = [key for key in names if any(key in errors for errors in models.values())]
+    rows = [["each sample predicted unseen", *(names[key] for key in shown)]]
+    for name, errors in models.items():
+        rows.append([name, *(f"{errors[key]:.3f}" if key in errors else "-" for key in shown)])
+    return aligned(rows)

@@ -1,0 +1,164 @@
+"""Commands for latencies, and for the networks that are found, written and delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ofa_deploy import artifacts
+from ofa_deploy.cli.options import (
+    AsJson,
+    Data,
+    Device,
+    Margin,
+    Objective,
+    Seed,
+    Space,
+    Threads,
+    Weights,
+    aligned,
+    numbers,
+    say,
+    weights_of,
+)  # fmt: skip
+from ofa_deploy.families import get_space
+
+
+def build_lut(
+    device: Device = "cpu",
+    space: Space = None,
+    resolutions: Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")] = None,
+    threads: Threads = 1,
+    rounds: Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build this machine's latency table. Killed at any moment, it goes on where it was."""
+    from ofa_deploy.deploy import describe
+    from ofa_deploy.latency import table as tables
+    from ofa_deploy.latency.build import Plan, build
+
+    chosen = get_space(space)
+    sizes = numbers(resolutions) if resolutions else list(chosen.resolutions)
+    conditions = tables.conditions(device, threads)
+    path = out or Path("lut") / tables.file_name(chosen, conditions)
+    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds)
+    table = build(chosen, device, sizes, plan, path, say)
+    if as_json:
+        print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
+        return
+    say(f"{len(table.rows)} operators; {describe(table)}")
+    print(path)
+
+
+def search(
+    latency: Annotated[str, typer.Option(help="Budget with its unit: 30ms, 0.03s, or a share such as 25%.")],
+    space: Space = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    lut: Annotated[Path | None, typer.Option(help="Latency table; default: this machine's in lut/.")] = None,
+    predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
+    objective: Objective = "accuracy",
+    margin: Margin = None,
+    generations: Annotated[int, typer.Option(help="At most.")] = 120,
+    population: Annotated[int, typer.Option(help="Architectures a generation.")] = 128,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the most accurate network within a latency budget."""
+    from ofa_deploy.search.evolve import Settings
+    from ofa_deploy.search.run import search_files
+
+    settings = Settings(population=population, generations=generations, seed=seed)
+    result = search_files(get_space(space), latency, device, threads, lut, predictor, objective, settings, margin, say)
+    if out is not None:
+        artifacts.write(out, result.to_json())
+    if as_json:
+        print(result.to_json(), end="")
+        return
+    if result.score_std is not None:
+        print(f"predicted top-1   {result.score:.2f} % (standard deviation {result.score_std:.2f})")
+    print(f"predicted latency {result.latency_ms:.4g} ms of {result.budget_ms:.4g} ms "
+          f"(kept {result.margin_percent:.2g} % below for the table's error)")  # fmt: skip
+    print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
+    print(f"searched          {result.evaluations} architectures in {len(result.history)} generations")
+    print(f"architecture      {result.arch}")
+
+
+def export(
+    arch: Annotated[str | None, typer.Option(help="Architecture in text form.")] = None,
+    result: Annotated[Path | None, typer.Option(help="Search result (search --out FILE).")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: SPACE.onnx.")] = None,
+    space: Space = None,
+    data: Data = None,
+    weights: Weights = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an architecture as an ONNX model, checked against torch, with a card beside it."""
+    from ofa_deploy.export.run import export_files
+
+    chosen = get_space(space)
+    path = out or Path(f"{chosen.name}.onnx")
+    card = export_files(chosen, arch, result, data, weights_of(weights, chosen), path)
+    if as_json:
+        print(artifacts.dumps(card), end="")
+        return
+    checked = card["agreement_with_torch"]
+    say(f"{card['bytes'] / 1e6:.2f} MB; logits differ from torch by {checked['max_difference']:.1g} at most, "
+         f"classes agree on {checked['agreement_percent']:.4g} % of {checked['images']} held-out images")  # fmt: skip
+    print(path)
+
+
+def deploy(
+    latency: Annotated[list[str], typer.Option(help="Budget with its unit; may be given several times.")],
+    space: Space = None,
+    data: Data = None,
+    device: Device = "cpu",
+    weights: Weights = None,
+    threads: Threads = 1,
+    margin: Margin = None,
+    out: Annotated[Path, typer.Option(help="Folder for the models and their cards.")] = Path("models"),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Deliver the best model for this machine: table, search, export, and measuring what was exported."""
+    from ofa_deploy.deploy import deploy as run
+    from ofa_deploy.latency.build import Plan
+    from ofa_deploy.search.evolve import Settings
+
+    chosen = get_space(space)
+    plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
+    found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin, say)
+    rows = [one.row() for one in found]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(_deployed(rows))
+    if not all(row["within_budget"] for row in rows):
+        margins = max(one.result.margin_percent for one in found)
+        print(f"\nNO: over the budget; a --margin larger than {margins:.2g} keeps further below it.")
+    print("\nTop-1 in percent. Accuracy is predicted for the held-out images; a delivered model is measured on them")
+    print(f"and on the test images (95 % interval ±{max(r['interval95_points'] for r in rows):.2f} points).")
+    print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")
+
+
+def _deployed(rows: Sequence[dict[str, Any]]) -> str:
+    """The table that `deploy` ends with."""
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        test = row["test_top1_percent"]
+        return [
+            f"{row['budget_ms']:.3f} ms", f"{row['predicted_ms']:.3f} ms", f"{row['measured_ms']:.3f} ms",
+            "yes" if row["within_budget"] else "NO", f"{row['predicted_top1_percent']:.2f}",
+            f"{row['heldout_top1_percent']:.2f}", "-" if test is None else f"{test:.2f}",
+            f"{row['macs'] / 1e6:.2f} M", f"{row['bytes'] / 1e6:.2f} MB", Path(row["file"]).name,
+        ]  # fmt: skip
+
+    head = ["budget", "predicted", "measured", "kept", "predicted", "held-out", "test", "MACs", "size", "file"]
+    return "\n".join(["             latency                      top-1", aligned([head, *map(cells, rows)])])

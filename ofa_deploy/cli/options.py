@@ -1,0 +1,61 @@
+"""What the commands share: their common options, and how they talk to the user."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.space import SearchSpace
+
+Space = Annotated[str | None, typer.Option(help="Search space; default: $OFA_DEPLOY_SPACE, else fmnist.")]
+Data = Annotated[str | None, typer.Option(help="fmnist (the default), a folder of images by class, or an .npz file.")]
+Weights = Annotated[Path | None, typer.Option(help="Supernet; default: supernets/SPACE.safetensors, here or shipped.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
+Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
+Device = Annotated[str, typer.Option(help="What is measured: cpu.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Objective = Annotated[str, typer.Option(help="What is maximised: accuracy, or macs (needs no predictor).")]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="Percent by which predictions are raised; default: the table's own error for 95 % of networks."),
+]
+
+
+def weights_of(path: Path | None, space: SearchSpace) -> Path:
+    """The weight file that was named, or the space's own."""
+    from ofa_deploy.supernet.checkpoint import file_name
+
+    hint = f"train one with: ofa-deploy train --space {space.name}, or name it with --weights"
+    return path or artifacts.find("supernets", file_name(space), hint)
+
+
+def predictor_of(path: Path | None, space: SearchSpace) -> Path:
+    """The predictor that was named, or the space's own."""
+    from ofa_deploy.accuracy.predictors import file_name
+
+    return path or artifacts.find("predictors", file_name(space), f"run ofa-deploy fit-predictor --space {space.name}")
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise OfaDeployError(f"--resolutions wants whole numbers such as 128,160, not {text!r}") from error
+
+
+def say(line: str) -> None:
+    """Tell the user something that is not the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text with straight columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)

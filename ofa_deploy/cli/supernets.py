@@ -1,0 +1,105 @@
+"""Commands for images and supernets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa_deploy.cli.options import Data, Seed, Space, Threads, say
+from ofa_deploy.families import get_space
+
+
+def download_data(
+    out: Annotated[Path, typer.Option(help="Folder for the four files.")] = Path("fashion-mnist"),
+) -> None:
+    """Download Fashion-MNIST, checking each file."""
+    from ofa_deploy.data import download
+
+    download(out, say)
+    print(out)
+
+
+def pack_data(
+    data: Data = None,
+    space: Space = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: supernets/SPACE-images.npz.")] = None,
+) -> None:
+    """Pack what measuring and exporting need: held-out and test images and 2,000 training images."""
+    from ofa_deploy.data import load, pack, pack_name
+
+    chosen = get_space(space)
+    path = out or Path("supernets") / pack_name(chosen)
+    pack(load(data, chosen, training=True), path, chosen.name)
+    print(path)
+
+
+def train(
+    space: Space = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
+    recipe: Annotated[str, typer.Option(help="short (for small images), or imagenet (the paper's).")] = "short",
+    epochs: Annotated[int | None, typer.Option(help="Epochs in all, about; default: the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
+    lr_factor: Annotated[float, typer.Option(help="Multiplies the recipe's learning rates.")] = 1.0,
+    sandwich: Annotated[
+        bool, typer.Option("--sandwich", help="Also train the largest and smallest each step.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 on GPUs that have it.")] = "auto",
+    seed: Seed = 0,
+    threads: Threads = 2,
+) -> None:
+    """Train a supernet by progressive shrinking. Killed at any moment, it goes on from its last finished epoch.
+
+    Several GPUs or machines: torchrun --nproc-per-node N -m ofa_deploy train ...
+    """
+    import torch
+
+    from ofa_deploy.data import load
+    from ofa_deploy.supernet.checkpoint import file_name
+    from ofa_deploy.supernet.processes import together
+    from ofa_deploy.supernet.recipes import get_recipe
+    from ofa_deploy.supernet.train import train as run
+
+    torch.set_num_threads(threads)
+    chosen, plan = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
+    plan = replace(
+        plan, batch=plan.batch if batch is None else batch, sandwich=sandwich, precision=precision, seed=seed
+    )
+    path = out or Path("supernets") / file_name(chosen)
+    with together() as processes:
+        images = load(data, chosen, training=True)
+        run(chosen, images, plan, path, say, processes=processes)
+        if processes.first:
+            print(path)
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Official once-for-all weights, as torch.save wrote them.")],
+    space: Annotated[str | None, typer.Option(help="Search space; default: the one that fits.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
+) -> None:
+    """Convert official weights (.pth) to safetensors, without running anything that is in the file."""
+    from ofa_deploy.supernet.pretrained import convert
+
+    print(convert(file, get_space(space) if space else None, out))
+
+
+def weights(
+    space: Annotated[str | None, typer.Argument(help="Whose weights to download; without it they are listed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
+) -> None:
+    """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off."""
+    from ofa_deploy.downloads import download
+    from ofa_deploy.supernet.pretrained import FILES, convert, file_of, output
+
+    if space is None:
+        print("\n".join(f"{name:15} {address}" for name, address in FILES.items()))
+        return
+    address = file_of(space)
+    file = output(get_space(space), out).parent / address.rpartition("/")[2]
+    download(address, file, say, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
+    print(convert(file, get_space(space), out, address))
+    file.unlink()
