@@ -26,7 +26,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
     ["latency.runtimes.onnxruntime", "latency.runtimes", "latency.timing"],
     ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.build"],
-    ["accuracy.designs", "accuracy.prefixes", "accuracy.measure"],
+    ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],
     ["export.check", "export.run"],
     ["deploy"],
     ["cli.options"],

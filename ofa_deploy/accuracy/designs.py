@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import numpy as np
 
@@ -16,7 +16,9 @@ _INNER = 2
 """Branches at a stage between the second and the last."""
 
 
-def draw(space: SearchSpace, design: str, number: int, seed: int) -> list[list[Arch]]:
+def draw(
+    space: SearchSpace, design: str, number: int, seed: int | tuple[int, ...], without: Iterable[Arch] = ()
+) -> list[list[Arch]]:
     """Distinct networks in groups that are measured together.
 
     Args:
@@ -27,6 +29,7 @@ def draw(space: SearchSpace, design: str, number: int, seed: int) -> list[list[A
             the last stage, two in between).
         number: of networks in all.
         seed: of the draw.
+        without: networks that must not be among them.
 
     Returns:
         groups of networks, each of one resolution.
@@ -40,7 +43,8 @@ def draw(space: SearchSpace, design: str, number: int, seed: int) -> list[list[A
         raise OfaDeployError(f"--number must be at least 1, not {number}")
     rng = np.random.default_rng(seed)
     decks = _Decks(rng)
-    seen: set[Arch] = set()
+    seen = set(without)
+    number += len(seen)
     groups: list[list[Arch]] = []
     barren = 0  # rounds in a row that brought nothing new
     while barren < 50:

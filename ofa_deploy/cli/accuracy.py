@@ -21,15 +21,25 @@ def sample(
     design: Annotated[str, typer.Option(help="uniform, or trie: several times cheaper each.")] = "uniform",
     out: Annotated[Path | None, typer.Option(help="CSV file; default: predictors/SPACE_samples.csv.")] = None,
     seed: Seed = 0,
+    until_flat: Annotated[
+        bool, typer.Option("--until-flat", help="Stop before --number when more no longer help a predictor.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Processes, each of one thread.", min=1)] = 2,
+    backend: Annotated[str, typer.Option(help="Who measures: loky (this machine), dask or ray (a cluster).")] = "loky",
+    address: Annotated[str | None, typer.Option(help="The cluster's, such as tcp://10.0.0.1:8786.")] = None,
 ) -> None:
-    """Measure the accuracy of random subnetworks on the held-out images. Killed, it goes on where it was."""
-    from ofa_deploy.accuracy.measure import sample as run
+    """Measure the accuracy of random subnetworks on the held-out images. Killed, it goes on where it was.
+
+    The workers of a cluster must find the weights and images at the same paths as this machine.
+    """
     from ofa_deploy.accuracy.samples import file_name
+    from ofa_deploy.accuracy.sampling import sample as run
+    from ofa_deploy.accuracy.workers import Workers
 
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
-    measured = run(weights_of(weights, chosen), chosen, data, number, seed, jobs, path, say, design)
+    workers = Workers(jobs, backend, address)
+    measured = run(weights_of(weights, chosen), chosen, data, number, seed, workers, path, say, design, until_flat)
     percent = measured.top1_percent
     say(f"{len(measured)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
     print(path)

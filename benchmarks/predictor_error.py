@@ -1,0 +1,168 @@
+"""How many measured networks a predictor needs: learning curves of every model, and of the published recipe.
+
+From each list of measured accuracies a seeded 30 % is kept apart; models are fitted on some or all of the other 70 %,
+their settings chosen and `auto` decided on those alone, and judged on the 30 %. Lists: `fmnist`, the shipped samples;
+with --published FOLDER also `imagenet-r224` and `imagenet-multires`, subnetworks of the official supernet that others
+have measured (`imagenet_mbv3-w1.0_top1_r224.csv` of DyNAS-T, Apache-2.0; `imagenet_mbv3-w1.0_top1_multires.csv` of
+memory-optimized-once-for-all). Takes about a minute of one core for each list, seed and number of labels; a run that
+was killed goes on where it was. Writes benchmarks/results/predictor-error_LIST.csv.
+
+    python benchmarks/predictor_error.py [--list NAME ...] [--published FOLDER] [--seeds 5] [--jobs 2] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.model_selection import train_test_split
+from threadpoolctl import threadpool_limits
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import features
+from ofa_deploy.accuracy.predictors.evaluate import (
+    ESTIMATORS,
+    choose,
+    cross_validated,
+    errors,
+    folds,
+    line,
+    widening,
+)
+from ofa_deploy.accuracy.predictors.predictor import blend
+from ofa_deploy.accuracy.predictors.published import PublishedMLP
+from ofa_deploy.accuracy.samples import Samples, file_name
+from ofa_deploy.families import get_space
+
+RESULTS = Path(__file__).parent / "results"
+LABELS = (100, 250, 500, 0)  # 0: all of the 70 %
+ORDER = (*ESTIMATORS, "auto", "published recipe", "line on log MACs")
+Rows = list[dict[str, object]]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def lists(published: Path | None) -> dict[str, tuple[str, Path]]:
+    """Space and file of each list of measured accuracies."""
+    found = {"fmnist": ("fmnist", artifacts.shipped("predictors") / file_name(get_space("fmnist")))}
+    if published is not None:
+        for name in ("r224", "multires"):
+            found[f"imagenet-{name}"] = ("mbv3-w1.0", published / f"imagenet_mbv3-w1.0_top1_{name}.csv")
+    return found
+
+
+def judge(name: str, space_name: str, path: Path, labels: int, seed: int) -> Rows:
+    """Errors of every model on the 30 % kept apart."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    space = get_space(space_name)
+    samples = Samples.load(path, space)
+    x, y, resolution = features(space, samples.genes), samples.top1_percent, samples.genes[:, 0]
+    fitted, apart = train_test_split(np.arange(len(y)), test_size=0.3, random_state=seed)
+    fitted = fitted[: labels or None]
+    a, b = x[fitted], y[fitted]
+    weight = np.ones(len(b))
+    rows: Rows = []
+
+    def add(model: str, predicted: tuple[np.ndarray, np.ndarray], seconds: float, chosen: str = "") -> None:
+        found = errors(y[apart], predicted, resolution[apart])
+        rows.append({"list": name, "labels": len(b), "seed": seed, "model": model, **found,
+                     "cpu_seconds": round(seconds, 2), "chosen": chosen})  # fmt: skip
+
+    with threadpool_limits(1):
+        began = time.process_time()
+        estimators = {key: make(space, 0).tuned(a, b) for key, make in ESTIMATORS.items()}
+        unseen = cross_validated(estimators, a, b, weight, 0, 1, lambda text: None)
+        chosen = choose(b, unseen, folds(len(b), 0))
+        predicted = {}
+        for key, estimator in estimators.items():
+            start = time.process_time()
+            predicted[key] = clone(estimator).fit(a, b).predict(x[apart], return_std=True)
+            wide = widening(b, unseen[key])
+            add(key, (predicted[key][0], predicted[key][1] * wide), time.process_time() - start)
+        mean, std = blend([predicted[key] for key in chosen])
+        wide = widening(b, blend([unseen[key] for key in chosen]))
+        add("auto", (mean, std * wide), time.process_time() - began, "+".join(chosen))
+        for key, model in {"published recipe": PublishedMLP(), "line on log MACs": line()}.items():
+            start = time.process_time()
+            mean = model.fit(a, b).predict(x[apart])
+            add(key, (mean, np.zeros(len(apart))), time.process_time() - start)
+    return rows
+
+
+def run(name: str, space: str, path: Path, seeds: int, jobs: int) -> None:
+    """Judge all models on a list and write its CSV."""
+    partial = Path(f".predictor-error_{name}.partial")
+    header = {"sha256": artifacts.sha256(path), "labels": LABELS}
+    rows: Rows = [row for text in artifacts.resume(partial, header) for row in json.loads(text)]
+    done = {(row["labels"] if row["labels"] in LABELS else 0, row["seed"]) for row in rows}
+    todo = [(n, seed) for seed in range(seeds) for n in LABELS if (n, seed) not in done]
+    say(f"{name}: {len(todo)} of {len(LABELS) * seeds} to do")
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
+        joblib.delayed(judge)(name, space, path, n, seed) for n, seed in todo
+    )
+    with partial.open("a") as file:
+        for number, found in enumerate(results, 1):
+            rows += found
+            file.write(json.dumps(found) + "\n")
+            file.flush()
+            say(f"{name}: {number}/{len(todo)}")
+    table = pd.DataFrame(rows)
+    table["order"] = table.model.map(ORDER.index)
+    table = table.sort_values(["labels", "seed", "order"]).drop(columns="order")
+    head = f"# {path.name}, 30 % kept apart, {artifacts.machine()['cpu']}\n"
+    artifacts.write(RESULTS / f"predictor-error_{name}.csv", head + table.to_csv(index=False))
+    partial.unlink()
+
+
+def show(path: Path) -> None:
+    """Mean over the seeds of each error."""
+    table = pd.read_csv(path, comment="#")
+    tau = "kendall_tau_within_resolution"
+    if tau not in table:
+        tau = "kendall_tau"
+    print(path.read_text().splitlines()[0])
+    print(f"RMSE in points / {tau.replace('_', ' ')} / % in the 90 % interval, mean of {table.seed.nunique()} splits")
+    mean = table.groupby(["model", "labels"])[["rmse_points", tau, "coverage90_percent"]].mean()
+    numbers = sorted(table.labels.unique())
+    print(f"{'labels':>18}" + "".join(f"{n:>22}" for n in numbers))
+    for model in ORDER:
+        cells = []
+        for n in numbers:
+            rmse, order, inside = mean.loc[(model, n)]
+            cells.append(f"{rmse:.3f} / {order:.3f} / " + (f"{inside:2.0f}" if inside == inside else " -"))
+        print(f"{model:>18}" + "".join(f"{cell:>22}" for cell in cells))
+    chosen = table[(table.model == "auto") & (table.labels == numbers[-1])].chosen.value_counts()
+    print("auto took " + ", ".join(f"{name} ({n})" for name, n in chosen.items()) + " of the most labels\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="append", help="one of them; may be given several times; default: all")
+    parser.add_argument("--published", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if not options.show:
+        for name, (space, path) in lists(options.published).items():
+            if not options.list or name in options.list:
+                run(name, space, path, options.seeds, options.jobs)
+    found = sorted(RESULTS.glob("predictor-error_*.csv"))
+    for path in found:
+        show(path)
+    print("run again with" if found else "no results yet; run", end="")
+    print(": python benchmarks/predictor_error.py --published FOLDER (its head says of what)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The run that measures: a kill loses nothing, damage is found, workers agree, and it knows when to stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy import sampling
+from ofa_deploy.accuracy.designs import DESIGNS
+from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.workers import Workers
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.space import SearchSpace
+from tests.conftest import Run
+
+ONE = Workers(1)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def command(weights: Path, images: Path) -> list[str]:
+    options = f"--number 12 --seed 4 --jobs 1 --data {images} --weights {weights}"
+    return [sys.executable, "-m", "ofa_deploy", "sample", *options.split(), "--out"]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_killed_run_resumes_to_the_same_file(command: list[str], tmp_path: Path, design: str) -> None:
+    command = [word if word != "12" else "240" for word in command] if design == "trie" else command
+    command = [*command[:-1], "--design", design, "--out"]
+    process = subprocess.Popen([*command, "killed.csv"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    partial = tmp_path / "killed.partial"
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with partial.open("a") as file:
+        file.write("[3, [1, 2")  # a line torn by the kill
+    again = subprocess.run([*command, "killed.csv"], cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "resuming: " in again.stderr
+    two = [word if word != "1" else "2" for word in command]  # two processes measure the same
+    subprocess.run([*two, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"killed.csv", "killed.json", "whole.csv", "whole.json"}
+
+
+def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
+    out = tmp_path / "s.csv"
+    arguments = (weights, space, str(images), 3, 0, ONE, out, silent)
+    original = sampling.Samples.save
+    try:  # as if it were killed after the last group
+        sampling.Samples.save = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            sampling.sample(*arguments)
+    finally:
+        sampling.Samples.save = original  # type: ignore[method-assign]
+    partial = out.with_suffix(".partial")
+    good = partial.read_text()
+    line = good.splitlines()[1]
+    digit = next(c for c in line.split("[")[2] if c.isdigit())
+    partial.write_text(good.replace(line, line.replace(f"[{digit}", f"[{(int(digit) + 1) % 10}", 1)))
+    with pytest.raises(ArtifactError, match=r"s\.partial is damaged"):
+        sampling.sample(*arguments)
+    partial.write_text(good)
+    assert len(sampling.sample(*arguments)) == 3
+
+
+def test_two_runs_on_one_output_refuse_each_other(
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path
+) -> None:
+    out = tmp_path / "s.csv"
+    with artifacts.locked(out):
+        with pytest.raises(ArtifactError, match=r"another run is writing .*s\.csv"):
+            sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+        assert not out.with_suffix(".partial").exists()
+    assert len(sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)) == 3
+
+
+def test_what_lies_there_must_be_of_this_run(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
+    out = tmp_path / "s.csv"
+    out.with_suffix(".partial").write_text('{"another": "run"}\n')
+    with pytest.raises(ArtifactError, match="other options"):
+        sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+    with pytest.raises(OfaDeployError, match="at least 1"):
+        sampling.sample(weights, space, str(images), 0, 0, ONE, out, silent)
+
+
+def test_samples_round_trip(space: SearchSpace, tmp_path: Path) -> None:
+    genes = space.sample(np.random.default_rng(0), 5)
+    Samples(space, genes, np.array([90.01, 91, 92.5, 10, 100.0])).save(tmp_path / "s.csv", {})
+    again = Samples.load(tmp_path / "s.csv", space)
+    assert (again.genes == genes).all()
+    assert again.top1_percent.tolist() == [90.01, 91, 92.5, 10, 100.0]
+
+
+@pytest.mark.parametrize("percent", [[101.0], [np.nan], [-1.0]])
+def test_what_is_no_accuracy_is_refused(space: SearchSpace, tmp_path: Path, percent: list[float]) -> None:
+    Samples(space, space.genes([space.extreme(True)]), np.array(percent)).save(tmp_path / "s.csv", {})
+    with pytest.raises(ArtifactError, match="an accuracy is 0 to 100"):
+        Samples.load(tmp_path / "s.csv", space)
+
+
+def test_noise_of_the_labels_is_measured(
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "FEWEST_FOR_NOISE", 12)
+    monkeypatch.setattr(sampling, "NOISE_NETWORKS", 6)
+    sampling.sample(weights, space, str(images), 12, 0, ONE, tmp_path / "s.csv", silent)
+    noise = Samples.load(tmp_path / "s.csv", space).label_noise
+    assert noise["networks"] == 6
+    assert noise["heldout_points"] >= 0
+    again = {}
+    for seed in (0, 0, 1):
+        again[seed] = sampling.label_noise(_inputs(weights, images), _some(space), seed, ONE)
+    assert again[0] != again[1], "another draw of images for recalibration"
+    assert noise["recalibration_points"] < 30
+
+
+def _inputs(weights: Path, images: Path) -> sampling.Inputs:
+    from ofa_deploy import data
+    from ofa_deploy.families import get_space
+
+    found = data.load(str(images), get_space("fmnist"))
+    checksum = found.sha256(data.RECALIBRATION)
+    return sampling.Inputs(str(weights), artifacts.sha256(weights), "fmnist", str(images), checksum)
+
+
+def _some(space: SearchSpace) -> list[sampling.Arch]:
+    return space.archs(space.sample(np.random.default_rng(3), 5))
+
+
+def test_it_stops_when_more_no_longer_help(
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "FIRST_BATCH", 24)
+
+    def run(name: str, number: int) -> tuple[Samples, dict[str, object]]:
+        out = tmp_path / name
+        found = sampling.sample(weights, space, str(images), number, 0, ONE, out, silent, until_flat=True)
+        return found, json.loads(out.with_suffix(".json").read_text())
+
+    found, about = run("s.csv", 400)  # an untrained network's accuracies are noise: nothing can be learned
+    curve = about["learning_curve"]
+    assert len(found) == about["number"] == curve[-1]["samples"]
+    assert len(found) < 400
+    assert [one["samples"] for one in curve] == [48, 96, 192, 384][: len(curve)]
+    assert all(one["with_them"] <= 0.97 * one["without_them"] for one in curve[:-1])
+    assert curve[-1]["with_them"] > 0.97 * curve[-1]["without_them"]
+    assert len({str(arch) for arch in space.archs(found.genes)}) == len(found)
+    assert len(run("few.csv", 20)[0]) == 20
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Address of a Dask scheduler on this machine, and its two workers."""
+    pytest.importorskip("distributed")
+    place = tmp_path / "cluster"
+    place.mkdir()
+    file = place / "scheduler.json"
+    start = [sys.executable, "-m", "dask"]
+    options = ["--scheduler-file", str(file), "--no-dashboard"]
+    with (place / "log").open("w") as log:
+        started = [
+            subprocess.Popen(
+                [*start, "scheduler", "--host", "127.0.0.1", "--port", "0", *options], stdout=log, stderr=log, cwd=place
+            )
+        ]
+        worker = ["worker", "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1", *options]
+        started += [subprocess.Popen([*start, *worker], stdout=log, stderr=log, cwd=place) for _ in range(2)]
+        try:
+            for _ in range(600):
+                if "Starting established connection" in (place / "log").read_text() and file.exists():
+                    break
+                time.sleep(0.1)
+            yield json.loads(file.read_text())["address"], started[1:]
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_file(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], command: list[str], tmp_path: Path
+) -> None:
+    address, workers = cluster
+    command = [word if word != "12" else "60" for word in command]
+    on_cluster = [*command[:-1], "--backend", "dask", "--address", address, "--out"]
+    process = subprocess.Popen([*on_cluster, "cluster.csv"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "cluster.partial"
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    workers[0].kill()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    subprocess.run([*command, "here.csv"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "cluster.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--backend spark", "unknown backend 'spark'; choose one of loky, dask, ray"),
+        ("--address tcp://127.0.0.1:1", "add --backend dask or --backend ray"),
+        ("--backend dask", "needs the scheduler's --address"),
+        ("--backend ray --address 127.0.0.1:1", "Ray"),
+        ("--backend dask --address tcp://127.0.0.1:1", "no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
+def test_a_cluster_that_is_not_there(
+    ofa: Run, weights: Path, images: Path, tmp_path: Path, options: str, words: str
+) -> None:
+    done = ofa("sample", "--number", 4, "--weights", weights, "--data", images, *options.split(), "--out", "s.csv")
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("s.*"))
