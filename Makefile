@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-supernet clean
+.PHONY: demo test lint bench bench-supernet bench-accuracy clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
@@ -23,6 +23,10 @@ bench: $(READY)  ## error of latency tables on fresh whole networks
 bench-supernet: $(READY)  ## speed of the elastic network, and what progressive shrinking brings (committed results)
 	$(BIN)/python benchmarks/supernet_speed.py
 	$(BIN)/python benchmarks/progressive_shrinking.py --show
+
+bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of predictors (committed results)
+	$(BIN)/python benchmarks/sampling_speed.py --show
+	$(BIN)/python benchmarks/predictor_error.py --show
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

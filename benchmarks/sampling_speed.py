@@ -1,0 +1,130 @@
+"""What measuring a subnetwork costs, and what each part of sharing the work saves.
+
+Groups of the trie design, as `ofa-deploy sample --number 16000 --design trie` measures them, against the plain loop
+over `subnet(arch)` on the same images in the same batches. Parts are added one after the other: channels-last
+memory, folded batch norms, shared beginnings. The loops take a few networks of each group, sharing takes all of it;
+all in one process of one thread, interleaved, CPU seconds a network. The counts of correct images must be the same.
+Takes about two minutes a group. Writes benchmarks/results/sampling-speed_fmnist.csv.
+
+    python benchmarks/sampling_speed.py [--groups 8] [--networks 4] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ofa_deploy import artifacts, data
+from ofa_deploy.accuracy import prefixes
+from ofa_deploy.accuracy.designs import draw
+from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
+from ofa_deploy.arch import Arch
+from ofa_deploy.data import Dataset
+from ofa_deploy.families import get_space
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet, recalibrate
+
+RESULT = Path(__file__).parent / "results" / "sampling-speed_fmnist.csv"
+PARTS = ("loop over subnet(arch)", "+ channels last", "+ folded batch norms", "+ shared beginnings")
+
+
+def loop(net: Supernet, archs: Sequence[Arch], images: Dataset, channels_last: bool, fold: bool) -> list[int]:
+    """Correct held-out images of each network, one network after the other."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    counts = []
+    for arch in archs:
+        r = arch.resolution
+        batch = max(16, BATCH_PIXELS // r**2)
+        with torch.inference_mode():
+            plain = net.subnet(arch).to(memory_format=layout)
+            recalibrate(plain, [x.contiguous(memory_format=layout) for x in images.recalibration(r)])
+            plain.eval()
+            if fold:
+                prefixes.fold(plain)
+            right = 0
+            for i in range(0, len(images.heldout), batch):
+                part = images.heldout[i : i + batch]
+                x = images.tensor(part.pixels, r).contiguous(memory_format=layout)
+                right += int((plain(x).argmax(1) == torch.from_numpy(part.labels)).sum())
+        counts.append(right)
+    return counts
+
+
+def timed(run: Callable[[], list[int]]) -> tuple[list[int], float]:
+    start = time.thread_time()
+    counts = run()
+    return counts, time.thread_time() - start
+
+
+def run(groups: int, networks: int) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    space = get_space("fmnist")
+    net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    images = data.load(None, space)
+    drawn = [group for group in draw(space, "trie", 16_000, 0) if len(group) > 100]
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(groups):
+        archs = drawn[number * len(drawn) // groups]
+        some = rng.choice(len(archs), networks, replace=False)
+        few = [archs[i] for i in some]
+        ways: dict[str, Callable[[], list[int]]] = {
+            PARTS[0]: lambda few=few: loop(net, few, images, False, False),
+            PARTS[1]: lambda few=few: loop(net, few, images, True, False),
+            PARTS[2]: lambda few=few: loop(net, few, images, True, True),
+            PARTS[3]: lambda archs=archs: classified(net, archs, images).sum(axis=1).tolist(),
+        }
+        counts = {}
+        for part in rng.permutation(PARTS).tolist():
+            found, seconds = timed(ways[part])
+            counts[part] = [found[i] for i in some] if part == PARTS[3] else found
+            measured = len(archs) if part == PARTS[3] else networks
+            rows.append({"group": number, "resolution": archs[0].resolution, "part": part, "networks": measured,
+                         "cpu_seconds_each": round(seconds / measured, 4)})  # fmt: skip
+        assert counts[PARTS[2]] == counts[PARTS[3]], "shared beginnings changed a count"
+        differ = [abs(a - b) for a, b in zip(counts[PARTS[0]], counts[PARTS[3]], strict=True)]
+        rows[-1]["largest_difference"] = max(differ)
+        alone = float(space.macs(space.genes(archs)).sum())
+        rows[-1]["macs_saved"] = round(1 - prefixes.macs(prefixes.trie(space, archs)) / alone, 4)
+        print(f"{number + 1}/{groups}", flush=True)
+    return pd.DataFrame(rows)
+
+
+def show() -> None:
+    table = pd.read_csv(RESULT, comment="#")
+    print(RESULT.read_text().splitlines()[0])
+    wide = table.pivot_table(index="group", columns="part", values="cpu_seconds_each")[list(PARTS)]
+    print(f"{'':24}{'CPU s a network':>24}{'times faster than the loop':>36}")
+    for part in PARTS:
+        each, ratio = wide[part], wide[PARTS[0]] / wide[part]
+        print(f"{part:24}{each.median():10.2f} ({each.min():.2f}-{each.max():.2f})"
+              f"{ratio.median():22.2f} ({ratio.min():.2f}-{ratio.max():.2f})")  # fmt: skip
+    print(f"median (lowest-highest) of {len(wide)} groups; shared beginnings save "
+          f"{table.macs_saved.mean():.0%} of the MACs; counts differ by at most {table.largest_difference.max():.0f} "
+          f"images from the plain loop's, by none from the folded one's")  # fmt: skip
+    print("run again with: python benchmarks/sampling_speed.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=8)
+    parser.add_argument("--networks", type=int, default=4)
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if not options.show:
+        table = run(options.groups, options.networks)
+        artifacts.write(RESULT, f"# one thread, {artifacts.machine()['cpu']}\n" + table.to_csv(index=False))
+    if RESULT.exists():
+        show()
+    else:
+        print("no results yet: run python benchmarks/sampling_speed.py")
+
+
+if __name__ == "__main__":
+    main()
