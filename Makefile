@@ -26,6 +26,7 @@ bench-supernet: $(READY)  ## speed of the elastic network, and what progressive 
 
 bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of predictors (committed results)
 	$(BIN)/python benchmarks/sampling_speed.py --show
+	$(BIN)/python benchmarks/sample_design.py --show
 	$(BIN)/python benchmarks/predictor_error.py --show
 
 $(READY): pyproject.toml

@@ -1,0 +1,104 @@
+"""Which subnetworks to measure: drawn one by one, or as tries that share beginnings, at equal CPU time.
+
+Measures with `ofa-deploy sample`'s own code into .sample-design/: 1,000 uniformly drawn networks that are kept apart,
+others drawn uniformly, and a trie design for as many networks as the same CPU seconds pay for. Predictors fitted on
+growing shares of the latter two are judged on those kept apart. On two cores it takes about two hours; a run that was
+killed goes on where it was. Writes benchmarks/results/sample-design_fmnist.csv.
+
+    python benchmarks/sample_design.py [--number 1000] [--jobs 2] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import features, groups
+from ofa_deploy.accuracy.predictors.evaluate import errors
+from ofa_deploy.accuracy.predictors.gp import GP
+from ofa_deploy.accuracy.predictors.mlp import MLP
+from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.sampling import sample
+from ofa_deploy.accuracy.workers import Workers
+from ofa_deploy.families import get_space
+from ofa_deploy.supernet import checkpoint
+
+RESULT = Path(__file__).parent / "results" / "sample-design_fmnist.csv"
+WORK = Path(".sample-design")
+SHARES = (0.25, 0.5, 1.0)
+PILOT = 216  # networks of the trie design that are measured first, to learn what one costs
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def measured(name: str, design: str, number: int, seed: int, jobs: int) -> tuple[Samples, float]:
+    """Samples, and the CPU seconds of one network."""
+    space = get_space("fmnist")
+    out = WORK / f"{name}_{number}.csv"
+    if not out.exists():
+        say(f"-- {name}: {number} networks")
+        weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
+        sample(weights, space, None, number, seed, Workers(jobs), out, say, design)
+    about = json.loads(out.with_suffix(".json").read_text())
+    return Samples.load(out, space), about["cpu_seconds"] / number
+
+
+def run(number: int, jobs: int) -> pd.DataFrame:
+    space = get_space("fmnist")
+    apart, _ = measured("apart", "uniform", number, 1, jobs)
+    uniform, each = measured("uniform", "uniform", number, 2, jobs)
+    _, cheaper = measured("pilot", "trie", PILOT, 3, jobs)
+    trie, cheaper = measured("trie", "trie", round(number * each / cheaper), 3, jobs)
+    unseen = features(space, apart.genes)
+    rows = []
+    for design, samples, seconds in (("uniform", uniform, each), ("trie", trie, cheaper)):
+        for share in SHARES:
+            n = round(share * number * each / seconds)
+            x, y = features(space, samples.genes[:n]), samples.top1_percent[:n]
+            for name, model in {"gp": GP(groups(space)), "mlp": MLP()}.items():
+                with threadpool_limits(1):
+                    predicted = model.fit(x, y).predict(unseen, return_std=True)
+                found = errors(apart.top1_percent, predicted, apart.genes[:, 0])
+                rows.append({"design": design, "networks": len(y), "cpu_minutes": round(len(y) * seconds / 60, 1),
+                             "cpu_seconds_each": round(seconds, 3), "model": name, **found})  # fmt: skip
+                say(str(rows[-1]))
+    return pd.DataFrame(rows)
+
+
+def show() -> None:
+    table = pd.read_csv(RESULT, comment="#")
+    print(RESULT.read_text().splitlines()[0])
+    print(table.drop(columns="coverage90_percent").to_string(index=False))
+    print("errors on networks kept apart; run again with: python benchmarks/sample_design.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--number", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if not options.show:
+        WORK.mkdir(exist_ok=True)
+        table = run(options.number, options.jobs)
+        noise = json.loads((WORK / f"apart_{options.number}.json").read_text())["label_noise"]
+        head = (
+            f"# {options.number} uniformly drawn networks kept apart, label noise {noise}, {artifacts.machine()['cpu']}"
+        )
+        artifacts.write(RESULT, f"{head}\n{table.to_csv(index=False)}")
+    if RESULT.exists():
+        show()
+    else:
+        print("no results yet: run python benchmarks/sample_design.py")
+
+
+if __name__ == "__main__":
+    main()
