@@ -23,7 +23,6 @@ from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.export.check import latency
 from ofa_deploy.families import get_space
-from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.build import Plan, build
 from ofa_deploy.latency.runtimes import RUNTIMES
@@ -42,13 +41,14 @@ def run(name: str, networks: int, rounds: int) -> str:
         table = build(space, "cpu", CASES[name], Plan(), Path(folder) / "table.csv", say)
     archs = space.archs(space.sample(np.random.default_rng(12345), networks, CASES[name]))
     rng = np.random.default_rng(0)
+    runtime = RUNTIMES[table.conditions["runtime"]]
     sessions = {}
     known = {n["arch"]: n["measured_ms"] for n in table.networks if n["use"] == "test"}
     for arch in [*archs, *map(Arch.parse, known)]:
         parts = space.walk(arch)
-        model = graphs.emit(parts, {part: weights.draw(op, rng) for part, op in parts})
-        session = RUNTIMES["onnxruntime"](model.SerializeToString(), 1)
-        sessions[str(arch)] = (session, space.in_channels, arch.resolution)
+        model = runtime.emit(parts, {part: weights.draw(op, rng) for part, op in parts})
+        image = rng.standard_normal((1, space.in_channels, arch.resolution, arch.resolution)).astype(np.float32)
+        sessions[str(arch)] = (runtime.start(model, 1), runtime.native(image))
     measured = latency(sessions, 1, rounds)
     predicted = table.latency_ms(space.genes(archs))
     truth = np.array([measured[str(arch)]["latency_ms"] for arch in archs])

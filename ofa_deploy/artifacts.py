@@ -155,14 +155,14 @@ def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
     return lines[1:-1]
 
 
-def check_output(path: Path, suffix: str) -> None:
+def check_output(path: Path, *suffixes: str) -> None:
     """Refuse an output that cannot be written before the work for it begins.
 
     Raises:
-        ArtifactError: its name does not end in `suffix`, or its folder cannot be made or written.
+        ArtifactError: its name does not end in one of `suffixes`, or its folder cannot be made or written.
     """
-    if path.suffix != suffix:
-        raise ArtifactError(f"the output {path} must end in {suffix}")
+    if path.suffix not in suffixes:
+        raise ArtifactError(f"the output {path} must end in {' or '.join(suffixes)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

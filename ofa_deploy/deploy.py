@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
@@ -97,19 +99,22 @@ def deploy(
     inputs = {"table_of_this_machine": True, "predictor_sha256": predictor.sha256}
     results = [search(table, predictor, budget, settings, margin_percent, inputs) for budget in budgets]
 
-    cards, sessions = [], {}
+    runtime = RUNTIMES[table.conditions["runtime"]]
+    cards, sessions, checks = [], {}, {}
     for budget, result in zip(budgets, results, strict=True):
-        file = out / f"{space.name}_{budget.strip().replace('%', 'pct')}.onnx"
+        file = out / f"{space.name}_{budget.strip().replace('%', 'pct')}{runtime.suffix}"
         report(f"{budget}: {result.arch}, exporting {file}")
         card = export(net, result.arch, images, file, origin, result.predicted())
-        session = RUNTIMES[table.conditions["runtime"]](artifacts.read(file), plan.threads)
-        sessions[budget] = (session, space.in_channels, result.arch.resolution)
+        content, size = artifacts.read(file), result.arch.resolution
+        image = np.random.default_rng(0).standard_normal((1, space.in_channels, size, size)).astype(np.float32)
+        sessions[budget] = runtime.start(content, plan.threads), runtime.native(image)
+        checks[budget] = runtime.session(content, plan.threads)
         cards.append((file, card))
     report("measuring the exported files")
     latencies = latency(sessions, plan.threads)
     delivered = []
     for budget, result, (file, card) in zip(budgets, results, cards, strict=True):
-        session, size = sessions[budget][0], result.arch.resolution
+        session, size = checks[budget], result.arch.resolution
         card["measured"] = {
             "latency": latencies[budget] | {"conditions": dict(table.conditions)},
             "heldout": top1(session, images, images.heldout, size),

@@ -14,6 +14,7 @@ from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.runtimes import tflite
 from tests.conftest import Run, made_up_table, refused, succeeded
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,23 @@ def test_search_result_feeds_export(ofa: Run, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     x = data.tensor(data.heldout.pixels[:100], size).numpy()
     right = [session.run(None, {"image": one[None]})[0].argmax() for one in x] == data.heldout.labels[:100]
+    assert np.mean(right) > 0.7
+
+
+def test_tflite_from_a_table_to_a_model(ofa: Run, tmp_path: Path) -> None:
+    built = json.loads(succeeded(ofa("build-lut", "--device", "tflite", "--resolutions", 16, "--rounds", 1, "--json")))
+    assert built["file"].startswith("lut/fmnist_tflite_1t_")
+    done = ofa("search", "--device", "tflite", "--latency", "50%", "--generations", 3, "--out", "r.json")
+    succeeded(done)
+    assert "not this machine's table" not in done.stderr
+    succeeded(ofa("export", "--result", "r.json", "--out", "m.tflite"))
+    card = json.loads((tmp_path / "m.json").read_text())
+    assert (card["format"], card["input"]["layout"], card["input"]["shape"]) == ("tflite", "NHWC", [1, 16, 16, 1])
+    assert card["agreement_with_torch"]["agreement_percent"] == 100
+    data = data_sets.load(None, get_space("fmnist"))
+    session = tflite.start((tmp_path / "m.tflite").read_bytes(), 1)
+    x = data.tensor(data.heldout.pixels[:100], 16).numpy()
+    right = [session(one[None].transpose(0, 2, 3, 1).copy()).argmax() for one in x] == data.heldout.labels[:100]
     assert np.mean(right) > 0.7
 
 
@@ -174,7 +192,7 @@ def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
         ("deploy --latency 30", ["needs a unit"]),
         ("export", ["--arch TEXT or --result FILE"]),
         ("export --arch nonsense", ["not an architecture"]),
-        (f"export --arch {SMALL} --out model.tflite", ["must end in .onnx"]),
+        (f"export --arch {SMALL} --out model.pb", ["must end in .onnx or .tflite"]),
         (f"export --arch {SMALL.replace('r16', 'r17')}", ["resolution 17"]),
         (f"export --arch {SMALL} --weights gone.safetensors", ["cannot read gone.json"]),
         (f"export --arch {SMALL} --data gone", ["no images at gone"]),

@@ -94,13 +94,13 @@ def search(
 def export(
     arch: Annotated[str | None, typer.Option(help="Architecture in text form.")] = None,
     result: Annotated[Path | None, typer.Option(help="Search result (search --out FILE).")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; default: SPACE.onnx.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write, .onnx or .tflite; default: SPACE.onnx.")] = None,
     space: Space = None,
     data: Data = None,
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an architecture as an ONNX model, checked against torch, with a card beside it."""
+    """Write an architecture as an ONNX or TFLite model, checked against torch, with a card beside it."""
     from ofa_deploy.export.run import export_files
 
     chosen = get_space(space)

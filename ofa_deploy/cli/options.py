@@ -18,7 +18,7 @@ Data = Annotated[str | None, typer.Option(help="fmnist (the default), a folder o
 Weights = Annotated[Path | None, typer.Option(help="Supernet; default: supernets/SPACE.safetensors, here or shipped.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
-Device = Annotated[str, typer.Option(help="What is measured: cpu.")]
+Device = Annotated[str, typer.Option(help="What is measured: cpu (onnxruntime) or tflite (LiteRT).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Objective = Annotated[str, typer.Option(help="What is maximised: accuracy, or macs (needs no predictor).")]
 Margin = Annotated[

@@ -12,7 +12,7 @@ import torch
 from ofa_deploy.accuracy.measure import count_correct
 from ofa_deploy.data import Dataset, Images
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.runtimes import Session
+from ofa_deploy.latency.runtimes import Array, Session
 from ofa_deploy.latency.timing import visit
 from ofa_deploy.supernet.network import Subnet
 
@@ -49,12 +49,12 @@ def top1(session: Session, data: Dataset, images: Images, resolution: int) -> di
 
 
 def latency(
-    sessions: Mapping[str, tuple[Session, int, int]], threads: int, rounds: int = 16, pause: float = 0.5
+    sessions: Mapping[str, tuple[Session, Array]], threads: int, rounds: int = 16, pause: float = 0.5
 ) -> dict[str, Any]:
     """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
 
     Args:
-        sessions: by name: a session of batch 1, its channels and its resolution.
+        sessions: by name: a session of batch 1, and its input.
         threads: that the sessions use.
         rounds: visits to each.
         pause: seconds between rounds, so that a short disturbance does not meet them all.
@@ -68,9 +68,7 @@ def latency(
     for _ in range(rounds):
         time.sleep(pause)
         for name in rng.permutation(list(sessions)).tolist():
-            session, channels, size = sessions[name]
-            x = rng.standard_normal((1, channels, size, size)).astype(np.float32)
-            visits[name].append(visit(session, x, threads, 50, 0.1))
+            visits[name].append(visit(*sessions[name], threads, 50, 0.1))
     found = {}
     for name, several in visits.items():
         medians = np.array([v.median_ms for v in several])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnx import helper
+import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.measure import specialise
@@ -15,8 +15,8 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.data import RECALIBRATION, Dataset, load
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.check import parity
-from ofa_deploy.graphs import onnx as graphs
-from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.graphs.weights import INPUT, OUTPUT
+from ofa_deploy.latency.runtimes import FORMATS
 from ofa_deploy.official import to_ofa
 from ofa_deploy.search.run import load_result
 from ofa_deploy.space import SearchSpace
@@ -27,13 +27,13 @@ from ofa_deploy.supernet.network import Supernet, folded
 def export(
     net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any], predicted: Mapping[str, Any] | None
 ) -> artifacts.Json:
-    """Write the ONNX model of a subnetwork and its card.
+    """Write the model of a subnetwork and its card.
 
     Args:
         net: the supernet.
         arch: which subnetwork.
         data: whose training images recalibrate the batch norms, and whose held-out images check the file.
-        out: the `.onnx` file to write; the card is the `.json` of the same stem.
+        out: the `.onnx` or `.tflite` file to write; the card is the `.json` of the same stem.
         weights: where the supernet came from, for the card.
         predicted: figures of the search that chose it, for the card.
 
@@ -43,28 +43,30 @@ def export(
     Raises:
         ArchError: `arch` is not of the space.
         MeasureError: the file does not compute what torch computes.
-        ArtifactError: the name does not end in `.onnx`, or it cannot be written.
+        ArtifactError: the name ends in neither, or it cannot be written.
     """
     space = net.space
     space.check(arch)
-    artifacts.check_output(out, ".onnx")
+    artifacts.check_output(out, *FORMATS)
+    runtime = FORMATS[out.suffix]
     plain = specialise(net, arch, data)
-    model = graphs.emit(space.walk(arch), folded(plain))
+    shape = runtime.native(np.zeros((1, space.in_channels, arch.resolution, arch.resolution), np.float32)).shape
     preprocessing = {
-        "layout": "NCHW", "dtype": "float32", "shape": [1, space.in_channels, arch.resolution, arch.resolution],
+        "layout": runtime.layout, "dtype": "float32", "shape": list(shape),
         "scale": "pixels / 255, then (x - mean) / std", "mean": data.mean, "std": data.std,
         "resize": "bilinear with antialiasing",
     }  # fmt: skip
     props = {"arch": str(arch), "space": space.name, "mean": data.mean, "std": data.std, "classes": data.classes}
-    helper.set_model_props(model, {key: str(value) for key, value in props.items()})
-    content = model.SerializeToString()
-    checked = parity(onnxruntime.session(content, 1), plain, data)
+    notes = {key: str(value) for key, value in props.items()}
+    content = runtime.emit(space.walk(arch), folded(plain), notes=notes)
+    checked = parity(runtime.session(content, 1), plain, data)
     genes = space.genes([arch])
     card = {
-        "schema": artifacts.SCHEMA, "kind": "model-card", "space": space.name, "file": out.name, "format": "onnx",
-        "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "arch": str(arch),
-        "once_for_all": to_ofa(space, arch), "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
-        "input": {"name": graphs.INPUT, **preprocessing}, "output": {"name": graphs.OUTPUT, "classes": data.classes},
+        "schema": artifacts.SCHEMA, "kind": "model-card", "space": space.name, "file": out.name,
+        "format": out.suffix[1:], "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
+        "arch": str(arch), "once_for_all": to_ofa(space, arch),
+        "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
+        "input": {"name": INPUT, **preprocessing}, "output": {"name": OUTPUT, "classes": data.classes},
         "recalibrated_on": f"{min(RECALIBRATION, len(data.train))} training images of {data.name}",
         "data_licence": data.licence, "weights": dict(weights), "agreement_with_torch": checked,
         "predicted": dict(predicted or {}), "measured": {}, "made_with": artifacts.made_with(),

@@ -13,12 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
 from ofa_deploy.ops import Op
 
 OPSET = 17
 IR_VERSION = 8
-INPUT, OUTPUT = "image", "logits"
 
 
 class _Graph:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from ofa_deploy.ops import Op
 
+INPUT, OUTPUT = "image", "logits"
+"""Names of a graph's input and output."""
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """Arrays of one operator by name; convolutions have PyTorch's layout (out, in / groups, height, width)."""
 

@@ -14,16 +14,13 @@ import numpy.typing as npt
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
-from ofa_deploy.latency.runtimes import RUNTIMES, Session
+from ofa_deploy.latency.runtimes import RUNTIMES, Parts, Session
 from ofa_deploy.latency.table import LatencyTable, Row, conditions
 from ofa_deploy.latency.timing import Visit, visit
-from ofa_deploy.ops import Op
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import SearchSpace
 
-Parts = Sequence[tuple[str, Op]]
 Key = tuple[int, str]
 """(round, entry) of a visit."""
 SENTINEL_RUNS = 5
@@ -165,9 +162,10 @@ def _lacking(visits: Mapping[Key, Visit], entries: Iterable[str], enough: int) -
 def _session(parts: Parts, runtime: str, plan: Plan) -> tuple[Session, npt.NDArray[np.float32]]:
     rng = np.random.default_rng(plan.seed)
     first = parts[0][1]
-    model = graphs.emit(parts, {name: weights.draw(op, rng) for name, op in parts})
+    chosen = RUNTIMES[runtime]
+    model = chosen.emit(parts, {name: weights.draw(op, rng) for name, op in parts})
     x = rng.standard_normal((1, first.c_in, first.size, first.size)).astype(np.float32)
-    return RUNTIMES[runtime](model.SerializeToString(), plan.threads), x
+    return chosen.start(model, plan.threads), chosen.native(x)
 
 
 def _summaries(visits: Mapping[Key, Visit]) -> dict[str, Row]:

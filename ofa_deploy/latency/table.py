@@ -22,8 +22,10 @@ from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
 KIND = "latency-table"
-DEVICES = {"cpu": "onnxruntime"}
+DEVICES = {"cpu": "onnxruntime", "tflite": "tflite"}
 """The runtime behind each friendly device name."""
+PACKAGES = {"onnxruntime": "onnxruntime", "tflite": "ai-edge-litert"}
+"""The distribution whose version is a runtime's."""
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
 _COLUMNS = [field.name for field in fields(Op)]
@@ -190,7 +192,7 @@ def conditions(device: str, threads: int) -> dict[str, Any]:
         raise MeasureError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     runtime = DEVICES[device]
     return {
-        "device": device, "runtime": runtime, "runtime_version": artifacts.version(runtime) or "unknown",
+        "device": device, "runtime": runtime, "runtime_version": artifacts.version(PACKAGES[runtime]) or "unknown",
         "threads": threads, "batch": 1, "precision": "fp32", "machine": artifacts.machine(),
     }  # fmt: skip
 

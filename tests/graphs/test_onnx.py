@@ -29,7 +29,7 @@ def test_whole_network_equals_torch(name: str) -> None:
         recalibrate(plain, [x])
         model = graphs.emit(space.walk(arch), folded(plain), batch=8)
         onnx.checker.check_model(model, full_check=True)
-        got = onnxruntime.session(model.SerializeToString(), 1)(x.numpy())
+        got = onnxruntime.start(model.SerializeToString(), 1)(x.numpy())
         expected = plain(x).detach().numpy()
         assert np.abs(got - expected).max() < 3e-5 * max(1, np.abs(expected).max())
         assert got.std() > 1e-4
@@ -80,7 +80,7 @@ def test_block_equals_torch(op: Op) -> None:
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)
     x = rng.standard_normal((2, op.c_in, op.size, op.size)).astype(np.float32)
-    got = onnxruntime.session(graphs.emit([("block", op)], {"block": drawn}, 2).SerializeToString(), 1)(x)
+    got = onnxruntime.start(graphs.emit([("block", op)], {"block": drawn}, 2).SerializeToString(), 1)(x)
     expected = reference(op, drawn, torch.from_numpy(x)).numpy()
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 3e-5 * max(1, np.abs(expected).max())

@@ -1,5 +1,6 @@
 """Building a table: really measured, resumable, and refused where it would mislead."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -87,12 +88,12 @@ def test_plan_is_checked() -> None:
 
 def test_graph_that_the_runtime_does_not_take() -> None:
     with pytest.raises(MeasureError, match="does not take"):
-        onnxruntime.session(b"no graph", 1)
+        onnxruntime.start(b"no graph", 1)
 
 
 def test_visit_counts_and_orders_its_samples() -> None:
     x = np.zeros((1, 4, 8, 8), np.float32)
-    session = onnxruntime.session(pool(4, 8), 1)
+    session = onnxruntime.start(pool(4, 8), 1)
     visit = timing.visit(session, x, 1, 10, 1.0)
     assert 0 < visit.minimum_ms <= visit.median_ms
     assert 3 <= visit.runs <= 10
@@ -100,7 +101,7 @@ def test_visit_counts_and_orders_its_samples() -> None:
 
 def test_values_that_are_not_finite_are_no_measurement() -> None:
     x = np.full((1, 1, 2, 2), np.nan, np.float32)
-    session = onnxruntime.session(pool(1, 2), 1)
+    session = onnxruntime.start(pool(1, 2), 1)
     with pytest.raises(MeasureError, match="not finite"):
         timing.visit(session, x, 1, 3, 0.01)
 
@@ -134,7 +135,8 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
         calls.append(graph)
         return timing.Visit(1.0 + len(graph) * 1e-6, 0.5, 3, 0)
 
-    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", lambda graph, threads: graph)
+    bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
+    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(building, "visit", visit)
     build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", silent)
     number = 2 * (len(tiny.all_ops()) + QUICK.calibration + QUICK.test)  # the sentinel before each
@@ -178,7 +180,8 @@ def test_entries_that_only_met_the_slow_machine_are_visited_again(
         return timing.Visit(len(graph) * 1e-3 * state, len(graph) * 1e-3 * state, 3, 0)
 
     lines: list[str] = []
-    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", lambda graph, threads: graph)
+    bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
+    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(building, "visit", visit)
     table = build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", lines.append)
     assert any("visiting" in line and "again" in line for line in lines)

@@ -1,19 +1,84 @@
-"""Runtimes: each turns operators with weights into something that can be run and timed.
-
-`RUNTIMES` maps a runtime's name to a function from a graph to a session.
-"""
+"""Runtimes: each turns operators with weights into something that can be run, timed and shipped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.latency.runtimes import onnxruntime, tflite
+from ofa_deploy.ops import Op
 
-Session = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Array = npt.NDArray[np.float32]
+Session = Callable[[Array], Array]
 """From an input batch to the output of the graph."""
+Parts = Sequence[tuple[str, Op]]
+"""Name and operator of each part of a graph."""
 
-RUNTIMES: dict[str, Callable[[bytes, int], Session]] = {"onnxruntime": onnxruntime.session}
-"""From a serialised graph and a number of threads to a session."""
+
+class Emit(Protocol):
+    """Writes a model file."""
+
+    def __call__(
+        self, parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The file of operators in sequence; `notes` become its metadata."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to run a network.
+
+    Attributes:
+        suffix: of its model files.
+        layout: of its inputs: `NCHW` or `NHWC`.
+        emit: writes a model file.
+        start: from the content of a model file and a number of threads to a session.
+    """
+
+    suffix: str
+    layout: str
+    emit: Emit
+    start: Callable[[bytes, int], Session]
+
+    def native(self, x: Array) -> Array:
+        """An input of shape (n, channels, height, width) in the runtime's layout."""
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if self.layout == "NHWC" else x
+
+    def session(self, model: bytes, threads: int) -> Session:
+        """A session that takes inputs of shape (n, channels, height, width); for checks, not for timing."""
+        started = self.start(model, threads)
+        return lambda x: started(self.native(x))
+
+
+def _emit_onnx(
+    parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from onnx import helper
+
+    from ofa_deploy.graphs.onnx import emit
+
+    model = emit(parts, weights, batch)
+    helper.set_model_props(model, dict(notes or {}))
+    return bytes(model.SerializeToString())
+
+
+def _emit_tflite(
+    parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from ofa_deploy.graphs.tflite import emit
+
+    return emit(parts, weights, batch, notes)
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnxruntime": Runtime(".onnx", "NCHW", _emit_onnx, onnxruntime.start),
+    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, tflite.start),
+}
+"""Every runtime by the name that tables record."""
+FORMATS = {runtime.suffix: runtime for runtime in RUNTIMES.values()}
+"""The runtime of each suffix of a model file."""

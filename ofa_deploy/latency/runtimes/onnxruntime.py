@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ofa_deploy.errors import MeasureError
 
 
-def session(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def start(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
     """A session of a serialised ONNX graph with one input and one output.
 
     Args:

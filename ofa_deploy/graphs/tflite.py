@@ -1,0 +1,281 @@
+"""TFLite graphs of single operators and whole networks, emitted directly with the schema that LiteRT ships.
+
+The layout is NHWC and the batch is fixed. Strided windows on even sizes, where PyTorch's padding is not TensorFlow's
+`SAME`, are padded explicitly. The file has a signature, which quantisers ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.errors import MeasureError
+from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
+from ofa_deploy.ops import Op
+
+try:
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError as _error:
+    raise MeasureError("TFLite models need LiteRT, which is not installed; pip install ai-edge-litert") from _error
+
+ALIGNMENT = 16
+"""Bytes that the schema wants arrays aligned to; its Python code leaves that out."""
+_FUSED = {
+    "none": schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+
+
+class _Buffer(schema.BufferT):  # type: ignore[misc]
+    """An aligned array."""
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802
+        data = None
+        if self.data is not None:
+            size = len(self.data)
+            builder.StartVector(1, size, ALIGNMENT)
+            builder.head -= size
+            builder.Bytes[builder.head : builder.head + size] = self.data
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+class _Graph:
+    """Tensors and operators of a graph that grows at its end; a tensor is an index."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.tensors: list[Any] = []
+        self.buffers: list[Any] = [_Buffer()]
+        self.operators: list[Any] = []
+        self.codes: dict[int, int] = {}
+        self.end = self.tensor(INPUT, shape)
+
+    def tensor(self, name: str, shape: Sequence[int], value: npt.NDArray[Any] | None = None) -> int:
+        made = schema.TensorT()
+        made.name, made.shape = name, list(map(int, shape))
+        made.type = schema.TensorType.INT32 if value is not None and value.dtype == np.int32 else 0
+        made.buffer = 0
+        if value is not None:
+            made.buffer = len(self.buffers)
+            buffer = _Buffer()
+            buffer.data = np.ascontiguousarray(value).tobytes()
+            self.buffers.append(buffer)
+        self.tensors.append(made)
+        return len(self.tensors) - 1
+
+    def array(self, name: str, value: npt.NDArray[Any]) -> int:
+        return self.tensor(name, value.shape, value)
+
+    def note(self, key: str, text: str) -> Any:
+        made = schema.MetadataT()
+        made.name, made.buffer = key, len(self.buffers)
+        buffer = _Buffer()
+        buffer.data = text.encode()
+        self.buffers.append(buffer)
+        return made
+
+    def shape(self, tensor: int) -> list[int]:
+        return list(self.tensors[tensor].shape)
+
+    def add(self, kind: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
+        """An operator at the end: its builtin's name, inputs, the shape of its output, and its options."""
+        code = getattr(schema.BuiltinOperator, kind)
+        made = schema.OperatorT()
+        made.opcodeIndex = self.codes.setdefault(code, len(self.codes))
+        made.inputs = list(inputs)
+        self.end = self.tensor(f"{kind.lower()}_{len(self.operators)}", shape)
+        made.outputs = [self.end]
+        if options is not None:
+            made.builtinOptions = options
+            made.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        self.operators.append(made)
+        return self.end
+
+    def padded(self, x: int, op: Op, value: float = 0.0) -> tuple[int, int]:
+        """The input of a window and TensorFlow's padding for it, so that it lies where PyTorch has it."""
+        if op.stride == 1 or op.size % 2:
+            return x, schema.Padding.SAME
+        n, height, width, channels = self.shape(x)
+        pad = op.kernel // 2
+        sizes = self.array(
+            f"paddings_{len(self.operators)}", np.array([[0, 0], [pad] * 2, [pad] * 2, [0, 0]], np.int32)
+        )
+        shape = [n, height + 2 * pad, width + 2 * pad, channels]
+        if value == 0:
+            return self.add("PAD", [x, sizes], shape, schema.PadOptionsT()), schema.Padding.VALID
+        fill = self.array(f"fill_{len(self.operators)}", np.array(value, np.float32))
+        return self.add("PADV2", [x, sizes, fill], shape, schema.PadV2OptionsT()), schema.Padding.VALID
+
+    def conv(self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None) -> int:
+        """A convolution, of an operator's window or 1x1, dense or depthwise, with its activation."""
+        x, padding = (x, schema.Padding.SAME) if op is None else self.padded(x, op)
+        stride = 1 if op is None else op.stride
+        n, height, width, c_in = self.shape(x)
+        depthwise = weight.shape[1] == 1 and weight.shape[0] == c_in > 1
+        options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
+        if depthwise:
+            options.depthMultiplier = 1
+        options.strideH = options.strideW = stride
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.padding = padding
+        options.fusedActivationFunction = _FUSED.get(act, _FUSED["none"])
+        kernel = weight.shape[2]
+        if padding == schema.Padding.VALID:
+            height, width = height - kernel + 1, width - kernel + 1
+        order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+        arrays = [self.array(f"{name}.weight", weight.transpose(order)), self.array(f"{name}.bias", bias)]
+        shape = [n, -(-height // stride), -(-width // stride), weight.shape[0]]
+        y = self.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, *arrays], shape, options)
+        return self.act(y, act)
+
+    def act(self, x: int, act: str) -> int:
+        """An activation that could not be fused."""
+        return x if act in _FUSED else self.add("HARD_SWISH", [x], self.shape(x))
+
+    def sum(self, x: int, y: int, act: str = "none") -> int:
+        options = schema.AddOptionsT()
+        options.fusedActivationFunction = _FUSED[act]
+        return self.add("ADD", [x, y], self.shape(x), options)
+
+    def product(self, x: int, y: int) -> int:
+        return self.add("MUL", [x, y], self.shape(x), schema.MulOptionsT())
+
+    def mean(self, x: int) -> int:
+        options = schema.ReducerOptionsT()
+        options.keepDims = True
+        n, _, _, channels = self.shape(x)
+        axes = self.array(f"axes_{len(self.operators)}", np.array([1, 2], np.int32))
+        return self.add("MEAN", [x, axes], [n, 1, 1, channels], options)
+
+    def pool(self, kind: str, x: int, kernel: int, stride: int, padding: int, size: int) -> int:
+        options = schema.Pool2DOptionsT()
+        options.filterHeight = options.filterWidth = kernel
+        options.strideH = options.strideW = stride
+        options.padding = padding
+        n, _, _, channels = self.shape(x)
+        return self.add(kind, [x], [n, size, size, channels], options)
+
+    def serialise(self, notes: Mapping[str, str]) -> bytes:
+        self.tensors[self.end].name = OUTPUT
+        inside = schema.SubGraphT()
+        inside.tensors, inside.operators = self.tensors, self.operators
+        inside.inputs, inside.outputs, inside.name = [0], [self.end], "main"
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+        signature.inputs, signature.outputs = [_named(INPUT, 0)], [_named(OUTPUT, self.end)]
+        model = schema.ModelT()
+        model.version, model.description = 3, "ofa-deploy"
+        model.subgraphs, model.buffers, model.signatureDefs = [inside], self.buffers, [signature]
+        model.metadata = [self.note(key, text) for key, text in notes.items()]
+        model.operatorCodes = []
+        for code in self.codes:
+            one = schema.OperatorCodeT()
+            one.builtinCode, one.deprecatedBuiltinCode, one.version = code, min(code, 127), 1
+            model.operatorCodes.append(one)
+        builder = flatbuffers.Builder(1024 + sum(len(b.data or b"") + 64 for b in self.buffers))
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def _named(name: str, tensor: int) -> Any:
+    made = schema.TensorMapT()
+    made.name, made.tensorIndex = name, tensor
+    return made
+
+
+def _pair(weights: Weights, part: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    return weights[f"{part}.weight"], weights[f"{part}.bias"]
+
+
+def _conv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    x = graph.end
+    y = graph.conv(x, f"{name}.conv", *_pair(weights, "conv"), op.act, op)
+    if op.shortcut:
+        graph.sum(x, y)
+
+
+def _mbconv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    x = y = graph.end
+    if op.c_mid != op.c_in:
+        y = graph.conv(y, f"{name}.expand", *_pair(weights, "expand"), op.act, None)
+    y = graph.conv(y, f"{name}.depthwise", *_pair(weights, "depthwise"), op.act, op)
+    if op.se:
+        gate = graph.mean(y)
+        gate = graph.conv(gate, f"{name}.se_reduce", *_pair(weights, "se_reduce"), "relu", None)
+        gate = graph.conv(gate, f"{name}.se_expand", *_pair(weights, "se_expand"), "none", None)
+        gate = graph.sum(gate, graph.array(f"{name}.three", np.array([3.0], np.float32)), "relu6")
+        gate = graph.product(gate, graph.array(f"{name}.sixth", np.array([1 / 6], np.float32)))
+        y = graph.product(y, gate)
+    y = graph.conv(y, f"{name}.project", *_pair(weights, "project"), "none", None)
+    if op.shortcut:
+        graph.sum(y, x)
+
+
+def _bottleneck(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    x = graph.end
+    y = graph.conv(x, f"{name}.conv1", *_pair(weights, "conv1"), op.act, None)
+    y = graph.conv(y, f"{name}.conv2", *_pair(weights, "conv2"), op.act, op)
+    y = graph.conv(y, f"{name}.conv3", *_pair(weights, "conv3"), "none", None)
+    if not op.shortcut:
+        if op.stride > 1:
+            x = graph.pool("AVERAGE_POOL_2D", x, op.stride, op.stride, schema.Padding.SAME, op.out_size)
+        x = graph.conv(x, f"{name}.downsample", *_pair(weights, "downsample"), "none", None)
+    graph.sum(x, y, op.act)
+
+
+def _maxpool(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    x, padding = graph.padded(graph.end, op, float(np.finfo(np.float32).min))
+    graph.pool("MAX_POOL_2D", x, op.kernel, op.stride, padding, op.out_size)
+
+
+def _pool(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    graph.mean(graph.end)
+
+
+def _linear(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+    """A dense layer; with a bias it ends the network and its output is flat."""
+    weight = weights["linear.weight"]
+    if not op.bias:
+        graph.conv(graph.end, name, weight[:, :, None, None], np.zeros(op.c_out, np.float32), op.act, None)
+        return
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = _FUSED.get(op.act, _FUSED["none"])
+    arrays = [graph.array(f"{name}.weight", weight), graph.array(f"{name}.bias", weights["linear.bias"])]
+    n = graph.shape(graph.end)[0]
+    graph.act(graph.add("FULLY_CONNECTED", [graph.end, *arrays], [n, op.c_out], options), op.act)
+
+
+_EMITTERS: dict[str, Callable[[_Graph, str, Op, Weights], None]] = {
+    "conv": _conv, "mbconv": _mbconv, "bottleneck": _bottleneck, "maxpool": _maxpool, "pool": _pool, "linear": _linear,
+}  # fmt: skip
+
+
+def emit(
+    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
+    notes: Mapping[str, str] | None = None,
+) -> bytes:  # fmt: skip
+    """The TFLite file of operators in sequence.
+
+    Args:
+        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        batch: images a run.
+        notes: more to be written into the file's metadata.
+
+    Returns:
+        a model from `image`, float32 (batch, height, width, channels), to `logits`: (batch, classes), or the
+        feature map of the last operator, channels last.
+    """
+    first = parts[0][1]
+    graph = _Graph([batch, first.size, first.size, first.c_in])
+    for name, op in parts:
+        _EMITTERS[op.kind](graph, name, op, weights[name])
+    return graph.serialise(notes or {})

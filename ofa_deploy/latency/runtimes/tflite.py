@@ -1,0 +1,51 @@
+"""LiteRT (TensorFlow Lite) on the CPU, with XNNPACK."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.errors import MeasureError
+
+
+def interpreter_class() -> Any:
+    """LiteRT's interpreter, or that of tflite-runtime where only that is installed.
+
+    Raises:
+        MeasureError: neither is.
+    """
+    for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
+        try:
+            return importlib.import_module(name).Interpreter
+        except ImportError:
+            continue
+    raise MeasureError("LiteRT is not installed; pip install ai-edge-litert")
+
+
+def start(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """A session of a TFLite model with one input and one output.
+
+    Args:
+        graph: the content of the file.
+        threads: of the CPU.
+
+    Raises:
+        MeasureError: LiteRT is not installed, or does not take the model.
+    """
+    try:
+        made = interpreter_class()(model_content=graph, num_threads=threads)
+        made.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise MeasureError(f"LiteRT does not take the graph: {str(error).splitlines()[0]}") from error
+    source, target = made.get_input_details()[0]["index"], made.get_output_details()[0]["index"]
+
+    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        made.set_tensor(source, x)
+        made.invoke()
+        return np.asarray(made.get_tensor(target))
+
+    return run
