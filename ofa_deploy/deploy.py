@@ -132,18 +132,9 @@ def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> La
     if path.with_suffix(".json").exists() and not path.with_suffix(".partial").exists():
         table = LatencyTable.load(path, space)
         if dict(table.conditions) == conditions and table.resolutions == space.resolutions:
-            report(f"using {path}: {describe(table)}")
+            report(f"using {path}: {table.error_in_words}")
             return table
     report(f"building {path}")
     table = build(space, device, space.resolutions, plan, path, report)
-    report(f"built {path}: {describe(table)}")
+    report(f"built {path}: {table.error_in_words}")
     return LatencyTable.load(path, space)
-
-
-def describe(table: LatencyTable) -> str:
-    """A table's error in words."""
-    e = table.error
-    return (
-        f"off by {e['mape_percent']:.2g} % on average and {e['worst_percent']:.2g} % at worst "
-        f"on {e['networks']:.0f} whole networks that its calibration has not seen"
-    )

@@ -25,12 +25,12 @@ ROWS = [  # a module imports only from its own row and rows above
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],
     ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
     ["latency.runtimes.onnxruntime", "latency.runtimes.tflite", "latency.runtimes", "latency.timing"],
-    ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.build"],
+    ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.build", "latency.imported"],
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],
     ["export.check", "export.run"],
     ["deploy"],
     ["cli.options"],
-    ["cli.supernets", "cli.accuracy", "cli.models", "cli"],
+    ["cli.supernets", "cli.accuracy", "cli.models", "cli.tables", "cli"],
     ["__main__"],
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

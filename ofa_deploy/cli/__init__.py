@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ofa_deploy import __version__
-from ofa_deploy.cli import accuracy, models, supernets
+from ofa_deploy.cli import accuracy, models, supernets, tables
 from ofa_deploy.errors import OfaDeployError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -28,6 +28,8 @@ for _command in (
     models.build_lut, models.search, models.export, models.deploy,
 ):  # fmt: skip
     app.command()(_command)
+
+app.add_typer(tables.app, name="lut")
 
 
 def main() -> None:

@@ -39,7 +39,6 @@ def build_lut(
     as_json: AsJson = False,
 ) -> None:
     """Build this machine's latency table. Killed at any moment, it goes on where it was."""
-    from ofa_deploy.deploy import describe
     from ofa_deploy.latency import table as tables
     from ofa_deploy.latency.build import Plan, build
 
@@ -52,7 +51,7 @@ def build_lut(
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
-    say(f"{len(table.rows)} operators; {describe(table)}")
+    say(f"{len(table.rows)} operators; {table.error_in_words}")
     print(path)
 
 

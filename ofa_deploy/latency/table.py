@@ -64,7 +64,8 @@ class LatencyTable:
         conditions: device, runtime, runtime_version, threads, batch, precision, machine.
         scale: fitted to whole networks.
         per_op_ms: likewise; usually negative.
-        error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...
+        error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
+            where it is not known.
         networks: the whole networks that were measured: arch, use, measured_ms, predicted_ms.
         sha256: of the data file that the table was read from; empty for one just built.
     """
@@ -131,6 +132,17 @@ class LatencyTable:
         threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
         return f"{c['device']} of {c['machine']['cpu']}, {c['runtime']} {c['runtime_version']}, {threads}"
 
+    @property
+    def error_in_words(self) -> str:
+        """How wrong the table is about whole networks."""
+        e = self.error
+        if not e["networks"]:
+            return "its error on whole networks is not known"
+        return (
+            f"off by {e['mape_percent']:.2g} % on average and {e['worst_percent']:.2g} % at worst "
+            f"on {e['networks']:.0f} whole networks that its calibration has not seen"
+        )
+
     def save(self, path: Path, details: Mapping[str, Any]) -> artifacts.Json:
         """Write the rows as CSV and everything else as JSON beside it."""
         text = io.StringIO()
@@ -164,7 +176,8 @@ class LatencyTable:
                     float(line["spread_percent"]),
                     int(line["runs"]),
                 )
-                if not (np.isfinite(row.latency_ms) and row.latency_ms > 0):
+                counted = row.latency_ms > 0 or row == Row(0, 0, 0, 0)  # a format may leave an operator out
+                if not (np.isfinite(row.latency_ms) and counted):
                     raise ValueError(f"a latency of {row.latency_ms} ms")
                 rows[_read_op(line)] = row
             resolutions = tuple(about["resolutions"])

@@ -115,11 +115,13 @@ def search_files(
         own = dict(table.conditions) == conditions
     else:
         table, own = tables.select(space, conditions)
-    if not own:
+    if not own and lut is None:
         report(
             f"note: not this machine's table, but that of {table.label}; for your own, run: "
             f"{tables.build_command(space, conditions)}"
         )
+    if not table.error["networks"] and margin_percent is None:
+        report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")
     inputs: dict[str, Any] = {"table_of_this_machine": own}
     model = None
     if objective == "accuracy":

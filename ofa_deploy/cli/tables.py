@@ -1,0 +1,76 @@
+"""Commands for latency tables that are there already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa_deploy import artifacts
+from ofa_deploy.cli.options import AsJson, Space, aligned, say
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.table import KIND, LatencyTable
+
+app = typer.Typer(no_args_is_help=True, help="Show latency tables, or import those of others.")
+
+
+@app.command()
+def show(
+    file: Annotated[Path | None, typer.Argument(help="A table (.csv); without one, all are listed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a table is about and how wrong it is, or list the tables of this folder and those that ship."""
+    if file is None:
+        paths = [path.with_suffix(".csv") for path in artifacts.candidates("lut", "*.json")]
+        tables = [(path, _load(path)) for path in paths]
+        print(aligned([["space", "resolutions", "error", "table"], *(_row(path, table) for path, table in tables)]))
+        return
+    table = _load(file)
+    if as_json:
+        print(json.dumps(artifacts.describe(file, KIND)))
+        return
+    spread = sorted(row.spread_percent for row in table.rows.values())
+    print(f"space        {table.space.name}, resolutions {_listed(table)}")
+    print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
+    print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
+    print(f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each")
+    print(f"error        {table.error_in_words}")
+    if "spearman" in table.error:
+        e = table.error
+        print(f"             95 % of them within {e['p95_percent']:.2g} %, {e['within_5_percent']:.0f} % within 5 %, "
+              f"bias {e['bias_percent']:+.2g} %, Spearman {e['spearman']:.4f}")  # fmt: skip
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(help="YAML of once-for-all or nsganetv2; one file, or one a resolution.")
+    ],
+    device: Annotated[str, typer.Option(help="What to call the device, e.g. note10.")],
+    space: Space = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
+) -> None:
+    """Convert latency tables of others, checking that they have the geometry of the space."""
+    from ofa_deploy.latency.imported import import_tables
+
+    chosen = get_space(space)
+    path = out or Path("lut") / f"{chosen.name}_{device}.csv"
+    table = import_tables(files, chosen, device, path)
+    say(f"{len(table.rows)} operators at {_listed(table)} pixels; {table.error_in_words}")
+    print(path)
+
+
+def _load(path: Path) -> LatencyTable:
+    return LatencyTable.load(path, get_space(artifacts.describe(path, KIND)["space"]))
+
+
+def _row(path: Path, table: LatencyTable) -> list[str]:
+    known = f"{table.error['mape_percent']:.2g} %" if table.error["networks"] else "not known"
+    return [table.space.name, _listed(table), known, str(path)]
+
+
+def _listed(table: LatencyTable) -> str:
+    sizes = table.resolutions
+    return f"{sizes[0]} to {sizes[-1]} ({len(sizes)})" if len(sizes) > 5 else ", ".join(map(str, sizes))
