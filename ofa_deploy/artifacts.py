@@ -159,10 +159,18 @@ def check_output(path: Path, *suffixes: str) -> None:
     """Refuse an output that cannot be written before the work for it begins.
 
     Raises:
-        ArtifactError: its name does not end in one of `suffixes`, or its folder cannot be made or written.
+        ArtifactError: its name does not end in one of `suffixes`, the JSON beside it is another file's, or its folder
+            cannot be made or written.
     """
     if path.suffix not in suffixes:
         raise ArtifactError(f"the output {path} must end in {' or '.join(suffixes)}")
+    beside = path.with_suffix(".json")
+    with contextlib.suppress(OSError, ValueError):
+        described = json.loads(beside.read_bytes())
+        if isinstance(described, dict) and described.get("file", path.name) != path.name:
+            raise ArtifactError(
+                f"{beside} belongs to {described['file']} and would be overwritten; choose another name"
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -188,8 +196,9 @@ def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, A
         "schema": SCHEMA, "kind": kind, "space": space, "file": path.name, "sha256": hashlib.sha256(data).hexdigest(),
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), **details, "made_with": made_with(),
     }  # fmt: skip
+    text = dumps(description)
     write(path, data)
-    write(path.with_suffix(".json"), dumps(description))
+    write(path.with_suffix(".json"), text)
     return description
 
 

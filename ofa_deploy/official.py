@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def to_ofa(space: SearchSpace, arch: Arch) -> dict[str, list[Any]]:
         ks += [k for k, _ in padded]
         e += [x for _, x in padded]
     if space.widths:
-        w = [choices.index(width) for choices, width in zip(_official_widths(space), arch.widths, strict=True)]
+        w = [choices.index(width) for choices, width in zip(official_widths(space), arch.widths, strict=True)]
         return {"d": d, "e": e, "w": w, "r": [arch.resolution]}
     return {"ks": ks, "e": e, "d": d, "r": [arch.resolution]}
 
@@ -47,7 +48,9 @@ def from_ofa(space: SearchSpace, config: Mapping[str, Any]) -> Arch:
         r = config["r"]
         resolution = int(r[0] if isinstance(r, Sequence) else r)
         numbers = {key: [float(v) for v in values] for key, values in lists.items()}
-        if not all(v >= 0 and (key == "e" or v == int(v)) for key, values in numbers.items() for v in values):
+        if not all(
+            0 <= v < math.inf and (key == "e" or v == int(v)) for key, values in numbers.items() for v in values
+        ):
             raise ValueError
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ArchError(
@@ -78,13 +81,13 @@ def from_ofa(space: SearchSpace, config: Mapping[str, Any]) -> Arch:
             raise ArchError(f"{space.name} has at most {len(every)} blocks in that stage, not {count} blocks")
         stages.append(tuple(every[:count]))
     try:
-        widths = [c[int(i)] for c, i in zip(_official_widths(space), numbers.get("w", []), strict=True)]
+        widths = [c[int(i)] for c, i in zip(official_widths(space), numbers.get("w", []), strict=True)]
     except IndexError as error:
         raise ArchError(f"a width index of {space.name} is 0, 1 or 2") from error
     return space.check(Arch(resolution, tuple(stages), tuple(widths)))
 
 
-def _official_widths(space: SearchSpace) -> list[tuple[int, ...]]:
+def official_widths(space: SearchSpace) -> list[tuple[int, ...]]:
     """Channels of each official width index; where two indices mean the same channels, they are listed twice."""
     most = max(map(len, space.widths), default=0)
     return [(choices[0],) * (most - len(choices)) + choices for choices in space.widths]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ofa_deploy import arch_lists, artifacts
-from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
@@ -36,14 +36,14 @@ def score_file(space: SearchSpace, archs: Path, predictor: Path, lut: Path | Non
     listed, _ = arch_lists.read(archs, space)
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)
-    low, high = model.interval(genes)
+    mean, std = model.predict(genes)
     columns = {
         "arch": list(map(str, listed)),
         "macs": [f"{v:.0f}" for v in space.macs(genes)],
         "params": [f"{v:.0f}" for v in space.params(genes)],
-        "top1_percent": _rounded(model.mean(genes), 3),
-        "top1_low_percent": _rounded(low, 3),
-        "top1_high_percent": _rounded(high, 3),
+        "top1_percent": _rounded(mean, 3),
+        "top1_low_percent": _rounded(mean - NORMAL_90 * std, 3),
+        "top1_high_percent": _rounded(mean + NORMAL_90 * std, 3),
     }
     if lut is not None:
         table = LatencyTable.load(lut, space)
@@ -63,4 +63,5 @@ def score_file(space: SearchSpace, archs: Path, predictor: Path, lut: Path | Non
 
 
 def _rounded(values: np.ndarray[tuple[int], np.dtype[np.float64]], digits: int) -> list[str]:
-    return [f"{v:.{digits}f}" for v in values]
+    """Cells, empty where a figure is not known."""
+    return ["" if np.isnan(v) else f"{v:.{digits}f}" for v in values]

@@ -49,7 +49,7 @@ def draw(
     barren = 0  # rounds in a row that brought nothing new
     while barren < 50:
         before = len(seen)
-        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number):
+        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number - len(seen)):
             new = [arch for arch in dict.fromkeys(group) if arch not in seen][: number - len(seen)]
             seen.update(new)
             if new:
@@ -85,8 +85,8 @@ class _Decks:
 
 
 def _trie(space: SearchSpace, decks: _Decks) -> Iterator[list[Arch]]:
-    """One trie for each resolution."""
-    for resolution in space.resolutions:
+    """One trie for each resolution, in shuffled order: a run of few networks has some of them, not the smallest."""
+    for resolution in decks.rng.permutation(space.resolutions).tolist():
         beginnings: list[_Beginning] = [((), ())]
         number = 0
         for i, part in enumerate(space.parts):

@@ -64,7 +64,8 @@ def classified(
     """
     resolution, images = archs[0].resolution, data.heldout
     if redrawn is not None:
-        some = np.random.default_rng(redrawn).integers(0, RECALIBRATION, RECALIBRATION) % len(data.train)
+        number = min(RECALIBRATION, len(data.train))
+        some = np.random.default_rng(redrawn).integers(0, number, number)
         data = replace(data, train=data.train[some])
     batch = batch or max(16, BATCH_PIXELS // resolution**2)
     batches = (

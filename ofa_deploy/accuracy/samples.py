@@ -25,7 +25,7 @@ class Samples:
     """Architectures, genes of shape (n, columns), and their top-1 accuracies in percent, shape (n,).
 
     `sha256` is of the file that they were read from, `weights_sha256` of the supernet, where they are known;
-    `label_noise` what `measure.label_noise` found of them.
+    `label_noise` what `sampling.label_noise` found of them.
     """
 
     space: SearchSpace
@@ -57,10 +57,9 @@ class Samples:
             ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
         about: artifacts.Json = {}
+        data = artifacts.read(path)
         if path.with_suffix(".json").exists():
             data, about = artifacts.load(path, KIND, space.name)
-        else:
-            data = artifacts.read(path)
         archs, rows = arch_lists.parse(data, path, space)
         percent = np.full(len(rows), np.nan)
         for number, row in enumerate(rows, 1):

@@ -88,10 +88,12 @@ def sample(
         "until_flat": until_flat, "recalibration_images": RECALIBRATION,
         "recalibration_batch": data_sets.RECALIBRATION_BATCH, "batch_pixels": BATCH_PIXELS,
     }  # fmt: skip
-    place = str(Path(data).resolve()) if data is not None and Path(data).exists() else data
+    place = str(Path(data).resolve()) if data not in (None, "fmnist") and Path(str(data)).exists() else data
     inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"])
     partial = out.with_suffix(".partial")
     with artifacts.locked(out), _Shards(partial, header) as shards:
+        if shards.found:
+            report(f"resuming: {sum(map(len, shards.found.values()))} subnetworks are there")
         curve: list[dict[str, float]] = []
         archs: list[Arch] = []
         correct: list[int] = []
@@ -132,7 +134,7 @@ def label_noise(inputs: Inputs, archs: Sequence[Arch], seed: int, workers: Worke
         workers: who measures.
 
     Returns:
-        `recalibration_points`: root mean square of the change with another draw of the images for recalibration;
+        `recalibration_points`: standard error from the images for recalibration, by a bootstrap of them;
         `heldout_points`: standard error, with other held-out images, of a network's distance from the mean of all
         (what they have in common does not change their order); `networks`: how many were measured again.
     """
@@ -183,13 +185,15 @@ class _Shards:
         self.partial = partial
         self.found: dict[int, list[int]] = {}
         self.seconds: dict[int, float] = {}
+        self.drawn: dict[int, int] = {}
         for text in artifacts.resume(partial, header):
             line, _, checksum = text.partition("\t")
             try:
                 if int(checksum) != zlib.crc32(line.encode()):
                     raise ValueError(checksum)
-                index, counts, seconds = json.loads(line)
+                index, counts, seconds, drawn = json.loads(line)
                 self.found[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
+                self.drawn[index] = drawn
             except (ValueError, TypeError) as error:
                 raise self.damaged() from error
 
@@ -208,30 +212,43 @@ class _Shards:
         """The error of a file that is not what was written."""
         return ArtifactError(f"{self.partial} is damaged (a checksum does not match); remove it to start anew")
 
-    def add(self, index: int, counts: list[int], seconds: float) -> None:
+    def there(self, groups: Sequence[Sequence[Arch]]) -> list[int]:
+        """The groups whose results are there.
+
+        Raises:
+            ArtifactError: they are of other networks.
+        """
+        there = [i for i in range(len(groups)) if i in self.found]
+        if any(len(self.found[i]) != len(groups[i]) or self.drawn[i] != _checksum(groups[i]) for i in there):
+            raise ArtifactError(
+                f"{self.partial} is of other networks: another release has drawn them; remove it to start anew"
+            )
+        return there
+
+    def add(self, index: int, group: Sequence[Arch], counts: list[int], seconds: float) -> None:
         """Keep the counts of a group and the CPU seconds that they took, also on disk."""
-        self.found[index], self.seconds[index] = counts, seconds
-        line = json.dumps([index, counts, round(seconds, 3)])
+        self.found[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
+        line = json.dumps([index, counts, round(seconds, 3), self.drawn[index]])
         with self.partial.open("a", newline="") as file:
             file.write(f"{line}\t{zlib.crc32(line.encode())}\n")
+
+
+def _checksum(group: Sequence[Arch]) -> int:
+    return zlib.crc32("\n".join(map(str, group)).encode())
 
 
 def _measure_all(
     groups: Sequence[Sequence[Arch]], shards: _Shards, inputs: Inputs, workers: Workers, report: Report
 ) -> list[list[int]]:
     """Correct images of each network of each group; those that are on disk already are not measured again."""
-    there = [i for i in range(len(groups)) if i in shards.found]
-    if any(len(shards.found[i]) != len(groups[i]) for i in there):
-        raise shards.damaged()
+    there = shards.there(groups)
     todo = [i for i in range(len(groups)) if i not in shards.found]
     number, done = sum(map(len, groups)), sum(len(groups[i]) for i in there)
-    if there and todo:
-        report(f"resuming: {done} of {number} subnetworks are there")
     progress = Progress(number - done, "subnetworks", report)
     space = get_space(inputs.space)
     alone, shared = 0.0, 0.0
     for index, counts, seconds in workers.run(_count_group, [(inputs, i, list(map(str, groups[i]))) for i in todo]):
-        shards.add(index, counts, seconds)
+        shards.add(index, groups[index], counts, seconds)
         alone += float(space.macs(space.genes(groups[index])).sum())
         shared += prefixes.macs(prefixes.trie(space, groups[index]))
         progress.add(len(counts), f"shared beginnings save {1 - shared / alone:.0%}")

@@ -15,6 +15,9 @@ from joblib.parallel import get_active_backend
 
 from ofa_deploy.errors import MeasureError, OfaDeployError
 
+LOST = ("TerminatedWorkerError", "KilledWorker", "WorkerCrashedError")
+"""What joblib's own processes, Dask and Ray call it when workers die."""
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -23,7 +26,7 @@ class Workers:
     Attributes:
         jobs: processes on this machine; a cluster uses all of its workers.
         backend: one of `BACKENDS`.
-        address: of the cluster's scheduler, e.g. `tcp://10.0.0.1:8786` (Dask) or `ray://10.0.0.1:10001`.
+        address: of the cluster's scheduler, e.g. `tcp://10.0.0.1:8786` (Dask) `ray://10.0.0.1:10001`, or `auto` (Ray).
     """
 
     jobs: int = 1
@@ -43,8 +46,18 @@ class Workers:
 
         Raises:
             OfaDeployError: the cluster's package is not installed.
-            MeasureError: the cluster does not answer, or has no workers.
+            MeasureError: the cluster does not answer or has no workers, or workers were killed.
         """
+        try:
+            yield from self._run(function, tasks)
+        except Exception as error:
+            if type(error).__name__ not in LOST:
+                raise
+            raise MeasureError(
+                "a worker was killed, perhaps for want of memory; repeat the command to go on, with fewer --jobs"
+            ) from error
+
+    def _run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         with BACKENDS[self.backend](self):
             calls = [joblib.delayed(function)(*task) for task in tasks]
             active, _ = get_active_backend()
@@ -93,7 +106,7 @@ def _ray(workers: Workers) -> Iterator[None]:
         from ray.util.joblib import register_ray
     except ImportError as error:
         raise OfaDeployError("--backend ray needs Ray: pip install 'ofa-deploy[ray]'") from error
-    if workers.address is not None and not _answers(workers.address):
+    if workers.address not in (None, "auto") and not _answers(str(workers.address)):
         raise MeasureError(f"no Ray cluster answers at {workers.address}; start one with: ray start --head")
     try:
         ray.init(address=workers.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)

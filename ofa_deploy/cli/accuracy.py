@@ -55,6 +55,7 @@ def fit_predictor(
     apart: Annotated[Path | None, typer.Option(help="CSV of samples that are not fitted, only predicted.")] = None,
     source: Annotated[str | None, typer.Option(help="Where the samples come from, for the predictor's JSON.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +69,7 @@ def fit_predictor(
 
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
-    found = fit_file(chosen, samples or [], path, model, seed, say, apart, source)
+    found = fit_file(chosen, samples or [], path, model, seed, say, apart, source, jobs)
     if as_json:
         print(json.dumps({"file": str(path), **found}))
         return

@@ -81,8 +81,9 @@ def search(
     if as_json:
         print(result.to_json(), end="")
         return
-    if result.score_std is not None:
-        print(f"predicted top-1   {result.score:.2f} % (standard deviation {result.score_std:.2f})")
+    if result.objective == "accuracy":
+        sure = "" if result.score_std is None else f" (standard deviation {result.score_std:.2f})"
+        print(f"predicted top-1   {result.score:.2f} %{sure}")
     print(f"predicted latency {result.latency_ms:.4g} ms of {result.budget_ms:.4g} ms "
           f"(kept {result.margin_percent:.2g} % below for the table's error)")  # fmt: skip
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")

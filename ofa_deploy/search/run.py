@@ -74,7 +74,8 @@ def search(
             raise InfeasibleError(f"{error} ({margin:.2g} % above its prediction, see --margin)") from error
     value, std = float(score(genes)[0]), None
     if predictor is not None:
-        std = round(float(predictor.predict(genes)[1][0]), 4)
+        deviation = float(predictor.predict(genes)[1][0])
+        std = round(deviation, 4) if np.isfinite(deviation) else None
     arch = space.archs(genes)[0]
     predicted_ms = float(table.latency_ms(genes)[0])
     return SearchResult(

@@ -70,6 +70,18 @@ def test_designs_draw_distinct_networks_of_the_space(name: str, design: str) -> 
     assert groups != draw(space, design, 500, 4)
 
 
+def test_later_draws_are_as_balanced_as_the_first(space: SearchSpace) -> None:
+    first = [arch for group in draw(space, "uniform", 250, 0) for arch in group]
+    second = [arch for group in draw(space, "uniform", 250, (0, 1), first) for arch in group]
+    assert len(set(first) | set(second)) == 500
+    for archs in (first, second):
+        counts = [sum(arch.resolution == r for arch in archs) for r in space.resolutions]
+        assert min(counts) > 40, "62 of each are expected"
+    some = get_space("mbv3-w1.0")
+    sizes = {arch.resolution for group in draw(some, "trie", 1000, 0) for arch in group}
+    assert max(sizes) - min(sizes) > 40, "few tries are not those of the smallest resolutions"
+
+
 def test_trie_design_is_balanced_and_shares(space: SearchSpace) -> None:
     groups = draw(space, "trie", 8640, 0)
     archs = [arch for group in groups for arch in group]

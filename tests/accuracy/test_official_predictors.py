@@ -87,6 +87,9 @@ def test_tutorial_predictor(tmp_path: Path, ofa: Run) -> None:
     found = Predictor.load(tmp_path / done.stdout.strip(), space)
     assert found.mean(genes) == pytest.approx(said(net, tutorial, space, genes), abs=1e-4)
     assert found.predict(genes)[0] == pytest.approx(found.mean(genes))
+    (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(True)}\n")
+    row = ofa("predict", "a.csv", "--space", "mbv3-w1.2").stdout.splitlines()[1]
+    assert row.endswith(",,"), "it does not say how sure it is"
 
 
 def test_nas_predictor(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_what_is_no_official_predictor_is_refused(tmp_path: Path, ofa: Run) -> N
     bad = {
         "hostile.pth": (None, "without running code"),
         "other.pth": ({"weight": torch.zeros(2, 2)}, "has the entry 'weight'"),
-        "list.pth": ([1, 2], "no dictionary of tensors"),
+        "list.pth": ([1, 2], "no dictionary of real tensors"),
         "nan.pth": (good | {"2.weight": torch.full((40, 40), torch.nan)}, "not numbers"),
         "bias.pth": ({k: v for k, v in good.items() if k != "4.bias"}, "no bias of its width"),
         "chain.pth": (good | {"2.weight": torch.zeros(40, 30)}, "do not follow"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
-from tests.conftest import SHARED
+from tests.conftest import SHARED, Run
 
 QUICK = {"steps": 300, "members": 2, "weight_decay": 1.0}
 
@@ -144,16 +145,15 @@ def test_fit_compares_calibrates_and_reports(space: SearchSpace, fitted: Fitted)
     found = held_out(fitted.predictor, fresh)
     assert found["rmse_points"] == pytest.approx(fitted.predictor.report["rmse_points"], rel=0.3)
     assert 85 < found["coverage90_percent"] < 95
-    low, high = fitted.predictor.interval(fresh.genes)
-    assert np.mean((low <= fresh.top1_percent) & (fresh.top1_percent <= high)) == pytest.approx(
-        found["coverage90_percent"] / 100
-    )
+    mean, std = fitted.predictor.predict(fresh.genes)
+    inside = np.mean(abs(mean - fresh.top1_percent) <= 1.645 * std)
+    assert found["coverage90_percent"] == pytest.approx(100 * inside)
 
 
 def test_auto_takes_the_best_or_the_mean_of_the_two_best() -> None:
     rng = np.random.default_rng(0)
     y = rng.standard_normal(500)
-    parts = folds(500, 0)
+    parts = folds(np.arange(500)[:, None], 0)
     std = np.ones(500)
     good, also, bad = ((y + s * rng.standard_normal(500), std) for s in (0.2, 0.2, 2.0))
     assert choose(y, {"bad": bad, "good": good}, parts) == ("good",)
@@ -255,6 +255,65 @@ def test_sources_differ_by_an_offset_and_in_noise(space: SearchSpace) -> None:
     assert (merged.weight[:300] == 1).all()
     assert merged.weight[300] == pytest.approx((merged.noises[0] / merged.noises[1]) ** 2)
     assert merged.y[300:] == pytest.approx(noisy.top1_percent, abs=0.12)
+
+
+def test_offset_of_a_source_that_shares_no_resolution(space: SearchSpace) -> None:
+    rng = np.random.default_rng(0)
+
+    def measured(resolutions: list[int], noise: float) -> Samples:
+        genes = space.sample(rng, 400, resolutions)
+        size = features(space, genes)[:, -4].astype(float)
+        costs = features(space, genes)[:, -2].astype(float)
+        truth = 80 + 5 * size - 3 * size**2 + 4 * costs  # a parabola in the logarithm of the resolution
+        return Samples(space, genes, truth + noise * rng.standard_normal(400))
+
+    first, second = measured([28], 0.05), measured([16, 20, 24], 0.3)
+    assert merge([first, second]).offsets[1] == pytest.approx(0, abs=0.2)
+
+
+def test_intervals_of_merged_samples_are_those_of_the_first_source(space: SearchSpace) -> None:
+    clean, noisy = made_up(space, 300, seed=1, noise=0.1), made_up(space, 300, seed=2, noise=0.6)
+    found = fit([clean, noisy], "ridge", jobs=1).predictor
+    fresh = made_up(space, 1000, seed=3, noise=0.1)
+    assert 84 < held_out(found, fresh)["coverage90_percent"] < 95
+    assert found.report["coverage90_percent"] == pytest.approx(90, abs=0.5)
+
+
+def test_samples_of_two_supernets_are_not_merged(space: SearchSpace) -> None:
+    one, two, unknown = (made_up(space, 30, seed=s) for s in range(3))
+    one, two = replace(one, weights_sha256="a"), replace(two, weights_sha256="b")
+    with pytest.raises(OfaDeployError, match="different supernets"):
+        fit([one, two], "ridge")
+    assert fit([unknown, one], "ridge", jobs=1).predictor.weights_sha256 == "a"
+
+
+def test_a_network_of_two_sources_is_in_one_fold(space: SearchSpace) -> None:
+    x = features(space, made_up(space, 40).genes)
+    for fitted, held in folds(np.concatenate([x, x]), 0):
+        assert not {i % 40 for i in fitted} & {i % 40 for i in held}
+        assert len(fitted) + len(held) == 80
+
+
+def test_errors_that_are_not_defined_are_left_out() -> None:
+    y, std = np.array([1.0, 2.0, 3.0]), np.ones(3)
+    found = errors(y, (y, std), np.array([1, 2, 3]))
+    assert "kendall_tau_within_resolution" not in found
+    assert found["kendall_tau"] == 1
+    assert errors(y, (y, std), np.array([1, 1, 3]))["kendall_tau_within_resolution"] == 1
+
+
+def test_a_predictor_does_not_take_the_json_of_its_samples(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
+    made_up(space, 30).save(tmp_path / "s.csv", {})
+    before = (tmp_path / "s.json").read_bytes()
+    done = ofa("fit-predictor", "--samples", "s.csv", "--model", "ridge", "--out", "s.safetensors")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "s.json belongs to s.csv" in done.stderr
+    assert (tmp_path / "s.json").read_bytes() == before
+    (tmp_path / "s.json").unlink()
+    done = ofa("fit-predictor", "--samples", "s.csv", "--model", "ridge", "--out", "s.safetensors")
+    assert "choose another --out" in done.stderr
+    done = ofa("fit-predictor", "--samples", ".")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the published measurements are not beside this checkout")

@@ -14,11 +14,15 @@ import pytest
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy import sampling
-from ofa_deploy.accuracy.designs import DESIGNS
+from ofa_deploy.accuracy.designs import DESIGNS, draw
+from ofa_deploy.accuracy.measure import classified
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.workers import Workers
+from ofa_deploy.data import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
 from tests.conftest import Run
 
 ONE = Workers(1)
@@ -54,6 +58,20 @@ def test_killed_run_resumes_to_the_same_file(command: list[str], tmp_path: Path,
     subprocess.run([*two, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {"killed.csv", "killed.json", "whole.csv", "whole.json"}
+
+
+def test_results_of_other_networks_are_not_taken(
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s.csv"
+    arguments = (weights, space, str(images), 3, 0, ONE, out, silent)
+    monkeypatch.setattr(sampling.Samples, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sampling.sample(*arguments)
+    monkeypatch.undo()
+    monkeypatch.setattr(sampling, "draw", lambda space, design, number, seed: draw(space, design, number, seed + 1))
+    with pytest.raises(ArtifactError, match=r"s\.partial is of other networks"):
+        sampling.sample(*arguments)
 
 
 def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
@@ -120,25 +138,23 @@ def test_noise_of_the_labels_is_measured(
     sampling.sample(weights, space, str(images), 12, 0, ONE, tmp_path / "s.csv", silent)
     noise = Samples.load(tmp_path / "s.csv", space).label_noise
     assert noise["networks"] == 6
-    assert noise["heldout_points"] >= 0
-    again = {}
-    for seed in (0, 0, 1):
-        again[seed] = sampling.label_noise(_inputs(weights, images), _some(space), seed, ONE)
-    assert again[0] != again[1], "another draw of images for recalibration"
-    assert noise["recalibration_points"] < 30
 
 
-def _inputs(weights: Path, images: Path) -> sampling.Inputs:
-    from ofa_deploy import data
-    from ofa_deploy.families import get_space
-
-    found = data.load(str(images), get_space("fmnist"))
-    checksum = found.sha256(data.RECALIBRATION)
-    return sampling.Inputs(str(weights), artifacts.sha256(weights), "fmnist", str(images), checksum)
-
-
-def _some(space: SearchSpace) -> list[sampling.Arch]:
-    return space.archs(space.sample(np.random.default_rng(3), 5))
+def test_noise_is_what_the_images_leave_open(weights: Path, images: Path, space: SearchSpace, dataset: Dataset) -> None:
+    checksum = dataset.sha256(RECALIBRATION)
+    inputs = sampling.Inputs(str(weights), artifacts.sha256(weights), "fmnist", str(images), checksum)
+    archs = space.archs(space.sample(np.random.default_rng(3), 6, [16, 28]))
+    first, again, other = (sampling.label_noise(inputs, archs, seed, ONE) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other, "another draw of images for recalibration"
+    net = checkpoint.load(weights, space)
+    hits = np.concatenate([classified(net, [arch], dataset) for arch in archs]).astype(float)
+    redrawn = np.concatenate([classified(net, [arch], dataset, redrawn=0) for arch in archs]).astype(float)
+    images_of = len(dataset.heldout)
+    apart = [np.mean((h - hits.mean(0) - np.mean(h - hits.mean(0))) ** 2) for h in hits]
+    assert first["heldout_points"] == pytest.approx(100 * np.sqrt(np.mean(apart) / images_of), abs=1e-3)
+    change = redrawn.mean(1) - hits.mean(1)
+    assert first["recalibration_points"] == pytest.approx(100 * np.sqrt(np.mean(change**2)), abs=1e-3)
 
 
 def test_it_stops_when_more_no_longer_help(
@@ -158,7 +174,10 @@ def test_it_stops_when_more_no_longer_help(
     assert [one["samples"] for one in curve] == [48, 96, 192, 384][: len(curve)]
     assert all(one["with_them"] <= 0.97 * one["without_them"] for one in curve[:-1])
     assert curve[-1]["with_them"] > 0.97 * curve[-1]["without_them"]
-    assert len({str(arch) for arch in space.archs(found.genes)}) == len(found)
+    archs = space.archs(found.genes)
+    assert len(set(archs)) == len(found)
+    for batch in (archs[:24], archs[24:48]):
+        assert {arch.resolution for arch in batch} == set(space.resolutions)
     assert len(run("few.csv", 20)[0]) == 20
 
 
@@ -195,7 +214,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_file(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], command: list[str], tmp_path: Path
 ) -> None:
     address, workers = cluster
-    command = [word if word != "12" else "60" for word in command]
+    command = [word if word != "12" else "150" for word in command]
     on_cluster = [*command[:-1], "--backend", "dask", "--address", address, "--out"]
     process = subprocess.Popen([*on_cluster, "cluster.csv"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "cluster.partial"
@@ -203,6 +222,8 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_file(
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     workers[0].kill()
+    groups = len(draw(get_space("fmnist"), "uniform", 150, 4))
+    assert partial.read_bytes().count(b"\n") < groups - 1, "it should be killed in the middle"
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     subprocess.run([*command, "here.csv"], cwd=tmp_path, check=True, capture_output=True)

@@ -29,13 +29,13 @@ class Estimator(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Args:
             X: features, shape (n, f).
             y: top-1 in percent, shape (n,).
-            sample_weight: inverse variance of each label's noise, up to a factor, shape (n,).
+            sample_weight: inverse variance of each label's noise, shape (n,); predicted standard deviations are those
+                of labels of weight 1.
         """
         x, y = np.asarray(X), np.asarray(y, np.float64)
         weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        mean = float(np.average(y, weights=weight))
-        scale = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
-        arrays = self.tuned(x, y, weight)._fit(x, (y - mean) / scale, weight / weight.mean())
+        target, mean, scale = standardised(y, weight)
+        arrays = self.tuned(x, y, weight)._fit(x, target, weight)
         self.arrays_ = {**arrays, "target": np.array([mean, scale])}
         self.n_features_in_ = x.shape[1]
         return self
@@ -52,7 +52,14 @@ class Estimator(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _fit(self, x: Array, y: Floats, weight: Floats) -> dict[str, Array]:
-        """The arrays for a standardised target and weights with mean 1."""
+        """The arrays for a standardised target."""
+
+
+def standardised(y: Floats, weight: Floats) -> tuple[Floats, float, float]:
+    """Targets with weighted mean 0 and deviation 1, and what they were."""
+    mean = float(np.average(y, weights=weight))
+    scale = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
+    return (y - mean) / scale, mean, scale
 
 
 def scaling(x: Array) -> dict[str, Array]:
@@ -67,4 +74,4 @@ def scaling(x: Array) -> dict[str, Array]:
 def unexplained(arrays: Arrays, model: str, x: Array, y: Floats, weight: Floats) -> Array:
     """Standard deviation of the residuals at weight 1, shape (1,), in units of the target."""
     mean, _ = predict(model, {**arrays, "target": np.array([0.0, 1.0]), "noise": np.zeros(1)}, x, False)
-    return np.array([max(float(np.sqrt(np.average((y - mean) ** 2, weights=weight))), 1e-4)])
+    return np.array([max(float(np.sqrt(np.mean(weight * (y - mean) ** 2))), 1e-4)])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.stats import kendalltau, spearmanr
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -48,17 +48,23 @@ def _log_macs(x: Features) -> Features:
     return x[:, [-2]]
 
 
-def errors(y: Floats, predicted: Predicted, resolution: npt.NDArray[Any] | None = None) -> dict[str, float]:
+def errors(
+    y: Floats,
+    predicted: Predicted,
+    resolution: npt.NDArray[Any] | None = None,
+    sure: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, float]:
     """Errors of predictions.
 
     Args:
         y: measured top-1 in percent, shape (n,).
         predicted: mean and standard deviation, shape (n,) each.
         resolution: of each network; where there are several, Kendall's tau within one is added.
+        sure: the samples that the standard deviations are about; None means all.
 
     Returns:
         rmse_points, kendall_tau, spearman_rho, coverage90_percent (share of samples within the 90 % interval), and
-        kendall_tau_within_resolution.
+        kendall_tau_within_resolution; without those that are not defined.
     """
     mean, std = predicted
     out = {
@@ -66,16 +72,20 @@ def errors(y: Floats, predicted: Predicted, resolution: npt.NDArray[Any] | None 
         "spearman_rho": float(spearmanr(mean, y).statistic),
     }  # fmt: skip
     if std.any():
-        out["coverage90_percent"] = 100 * float(np.mean(abs(mean - y) <= NORMAL_90 * std))
+        inside = abs(mean - y) <= NORMAL_90 * std
+        out["coverage90_percent"] = 100 * float(np.mean(inside if sure is None else inside[sure]))
     if resolution is not None and len(parts := [resolution == r for r in np.unique(resolution)]) > 1:
-        taus = [float(kendalltau(mean[p], y[p]).statistic) for p in parts]
-        out["kendall_tau_within_resolution"] = float(np.average(taus, weights=[p.sum() for p in parts]))
-    return {key: round(value, 4) for key, value in out.items()}
+        taus = np.array([kendalltau(mean[p], y[p]).statistic if p.sum() > 1 else np.nan for p in parts])
+        if (known := np.isfinite(taus)).any():
+            weights = np.array([p.sum() for p in parts])
+            out["kendall_tau_within_resolution"] = float(np.average(taus[known], weights=weights[known]))
+    return {key: round(value, 4) for key, value in out.items() if np.isfinite(value)}
 
 
-def folds(n: int, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Indices to fit and to predict, for each fold."""
-    return list(KFold(FOLDS, shuffle=True, random_state=seed).split(np.arange(n)))
+def folds(x: Features, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Indices to fit and to predict, for each fold; samples of one architecture are in the same."""
+    _, same = np.unique(x, axis=0, return_inverse=True)
+    return list(GroupKFold(FOLDS, shuffle=True, random_state=seed).split(x, groups=same.ravel()))
 
 
 def cross_validated(
@@ -92,7 +102,7 @@ def cross_validated(
         jobs: processes.
         report: receives a line of progress now and then.
     """
-    parts = folds(len(y), seed)
+    parts = folds(x, seed)
     tasks = [(name, part) for name in estimators for part in range(len(parts))]
     progress = Progress(len(tasks), "fits", report)
     out = {name: (np.zeros(len(y)), np.zeros(len(y))) for name in estimators}
@@ -118,8 +128,8 @@ def _fold(
 
 
 def rank(y: Floats, predicted: Predicted, parts: list[Any]) -> float:
-    """What models are chosen by: mean minus spread of Kendall's tau over the folds."""
-    taus = [kendalltau(predicted[0][held], y[held]).statistic for _, held in parts]
+    """What models are chosen by: mean minus spread of Kendall's tau over the folds (0 where all are equal)."""
+    taus = np.nan_to_num([kendalltau(predicted[0][held], y[held]).statistic for _, held in parts])
     return float(np.mean(taus) - np.std(taus))
 
 
@@ -128,12 +138,13 @@ def choose(y: Floats, predicted: Mapping[str, Predicted], parts: list[Any]) -> t
     ranked = sorted(predicted, key=lambda name: -rank(y, predicted[name], parts))
     both = blend([predicted[name] for name in ranked[:2]])
     if len(ranked) > 1 and rank(y, both, parts) > rank(y, predicted[ranked[0]], parts):
-        return tuple(ranked[:2])
+        return tuple(sorted(ranked[:2]))
     return (ranked[0],)
 
 
-def widening(y: Floats, predicted: Predicted) -> float:
-    """Factor of the standard deviation with which 90 % of the samples lie in the 90 % interval."""
+def widening(y: Floats, predicted: Predicted, sure: npt.NDArray[np.bool_] | None = None) -> float:
+    """Factor of the standard deviation with which 90 % of the samples (of those in `sure`) lie in the 90 % interval."""
     mean, std = predicted
-    level = min(1.0, 0.9 * (1 + 1 / len(y)))
-    return float(np.quantile(abs(mean - y) / std, level) / NORMAL_90)
+    off = abs(mean - y) / std
+    off = off if sure is None else off[sure]
+    return float(np.quantile(off, min(1.0, 0.9 * (1 + 1 / len(off)))) / NORMAL_90)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
@@ -60,7 +60,8 @@ def fit(
 
     Every candidate predicts each sample in a five-fold cross-validation. `auto` takes the model with the best mean
     minus spread of Kendall's tau over the folds, or the mean of the two best where that is better still. The standard
-    deviation is then widened so that the 90 % interval holds 90 % of the samples, and the model is fitted on all. The
+    deviation is then widened so that the 90 % interval holds 90 % of the first source's samples, and the model is
+    fitted on all. The
     few settings of a model (lengths of a Gaussian process, a weight decay) are chosen once, on all samples.
 
     Args:
@@ -76,8 +77,9 @@ def fit(
     """
     check_model(model)
     sources = [distinct(s, name) for s, name in zip(sources, names or ["the samples"] * len(sources), strict=True)]
+    _weights(sources)
     with threadpool_limits(1, "blas"):
-        return _fit(merge(sources), sources, model, seed, jobs or os.cpu_count() or 1, report)
+        return _fit(merge(sources), sources, model, seed, jobs or joblib.cpu_count(), report)
 
 
 def _fit(samples: Merged, sources: Sequence[Samples], model: str, seed: int, jobs: int, report: Report) -> Fitted:
@@ -90,27 +92,34 @@ def _fit(samples: Merged, sources: Sequence[Samples], model: str, seed: int, job
     compared = {"line on log MACs": line(), "published recipe": PublishedMLP(seed=seed)}
     report(f"cross-validation: {', '.join([*wanted, *compared])}")
     predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs, report)
-    predicted = {name: (mean, samples.noisier(std)) for name, (mean, std) in predicted.items()}
-    parts = folds(len(y), seed)
+    parts, sure = folds(x, seed), samples.source == 0
     chosen = choose(y, {name: predicted[name] for name in wanted}, parts)
     held = blend([predicted[name] for name in chosen])
-    widen = widening(y, held)
+    widen = widening(y, held, sure)
     held = held[0], held[1] * widen
     resolution = samples.genes[:, 0]
     models = {
-        name: errors(y, (mean, std * widening(y, (mean, std))) if std.any() else (mean, std), resolution)
+        name: errors(y, (mean, std * widening(y, (mean, std), sure)) if std.any() else (mean, std), resolution, sure)
         for name, (mean, std) in predicted.items()
     }
     if len(chosen) > 1:
-        models["+".join(chosen)] = errors(y, held, resolution)
+        models["+".join(chosen)] = errors(y, held, resolution, sure)
     report(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
     fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).arrays_) for name in chosen)
-    known = {s.weights_sha256 for s in sources}
+    known = _weights(sources)
     predictor = Predictor(
-        space, fitted, widen, {"fitted": len(y), **errors(y, held, resolution)},
-        weights_sha256=known.pop() if len(known) == 1 else None,
+        space, fitted, widen, {"fitted": len(y), **errors(y, held, resolution, sure)},
+        weights_sha256=known,
     )  # fmt: skip
     return Fitted(predictor, models, samples, held)
+
+
+def _weights(sources: Sequence[Samples]) -> str | None:
+    """Checksum of the supernet that all sources are of, where any knows it."""
+    known = {s.weights_sha256 for s in sources} - {None}
+    if len(known) > 1:
+        raise OfaDeployError("the samples are of different supernets; several sources must have measured the same one")
+    return known.pop() if known else None
 
 
 def check_model(model: str) -> None:
@@ -151,7 +160,7 @@ def held_out(predictor: Predictor, samples: Samples) -> dict[str, float]:
 
 def fit_file(
     space: SearchSpace, samples: Sequence[Path], out: Path, model: str, seed: int, report: Report,
-    apart: Path | None = None, source: str | None = None,
+    apart: Path | None = None, source: str | None = None, jobs: int | None = None,
 ) -> Mapping[str, Any]:  # fmt: skip
     """Fit on files of samples and save the predictor, with a plot beside it.
 
@@ -164,6 +173,7 @@ def fit_file(
         report: receives a line of progress now and then.
         apart: CSV file of samples that are only predicted.
         source: where the samples come from, in words.
+        jobs: processes; None takes one a core.
 
     Returns:
         `error` of the predictor, `models` compared, `label_noise` where it was measured, `apart`: errors on those.
@@ -176,7 +186,9 @@ def fit_file(
     sources = [Samples.load(path, space) for path in paths]
     others = None if apart is None else Samples.load(apart, space)
     artifacts.check_output(out, ".safetensors")
-    found = fit(sources, model, seed, None, report, list(map(str, paths)))
+    if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
+        raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
+    found = fit(sources, model, seed, jobs, report, list(map(str, paths)))
     predictor = found.predictor
     about: dict[str, Any] = {
         "models": found.models, "label_noise": sources[0].label_noise,

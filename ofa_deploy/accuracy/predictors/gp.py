@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
-from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling
+from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling, standardised
 from ofa_deploy.accuracy.predictors.inference import Array, kernel, scaled
 from ofa_deploy.costs import Floats
 
@@ -54,10 +54,9 @@ class GP(Estimator):
             return clone(self)  # type: ignore[no-any-return]
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         some = np.random.default_rng(self.seed).permutation(len(y))[: self.tune]
-        x, y, weight = scaled(scaling(X), X)[some], y[some], weight[some] / weight[some].mean()
-        return clone(self).set_params(  # type: ignore[no-any-return]
-            log_settings=_most_likely(x, (y - y.mean()) / (y.std() or 1), weight, self._groups(x.shape[1]))
-        )
+        target, _, _ = standardised(y, weight)
+        settings = _most_likely(scaled(scaling(X), X)[some], target[some], weight[some], self._groups(X.shape[1]))
+        return clone(self).set_params(log_settings=settings)  # type: ignore[no-any-return]
 
     def _groups(self, columns: int) -> tuple[int, ...]:
         groups = self.groups or (columns - CONTINUOUS, 2, CONTINUOUS - 2)

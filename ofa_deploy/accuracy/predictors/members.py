@@ -53,11 +53,11 @@ class Ensemble(Estimator):
             parameters: changed in place; the first axis is the members'.
             x: scaled inputs, shape (n, f).
             y: standardised targets, shape (n,).
-            weight: of each sample, mean 1.
+            weight: of each sample.
         """
         assert self.weight_decay is not None
         generator = torch.Generator().manual_seed(self.seed)
-        inputs, target, weights = (torch.from_numpy(np.asarray(v, np.float32)) for v in (x, y, weight))
+        inputs, target, weights = (torch.from_numpy(np.asarray(v, np.float32)) for v in (x, y, weight / weight.mean()))
         size = min(self.batch, len(x))
         optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, self.steps)

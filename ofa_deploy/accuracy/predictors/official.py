@@ -13,6 +13,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.inference import Array, Arrays
 from ofa_deploy.costs import Genes
 from ofa_deploy.errors import ArtifactError
+from ofa_deploy.official import official_widths
 from ofa_deploy.space import SearchSpace
 
 TUTORIAL = tuple(range(112, 225, 16))
@@ -40,12 +41,10 @@ def _resnet(space: SearchSpace, genes: Genes, one_hot: Array) -> Array:
     slots = [place.stage for place in space.slots]
     stem = next(i for i, stage in enumerate(space.stages) if stage.depths == (0, 1))
     has_stem = np.eye(2)[(genes[:, 1 + slots.index(stem)] > 0).astype(int)]
-    most = max(map(len, space.widths))
     widths = []
-    for column, choices in enumerate(space.widths):
-        padded = (choices[0],) * (most - len(choices)) + choices
+    for column, (choices, padded) in enumerate(zip(space.widths, official_widths(space), strict=True)):
         index = np.array([padded.index(c) for c in choices])
-        widths.append(np.eye(most)[index[genes[:, 1 + len(slots) + column]]])
+        widths.append(np.eye(len(padded))[index[genes[:, 1 + len(slots) + column]]])
     ratios = sorted({e for stage in space.stages if stage.depths != (0, 1) for e in stage.expands})
     start = len(slots) * len(space.kernels)
     expands = one_hot[:, start : start + len(slots) * len(space.expands)].reshape(len(genes), len(slots), -1)
@@ -91,7 +90,7 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
     width = out["weight0"].shape[1]
     return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()} | {
         "resolutions": np.array(resolutions), "shift": np.zeros(width), "scale": np.ones(width),
-        "target": np.array([0.0, 100.0]), "noise": np.zeros(1),
+        "target": np.array([0.0, 100.0]), "noise": np.full(1, np.nan),
     }  # fmt: skip
 
 
@@ -120,9 +119,11 @@ def _state(file: Path) -> dict[str, Array]:
         raise ArtifactError(f"{file} is not a file of weights that can be read without running code in it") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
-        raise ArtifactError(f"{file} is no official accuracy predictor: it holds no dictionary of tensors")
-    return {str(key): value.float().numpy() for key, value in loaded.items()}
+    if not isinstance(loaded, dict) or not all(
+        isinstance(v, torch.Tensor) and v.layout == torch.strided and v.dtype.is_floating_point for v in loaded.values()
+    ):
+        raise ArtifactError(f"{file} is no official accuracy predictor: it holds no dictionary of real tensors")
+    return {str(key): value.detach().float().numpy() for key, value in loaded.items()}
 
 
 def convert(file: Path, space: SearchSpace, out: Path) -> None:

@@ -20,6 +20,9 @@ KIND = "accuracy-predictor"
 NORMAL_90 = 1.645
 """Standard deviations on either side of the mean that hold 90 % of a normal distribution."""
 
+CHUNK = 4096
+"""Architectures that are predicted at a time, which bounds memory."""
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -43,24 +46,25 @@ class Predictor:
 
     @property
     def model(self) -> str:
-        """Names of the models, joined by `+`."""
-        return "+".join(name for name, _ in self.parts)
+        """Names of the models in alphabetical order, joined by `+`."""
+        return "+".join(sorted(name for name, _ in self.parts))
 
     def mean(self, genes: Genes) -> Floats:
         """Top-1 accuracy in percent, shape (n,)."""
         return np.asarray(np.mean([mean for mean, _ in self._each(genes, False)], axis=0))
 
     def predict(self, genes: Genes) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each."""
+        """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each; NaN where it is not known."""
         each = self._each(genes, True)
         return blend(each)[0], blend(each)[1] * self.widen
 
-    def interval(self, genes: Genes) -> tuple[Floats, Floats]:
-        """Lower and upper end of the interval that holds 90 % of measured accuracies, in percent, shape (n,) each."""
-        mean, std = self.predict(genes)
-        return mean - NORMAL_90 * std, mean + NORMAL_90 * std
-
     def _each(self, genes: Genes, spread: bool) -> list[tuple[Floats, Floats]]:
+        if len(genes) > CHUNK:
+            chunks = [self._each(genes[i : i + CHUNK], spread) for i in range(0, len(genes), CHUNK)]
+            return [
+                (np.concatenate([mean for mean, _ in part]), np.concatenate([std for _, std in part]))
+                for part in zip(*chunks, strict=True)
+            ]
         x = features(self.space, genes)
         return [
             predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else x, spread)
@@ -101,7 +105,9 @@ class Predictor:
             made = cls(
                 space, tuple(parts.items()), widen, about.get("error", {}), about["sha256"], about.get("weights_sha256")
             )
-            fits = bool(parts) and bool(np.isfinite(made.predict(space.genes([space.extreme(True)]))).all())
+            genes = space.genes([space.extreme(True)])
+            unknown = made.model == "official"  # such a predictor does not say how sure it is
+            fits = bool(parts) and bool(np.isfinite(made.mean(genes) if unknown else made.predict(genes)).all())
         except (KeyError, ValueError, IndexError, TypeError, np.linalg.LinAlgError):
             fits = False
         if not fits:

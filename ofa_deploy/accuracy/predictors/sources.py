@@ -7,20 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import BayesianRidge
-from sklearn.model_selection import KFold
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.model_selection import KFold, cross_val_predict
 
-from ofa_deploy.accuracy.predictors import Features, features
+from ofa_deploy.accuracy.predictors import CONTINUOUS, Features, features
 from ofa_deploy.accuracy.predictors.estimator import scaling
-from ofa_deploy.accuracy.predictors.inference import scaled, with_products
+from ofa_deploy.accuracy.predictors.inference import scaled
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import SearchSpace
 
 _ROUNDS = 3
-_LARGE = 1e3
-"""Scale of the indicators of sources, so that the ridge hardly shrinks their offsets."""
+_FREE = 1e3
+"""Scale of what a ridge must hardly shrink: the trend in resolution and costs, and the offsets of sources."""
+_PENALTIES = np.logspace(-2, 3, 11)
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,14 @@ class Merged:
     offsets: tuple[float, ...]
     noises: tuple[float, ...]
 
-    def noisier(self, std: Floats) -> Floats:
-        """Standard deviations that hold for labels of the first source, for each sample's own label; shape (n,)."""
-        more = np.square(self.noises)[self.source] - self.noises[0] ** 2
-        return np.asarray(np.sqrt(np.maximum(std**2 + more * (std > 0), 0.01 * std**2)))
-
 
 def merge(sources: Sequence[Samples]) -> Merged:
     """Bring samples of several sources to the scale of the first.
 
-    A linear model of the features and of each source is fitted, weights by each source's noise, until they settle.
-    Where sources share no resolution, offsets rest on accuracy being a parabola in the logarithm of the resolution.
+    A ridge on one-hot choices, a free parabola in the logarithm of the resolution, a free trend in the logarithms of
+    the costs (and penalised squares of these), and a free offset of each source is fitted, weights by each source's
+    noise, until they settle. Where sources share no resolution, that parabola is all that tells an offset from the
+    effect of the resolution: it is then uncertain by some tenths of a point.
 
     Raises:
         OfaDeployError: an architecture has two different accuracies in one source.
@@ -69,17 +67,20 @@ def merge(sources: Sequence[Samples]) -> Merged:
     x = features(space, genes)
     weight, offsets, noises = np.ones(len(y)), np.zeros(len(sources)), np.zeros(len(sources))
     if len(sources) > 1:
-        indicator = _LARGE * (source[:, None] == np.arange(1, len(sources)))
-        z = np.concatenate([with_products(scaled(scaling(x), x)), indicator], axis=1)
+        z = scaled(scaling(x), x)
+        trend, costs = z[:, -CONTINUOUS:], z[:, -2:]
+        indicator = source[:, None] == np.arange(1, len(sources))
+        z = np.concatenate(
+            [z[:, :-CONTINUOUS], costs**2, costs[:, :1] * costs[:, 1:], _FREE * trend, _FREE * indicator], 1
+        )
         for _ in range(_ROUNDS):
-            residual = np.zeros(len(y))
-            for fitted, held in KFold(5, shuffle=True, random_state=0).split(z):
-                model = BayesianRidge().fit(z[fitted], y[fitted], sample_weight=weight[fitted])
-                residual[held] = y[held] - model.predict(z[held])
-            noises = np.array([np.sqrt(np.mean(residual[source == i] ** 2)) for i in range(len(sources))])
+            penalty = RidgeCV(_PENALTIES).fit(z, y, sample_weight=weight).alpha_
+            unseen = cross_val_predict(
+                Ridge(penalty), z, y, cv=KFold(5, shuffle=True, random_state=0), params={"sample_weight": weight}
+            )
+            noises = np.array([np.sqrt(np.mean((y - unseen)[source == i] ** 2)) for i in range(len(sources))])
             weight = (noises[0] / noises[source]) ** 2
-        model = BayesianRidge().fit(z, y, sample_weight=weight)
-        offsets[1:] = _LARGE * model.coef_[-len(sources) + 1 :]
+        offsets[1:] = _FREE * Ridge(penalty).fit(z, y, sample_weight=weight).coef_[-len(sources) + 1 :]
     return Merged(space, genes, x, y - offsets[source], weight, source, tuple(offsets.tolist()), tuple(noises.tolist()))
 
 
