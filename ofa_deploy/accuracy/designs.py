@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+import itertools
+from collections.abc import Container, Hashable, Iterable, Iterator
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from ofa_deploy.space import SearchSpace
 DESIGNS = ("trie", "uniform")
 _INNER = 2
 """Branches at a stage between the second and the last."""
+_FEWEST = 256
+"""Networks drawn at a time, so that the last of a small space are found."""
 
 
 def draw(
@@ -49,7 +52,7 @@ def draw(
     barren = 0  # rounds in a row that brought nothing new
     while barren < 50:
         before = len(seen)
-        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number - len(seen)):
+        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number - len(seen), seen):
             new = [arch for arch in dict.fromkeys(group) if arch not in seen][: number - len(seen)]
             seen.update(new)
             if new:
@@ -60,9 +63,13 @@ def draw(
     raise OfaDeployError(f"{space.name} has fewer than {number} networks of this design; ask for fewer with --number")
 
 
-def _uniform(space: SearchSpace, rng: np.random.Generator, number: int, size: int = 36) -> Iterator[list[Arch]]:
-    """Networks in the order of their genes, so that those of a group begin alike where they can."""
-    genes = space.sample(rng, number)
+def _uniform(
+    space: SearchSpace, rng: np.random.Generator, number: int, seen: Container[Arch], size: int = 36
+) -> Iterator[list[Arch]]:
+    """At most `number` new networks, in the order of their genes: those of a group begin alike where they can."""
+    drawn = dict.fromkeys(space.archs(space.sample(rng, max(number, _FEWEST))))
+    new = [arch for arch in drawn if arch not in seen][:number]
+    genes = space.genes(new)
     for resolution in range(len(space.resolutions)):
         some = genes[genes[:, 0] == resolution]
         some = some[np.lexsort(some.T[::-1])]
@@ -114,5 +121,6 @@ def _grown(
     layers = tuple(choices[decks.draw((number, i), len(choices))] for i in range(stage.depths[-1]))
     if isinstance(stage.width, tuple):
         widths = (*widths, stage.width[decks.draw(number, len(stage.width))])
-    for depth in sorted(decks.rng.permutation(stage.depths)[:branches].tolist()):
+    some = list(itertools.combinations(stage.depths, min(branches or len(stage.depths), len(stage.depths))))
+    for depth in some[decks.draw((number, "depths"), len(some))]:
         yield (*stages, layers[:depth]), widths

@@ -39,7 +39,7 @@ def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
     table = build(tiny, "cpu", tiny.resolutions, QUICK, out, silent)
     assert set(table.rows) == set(tiny.all_ops())
     assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
-    assert all(row.runs >= 6 for row in table.rows.values())
+    assert all(row.runs >= 3 for row in table.rows.values()), "one visit at least in the machine's fast state"
     assert table.scale > 0
     again = LatencyTable.load(out, tiny)
     genes = tiny.sample(np.random.default_rng(0), 20)
