@@ -20,6 +20,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["search.budget", "search.knapsack", "search.evolve", "search.run", "score"],
     ["accuracy.predictors.estimator", "accuracy.predictors.members"],
     [f"accuracy.predictors.{name}" for name in ("ridge", "gp", "concave", "mlp", "published")],
+    ["accuracy.predictors.official_files"],
     [f"accuracy.predictors.{name}" for name in ("evaluate", "sources", "plot", "fit")],
     ["graphs.weights", "graphs.onnx", "graphs.tflite"],
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],

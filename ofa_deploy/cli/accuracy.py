@@ -95,7 +95,7 @@ def import_predictor(
 ) -> None:
     """Convert an official accuracy predictor (acc_predictor.pth), without running anything that is in the file."""
     from ofa_deploy.accuracy.predictors import file_name
-    from ofa_deploy.accuracy.predictors.official import convert
+    from ofa_deploy.accuracy.predictors.official_files import convert
 
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_deploy.accuracy.predictors import official
+from ofa_deploy.accuracy.predictors import official_files
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.families import get_space
@@ -96,7 +96,7 @@ def test_nas_predictor(tmp_path: Path) -> None:
     space = get_space("mbv3-w1.0")
     net = sequential(145, False)
     torch.save({"state_dict": nas_state(net, 0.75)}, tmp_path / "p.pth")
-    official.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
+    official_files.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
     genes = drawn(space)
     found = Predictor.load(tmp_path / "p.safetensors", space).mean(genes)
     assert found == pytest.approx(said(net, nas, space, genes, 0.75), abs=1e-4)
@@ -106,7 +106,7 @@ def test_resnet_predictor(tmp_path: Path) -> None:
     space = get_space("resnet50d")
     net = sequential(82, False)
     torch.save(nas_state(net, 0.7), tmp_path / "p.pth")
-    official.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
+    official_files.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
     genes = drawn(space, (128, 160, 224, 256))
     found = Predictor.load(tmp_path / "p.safetensors", space).mean(genes)
     assert found == pytest.approx(said(net, resnet, space, genes, 0.7), abs=1e-4)
@@ -134,7 +134,7 @@ def test_what_is_no_official_predictor_is_refused(tmp_path: Path, ofa: Run) -> N
         else:
             torch.save(content, tmp_path / name)
         with pytest.raises(ArtifactError, match=message):
-            official.read(tmp_path / name, get_space("mbv3-w1.2"))
+            official_files.read(tmp_path / name, get_space("mbv3-w1.2"))
     assert not (tmp_path / "run").exists()
     done = ofa("import-predictor", "absent.pth")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -1,0 +1,106 @@
+"""Reading the once-for-all project's own accuracy predictors."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors.inference import Array
+from ofa_deploy.accuracy.predictors.official import features
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.errors import ArtifactError
+from ofa_deploy.space import SearchSpace
+
+TUTORIAL = tuple(range(112, 225, 16))
+"""Resolutions of `acc_predictor.pth`; one in between counts as the next smaller."""
+RESNET = (128, 144, 160, 176, 192, 224, 240, 256)
+"""Resolutions of `ofa_resnet50_acc_predictor.pth`."""
+
+
+def read(file: Path, space: SearchSpace) -> dict[str, Array]:
+    """Arrays of the model `official` from a file of the once-for-all project.
+
+    Two forms are known: that of the tutorial (keys `0.weight`, `0.bias`, ..., resolution last) and that of its `nas`
+    package (keys `layers.0.0.weight`, ..., `base_acc`, resolution first, no last bias); their outputs are fractions.
+
+    Raises:
+        ArtifactError: the file is no such predictor, or not of this space; nothing in it is run.
+    """
+    state = _state(file)
+    nas = "base_acc" in state
+    pattern = r"layers\.(\d+)(?:\.0)?\.(weight|bias)" if nas else r"(\d+)\.(weight|bias)"
+    layers: dict[int, dict[str, Array]] = {}
+    for key, value in state.items():
+        if key == "base_acc":
+            continue
+        if (found := re.fullmatch(pattern, key)) is None:
+            raise ArtifactError(f"{file} is no official accuracy predictor: it has the entry {key[:60]!r}")
+        layers.setdefault(int(found[1]), {})[found[2]] = value
+    out: dict[str, Array] = {}
+    ordered = [layers[i] for i in sorted(layers)]
+    for i, layer in enumerate(ordered):
+        if "weight" not in layer or layer["weight"].ndim != 2 or not np.isfinite(layer["weight"]).all():
+            raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no weights, or not numbers")
+        bias = layer.get("bias", state["base_acc"] if nas and i == len(ordered) - 1 else None)
+        if bias is None or bias.shape != layer["weight"].shape[:1] or not np.isfinite(bias).all():
+            raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no bias of its width")
+        out |= {f"weight{i}": layer["weight"].T[None], f"bias{i}": bias[None, None]}
+    if not ordered or any(out[f"weight{i}"].shape[2] != out[f"weight{j}"].shape[1] for i, j in _pairs(ordered)):
+        raise ArtifactError(f"{file} is no official accuracy predictor: its layers do not follow one another")
+    resolutions = _resolutions(file, space, out["weight0"].shape[1], nas)
+    if nas:
+        out["weight0"] = np.roll(out["weight0"], -len(resolutions), axis=1)
+    if out[f"weight{len(ordered) - 1}"].shape[2] != 1:
+        raise ArtifactError(f"{file} is no official accuracy predictor: it has more than one output")
+    width = out["weight0"].shape[1]
+    return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()} | {
+        "resolutions": np.array(resolutions), "shift": np.zeros(width), "scale": np.ones(width),
+        "target": np.array([0.0, 100.0]), "noise": np.full(1, np.nan),
+    }  # fmt: skip
+
+
+def _pairs(ordered: list[dict[str, Array]]) -> list[tuple[int, int]]:
+    return list(itertools.pairwise(range(len(ordered))))
+
+
+def _resolutions(file: Path, space: SearchSpace, width: int, nas: bool) -> tuple[int, ...]:
+    """The resolutions that a first layer of this width knows."""
+    none = {"resolutions": np.array(space.resolutions)}
+    choices = features(space, space.genes([space.extreme(True)]), none).shape[1] - len(space.resolutions)
+    fits = [r for r in ((RESNET,) if space.widths else (TUTORIAL,)) + (space.resolutions,) if choices + len(r) == width]
+    if not fits:
+        raise ArtifactError(f"{file} takes {width} inputs, which is not {space.name}'s encoding; choose with --space")
+    return fits[0]
+
+
+def _state(file: Path) -> dict[str, Array]:
+    try:
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {file}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises many kinds for what is no checkpoint
+        raise ArtifactError(f"{file} is not a file of weights that can be read without running code in it") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(v, torch.Tensor) and v.layout == torch.strided and v.dtype.is_floating_point for v in loaded.values()
+    ):
+        raise ArtifactError(f"{file} is no official accuracy predictor: it holds no dictionary of real tensors")
+    return {str(key): value.detach().float().numpy() for key, value in loaded.items()}
+
+
+def convert(file: Path, space: SearchSpace, out: Path) -> None:
+    """Convert a file of the once-for-all project to a predictor that every command takes.
+
+    Raises:
+        ArtifactError: see `read`.
+    """
+    artifacts.check_output(out, ".safetensors")
+    arrays = read(file, space)
+    Predictor(space, (("official", arrays),)).save(out, {"source": file.name, "source_sha256": artifacts.sha256(file)})
