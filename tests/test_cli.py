@@ -249,7 +249,8 @@ def test_every_command_of_the_readme_is_understood(ofa: Run) -> None:
     assert {shlex.split(line, comments=True)[1] for line in listed} == known
     for line in listed:
         _, command, *options = shlex.split(line, comments=True)
-        understood = succeeded(ofa(command, "--help"))
+        path = [command, options[0]] if command == "lut" else [command]
+        understood = succeeded(ofa(*path, "--help"))
         for option in (o for o in options if o.startswith("--")):
             assert re.search(rf"{option}\b", understood), line
 
