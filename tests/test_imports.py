@@ -13,7 +13,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["ops", "artifacts", "progress", "arch", "downloads"],
     ["parts", "costs"],
     ["space"],
-    ["families", "official", "data", "arch_lists"],
+    ["families", "official", "data", "arch_lists", "torch_files"],
     ["latency", "accuracy", "supernet", "search", "export", "graphs"],  # their __init__ alone
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
     ["accuracy.predictors.official", "accuracy.predictors.predictor"],

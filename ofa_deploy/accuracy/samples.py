@@ -57,9 +57,10 @@ class Samples:
             ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
         about: artifacts.Json = {}
-        data = artifacts.read(path)
-        if path.with_suffix(".json").exists():
+        if path.name and path.with_suffix(".json").exists():
             data, about = artifacts.load(path, KIND, space.name)
+        else:
+            data = artifacts.read(path)
         archs, rows = arch_lists.parse(data, path, space)
         percent = np.full(len(rows), np.nan)
         for number, row in enumerate(rows, 1):

@@ -16,6 +16,7 @@ from ofa_deploy.families import SPACES
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.torch_files import tensors
 
 _GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
 FILES = {
@@ -46,23 +47,7 @@ def read(path: Path) -> dict[str, Tensor]:
     Raises:
         ArtifactError: the file is missing, damaged, or holds anything but tensors.
     """
-    if not path.is_file():
-        raise ArtifactError(f"no file {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile pickle fails in any way
-        raise ArtifactError(
-            f"{path} cannot be loaded: it is damaged, or holds more than tensors, which could run code "
-            f"({type(error).__name__})"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, Mapping) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
-        raise ArtifactError(f"{path} holds no state dict of a network")
-    odd = [k for k, v in state.items() if v.layout != torch.strided or v.is_meta or v.is_quantized or v.is_complex()]
-    if odd:
-        raise ArtifactError(f"{path}: {odd[0]} is not a plain tensor of real numbers")
+    state = tensors(path)
     renamed = {name.replace(".mobile_inverted_conv.", ".conv."): value for name, value in state.items()}
     if len(renamed) < len(state):
         raise ArtifactError(f"{path} has the same weights under the old and the new names")

@@ -61,8 +61,8 @@ def fit(
     Every candidate predicts each sample in a five-fold cross-validation. `auto` takes the model with the best mean
     minus spread of Kendall's tau over the folds, or the mean of the two best where that is better still. The standard
     deviation is then widened so that the 90 % interval holds 90 % of the first source's samples, and the model is
-    fitted on all. The
-    few settings of a model (lengths of a Gaussian process, a weight decay) are chosen once, on all samples.
+    fitted on all. The few settings of a model (lengths of a Gaussian process, a weight decay) are chosen once, on all
+    samples.
 
     Args:
         sources: measured architectures, at least 20 each; predictions are on the scale of the first source.
@@ -77,12 +77,12 @@ def fit(
     """
     check_model(model)
     sources = [distinct(s, name) for s, name in zip(sources, names or ["the samples"] * len(sources), strict=True)]
-    _weights(sources)
+    weights = _weights(sources)
     with threadpool_limits(1, "blas"):
-        return _fit(merge(sources), sources, model, seed, jobs or joblib.cpu_count(), report)
+        return _fit(merge(sources), weights, model, seed, jobs or joblib.cpu_count(), report)
 
 
-def _fit(samples: Merged, sources: Sequence[Samples], model: str, seed: int, jobs: int, report: Report) -> Fitted:
+def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int, report: Report) -> Fitted:
     space, x, y, weight = samples.space, samples.x, samples.y, samples.weight
     wanted = list(ESTIMATORS) if model == AUTO else [model]
     estimators: dict[str, Any] = {}
@@ -106,11 +106,8 @@ def _fit(samples: Merged, sources: Sequence[Samples], model: str, seed: int, job
         models["+".join(chosen)] = errors(y, held, resolution, sure)
     report(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
     fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).arrays_) for name in chosen)
-    known = _weights(sources)
-    predictor = Predictor(
-        space, fitted, widen, {"fitted": len(y), **errors(y, held, resolution, sure)},
-        weights_sha256=known,
-    )  # fmt: skip
+    report_of = {"fitted": len(y), **errors(y, held, resolution, sure)}
+    predictor = Predictor(space, fitted, widen, report_of, weights_sha256=weights)
     return Fitted(predictor, models, samples, held)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.inference import Array
@@ -16,6 +14,7 @@ from ofa_deploy.accuracy.predictors.official import features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.space import SearchSpace
+from ofa_deploy.torch_files import tensors
 
 TUTORIAL = tuple(range(112, 225, 16))
 """Resolutions of `acc_predictor.pth`; one in between counts as the next smaller."""
@@ -32,7 +31,10 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
     Raises:
         ArtifactError: the file is no such predictor, or not of this space; nothing in it is run.
     """
-    state = _state(file)
+    stored = tensors(file)
+    if not all(value.is_floating_point() for value in stored.values()):
+        raise ArtifactError(f"{file} is no official accuracy predictor: it holds no dictionary of real tensors")
+    state = {key: value.detach().float().numpy() for key, value in stored.items()}
     nas = "base_acc" in state
     pattern = r"layers\.(\d+)(?:\.0)?\.(weight|bias)" if nas else r"(\d+)\.(weight|bias)"
     layers: dict[int, dict[str, Array]] = {}
@@ -51,9 +53,9 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
         if bias is None or bias.shape != layer["weight"].shape[:1] or not np.isfinite(bias).all():
             raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no bias of its width")
         out |= {f"weight{i}": layer["weight"].T[None], f"bias{i}": bias[None, None]}
-    if not ordered or any(out[f"weight{i}"].shape[2] != out[f"weight{j}"].shape[1] for i, j in _pairs(ordered)):
+    if not ordered or any(len(a["weight"]) != b["weight"].shape[1] for a, b in itertools.pairwise(ordered)):
         raise ArtifactError(f"{file} is no official accuracy predictor: its layers do not follow one another")
-    resolutions = _resolutions(file, space, out["weight0"].shape[1], nas)
+    resolutions = _resolutions(file, space, out["weight0"].shape[1])
     if nas:
         out["weight0"] = np.roll(out["weight0"], -len(resolutions), axis=1)
     if out[f"weight{len(ordered) - 1}"].shape[2] != 1:
@@ -65,11 +67,7 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
     }  # fmt: skip
 
 
-def _pairs(ordered: list[dict[str, Array]]) -> list[tuple[int, int]]:
-    return list(itertools.pairwise(range(len(ordered))))
-
-
-def _resolutions(file: Path, space: SearchSpace, width: int, nas: bool) -> tuple[int, ...]:
+def _resolutions(file: Path, space: SearchSpace, width: int) -> tuple[int, ...]:
     """The resolutions that a first layer of this width knows."""
     none = {"resolutions": np.array(space.resolutions)}
     choices = features(space, space.genes([space.extreme(True)]), none).shape[1] - len(space.resolutions)
@@ -77,22 +75,6 @@ def _resolutions(file: Path, space: SearchSpace, width: int, nas: bool) -> tuple
     if not fits:
         raise ArtifactError(f"{file} takes {width} inputs, which is not {space.name}'s encoding; choose with --space")
     return fits[0]
-
-
-def _state(file: Path) -> dict[str, Array]:
-    try:
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ArtifactError(f"cannot read {file}: {error.strerror or error}") from error
-    except Exception as error:  # torch raises many kinds for what is no checkpoint
-        raise ArtifactError(f"{file} is not a file of weights that can be read without running code in it") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(v, torch.Tensor) and v.layout == torch.strided and v.dtype.is_floating_point for v in loaded.values()
-    ):
-        raise ArtifactError(f"{file} is no official accuracy predictor: it holds no dictionary of real tensors")
-    return {str(key): value.detach().float().numpy() for key, value in loaded.items()}
 
 
 def convert(file: Path, space: SearchSpace, out: Path) -> None:

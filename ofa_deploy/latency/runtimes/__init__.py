@@ -51,7 +51,10 @@ class Runtime:
 
     def session(self, model: bytes, threads: int) -> Session:
         """A session that takes inputs of shape (n, channels, height, width); for checks, not for timing."""
-        started = self.start(model, threads)
+        return self.taking_nchw(self.start(model, threads))
+
+    def taking_nchw(self, started: Session) -> Session:
+        """A started session as one that takes inputs of shape (n, channels, height, width)."""
         return lambda x: started(self.native(x))
 
 

@@ -1,0 +1,37 @@
+"""Files that `torch.save` wrote: only tensors are taken from them, and nothing in them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ofa_deploy.errors import ArtifactError
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file, on its own or under the key `state_dict`.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or holds anything but plain tensors of real numbers.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"cannot read {path}: there is no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile pickle fails in any way
+        raise ArtifactError(
+            f"{path} cannot be loaded without running code in it: it is damaged, or holds more than tensors, which "
+            f"could run code ({type(error).__name__})"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        raise ArtifactError(f"{path} holds no state dict, which is to say no dictionary of real tensors")
+    odd = [k for k, v in state.items() if v.layout != torch.strided or v.is_meta or v.is_quantized or v.is_complex()]
+    if odd:
+        raise ArtifactError(f"{path}: {odd[0]} is not a plain tensor of real numbers")
+    return dict(state)
