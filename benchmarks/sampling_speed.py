@@ -12,6 +12,7 @@ Takes about two minutes a group. Writes benchmarks/results/sampling-speed_fmnist
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,6 +91,7 @@ def run(groups: int, networks: int) -> pd.DataFrame:
         assert counts[PARTS[2]] == counts[PARTS[3]], "shared beginnings changed a count"
         differ = [abs(a - b) for a, b in zip(counts[PARTS[0]], counts[PARTS[3]], strict=True)]
         rows[-1]["largest_difference"] = max(differ)
+        rows[-1]["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         alone = float(space.macs(space.genes(archs)).sum())
         rows[-1]["macs_saved"] = round(1 - prefixes.macs(prefixes.trie(space, archs)) / alone, 4)
         print(f"{number + 1}/{groups}", flush=True)
@@ -107,7 +109,8 @@ def show() -> None:
               f"{ratio.median():22.2f} ({ratio.min():.2f}-{ratio.max():.2f})")  # fmt: skip
     print(f"median (lowest-highest) of {len(wide)} groups; shared beginnings save "
           f"{table.macs_saved.mean():.0%} of the MACs; counts differ by at most {table.largest_difference.max():.0f} "
-          f"images from the plain loop's, by none from the folded one's")  # fmt: skip
+          f"images from the plain loop's, by none from the folded one's; the process needed at most "
+          f"{table.peak_memory_mb.max():.0f} MB")  # fmt: skip
     print("run again with: python benchmarks/sampling_speed.py")
 
 

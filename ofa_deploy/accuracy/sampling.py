@@ -44,18 +44,22 @@ FLAT = 0.03
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a worker loads, wherever it is; the checksums make sure that it is the same everywhere."""
+    """What a worker loads, wherever it is; the checksums make sure that it is the same everywhere.
+
+    `batch` is the number of held-out images that are run at once, None for what `measure` takes by default.
+    """
 
     weights: str
     weights_sha256: str
     space: str
     data: str | None
     images_sha256: str
+    batch: int | None = None
 
 
 def sample(
     weights: Path, space: SearchSpace, data: str | None, number: int, seed: int, workers: Workers, out: Path,
-    report: Report, design: str = "uniform", until_flat: bool = False,
+    report: Report, design: str = "uniform", until_flat: bool = False, batch: int | None = None,
 ) -> Samples:  # fmt: skip
     """Measure randomly drawn subnetworks and save them; a run that was killed goes on where it was.
 
@@ -72,6 +76,7 @@ def sample(
         until_flat: begin with 250 and measure as many again, up to `number`, until that no longer helps: until a
             Gaussian process fitted with the new networks (four fifths of all) errs on the new ones by less than 3 %
             less than one fitted without them.
+        batch: held-out images that are run at once: bounds the memory of a worker; None for what is fastest.
 
     Raises:
         OfaDeployError: `number` is below 1 or more than the space has, there is no such design, the weights or images
@@ -86,10 +91,10 @@ def sample(
         "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
         "images_sha256": images.sha256(RECALIBRATION), "number": number, "seed": seed, "design": design,
         "until_flat": until_flat, "recalibration_images": RECALIBRATION,
-        "recalibration_batch": data_sets.RECALIBRATION_BATCH, "batch_pixels": BATCH_PIXELS,
+        "recalibration_batch": data_sets.RECALIBRATION_BATCH, "batch": batch or f"{BATCH_PIXELS} pixels",
     }  # fmt: skip
     place = str(Path(data).resolve()) if data not in (None, "fmnist") and Path(str(data)).exists() else data
-    inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"])
+    inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"], batch)
     partial = out.with_suffix(".partial")
     with artifacts.locked(out), _Shards(partial, header) as shards:
         if shards.found:
@@ -97,12 +102,12 @@ def sample(
         curve: list[dict[str, float]] = []
         archs: list[Arch] = []
         correct: list[int] = []
-        for batch, size in enumerate(sizes):
-            if batch > 0:
-                groups = [*groups, *draw(space, design, size, (seed, batch), archs)]
+        for round_, size in enumerate(sizes):
+            if round_ > 0:
+                groups = [*groups, *draw(space, design, size, (seed, round_), archs)]
             correct = [n for counts in _measure_all(groups, shards, inputs, workers, report) for n in counts]
             archs = [arch for group in groups for arch in group]
-            if batch > 0:
+            if round_ > 0:
                 curve.append(_gain(space, archs, correct, len(images.heldout), len(archs) - size, seed, report))
                 if curve[-1]["with_them"] > (1 - FLAT) * curve[-1]["without_them"]:
                     break
@@ -270,7 +275,7 @@ def _classify_group(
     torch.set_num_threads(1)
     try:
         net, data = _loaded(inputs)
-        return key, classified(net, [Arch.parse(arch) for arch in archs], data, redrawn=redrawn)
+        return key, classified(net, [Arch.parse(arch) for arch in archs], data, inputs.batch, redrawn)
     finally:
         torch.set_num_threads(threads)
 

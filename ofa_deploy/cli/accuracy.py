@@ -25,6 +25,9 @@ def sample(
         bool, typer.Option("--until-flat", help="Stop before --number when more no longer help a predictor.")
     ] = False,
     jobs: Annotated[int, typer.Option(help="Processes, each of one thread.", min=1)] = 2,
+    batch: Annotated[
+        int | None, typer.Option(help="Images run at once; fewer need less memory. Default: what is fastest.", min=1)
+    ] = None,
     backend: Annotated[str, typer.Option(help="Who measures: loky (this machine), dask or ray (a cluster).")] = "loky",
     address: Annotated[str | None, typer.Option(help="The cluster's, such as tcp://10.0.0.1:8786.")] = None,
 ) -> None:
@@ -39,7 +42,9 @@ def sample(
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
     workers = Workers(jobs, backend, address)
-    measured = run(weights_of(weights, chosen), chosen, data, number, seed, workers, path, say, design, until_flat)
+    measured = run(
+        weights_of(weights, chosen), chosen, data, number, seed, workers, path, say, design, until_flat, batch
+    )
     percent = measured.top1_percent
     say(f"{len(measured)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
     print(path)

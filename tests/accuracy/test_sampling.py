@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy import sampling
@@ -107,6 +108,25 @@ def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, 
         sampling.sample(*arguments)
     partial.write_text(good)
     assert len(sampling.sample(*arguments)) == 3
+
+
+def test_batch_bounds_the_images_that_are_run_at_once(
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor, sizes = Dataset.tensor, []
+
+    def recorded(self: Dataset, pixels: np.ndarray, resolution: int) -> Tensor:
+        sizes.append(len(pixels))
+        return tensor(self, pixels, resolution)
+
+    monkeypatch.setattr(Dataset, "tensor", recorded)
+    found = []
+    for batch, largest in ((None, 16), (3, 3)):
+        sizes.clear()
+        out = tmp_path / f"{batch}.csv"
+        found.append(sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent, batch=batch).top1_percent)
+        assert max(size for size in sizes if size != 84) == largest  # 84 are for recalibration
+    assert (found[0] == found[1]).all()
 
 
 def test_two_runs_on_one_output_refuse_each_other(
