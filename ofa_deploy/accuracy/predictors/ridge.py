@@ -18,9 +18,13 @@ class Ridge(Estimator):
     def _fit(self, x: Array, y: Floats, weight: Floats) -> dict[str, Array]:
         arrays = scaling(x)
         z = with_products(scaled(arrays, x))
-        found = BayesianRidge().fit(z, y, sample_weight=weight)
+        centre = np.average(z, axis=0, weights=weight)
+        _, axes = np.linalg.eigh(np.cov(z, rowvar=False, aweights=weight))
+        # Along these axes columns are orthogonal: the same regression, but LAPACK's SVD always converges, which on
+        # dependent columns (one-hot ones are) it does not.
+        found = BayesianRidge().fit((z - centre) @ axes, y, sample_weight=weight)
+        slope = axes @ found.coef_
         return arrays | {
-            "slope": found.coef_, "level": np.array([found.intercept_]),
-            "centre": np.average(z, axis=0, weights=weight),
-            "covariance": found.sigma_, "noise": np.array([found.alpha_**-0.5]),
+            "slope": slope, "level": np.array([found.intercept_ - centre @ slope]), "centre": centre,
+            "covariance": axes @ found.sigma_ @ axes.T, "noise": np.array([found.alpha_**-0.5]),
         }  # fmt: skip
