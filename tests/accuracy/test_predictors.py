@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 from sklearn.base import clone
+from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import cross_val_score, train_test_split
+from threadpoolctl import threadpool_limits
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, groups
 from ofa_deploy.accuracy.predictors.concave import Concave
-from ofa_deploy.accuracy.predictors.estimator import Estimator
+from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, choose, errors, folds, widening
 from ofa_deploy.accuracy.predictors.fit import Fitted, fit, held_out
 from ofa_deploy.accuracy.predictors.gp import GP
-from ofa_deploy.accuracy.predictors.inference import kernel, predict, scaled
+from ofa_deploy.accuracy.predictors.inference import kernel, predict, scaled, with_products
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import KIND, Predictor
 from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
@@ -167,6 +170,26 @@ def test_widening_makes_the_interval_hold_nine_of_ten() -> None:
     factor = widening(y, predicted)
     assert factor == pytest.approx(5, rel=0.05)
     assert errors(y, (predicted[0], factor * predicted[1]))["coverage90_percent"] == pytest.approx(90, abs=0.1)
+
+
+def test_ridge_is_bayesian_ridge_regression_along_other_axes(space: SearchSpace) -> None:
+    some, fresh = made_up(space, 400, noise=0.1), made_up(space, 50, seed=9)
+    x, unseen = features(space, some.genes), features(space, fresh.genes)
+    estimator = ESTIMATORS["ridge"](space, 0).fit(x, some.top1_percent)
+    plain = BayesianRidge().fit(with_products(scaled(scaling(x), x)), some.top1_percent)
+    expected = plain.predict(with_products(scaled(scaling(x), unseen)), return_std=True)
+    mean, std = estimator.predict(unseen, return_std=True)
+    assert mean == pytest.approx(expected[0], abs=0.02)
+    assert std == pytest.approx(expected[1], rel=0.05)
+
+
+def test_ridge_is_fitted_where_the_svd_of_dependent_columns_does_not_converge(space: SearchSpace) -> None:
+    """LAPACK, on one thread, gives up on one of these folds of the shipped samples."""
+    samples = Samples.load(artifacts.shipped("predictors") / samples_file(space), space)
+    x, y = features(space, samples.genes), samples.top1_percent
+    with threadpool_limits(1):
+        for part, _ in folds(x, 0):
+            assert ESTIMATORS["ridge"](space, 0).fit(x[part], y[part]).score(x[part], y[part]) > 0.8
 
 
 def test_the_mean_of_two_models_is_one_predictor(space: SearchSpace, fitted: Fitted, tmp_path: Path) -> None:
