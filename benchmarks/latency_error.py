@@ -24,7 +24,8 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.export.check import latency
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import weights
-from ofa_deploy.latency.build import Plan, build
+from ofa_deploy.latency.build import build
+from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.runtimes import RUNTIMES
 
 RESULTS = Path(__file__).parent / "results"

@@ -171,6 +171,15 @@ def check_output(path: Path, *suffixes: str) -> None:
             raise ArtifactError(
                 f"{beside} belongs to {described['file']} and would be overwritten; choose another name"
             )
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder of an output, before the work for it begins.
+
+    Raises:
+        ArtifactError: it cannot be made or written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -192,9 +201,10 @@ def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, A
     Returns:
         the description that was written.
     """
+    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
     description = {
         "schema": SCHEMA, "kind": kind, "space": space, "file": path.name, "sha256": hashlib.sha256(data).hexdigest(),
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), **details, "made_with": made_with(),
+        "created": today, **details, "made_with": made_with(),
     }  # fmt: skip
     text = dumps(description)
     write(path, data)
@@ -308,7 +318,10 @@ def machine() -> Json:
             key, _, value = line.partition(":")
             info[key.strip()] = value.strip()
     words = {"family": "cpu family", "model": "model", "implementer": "CPU implementer", "part": "CPU part"}
-    name = info.get("model name") or platform.processor() or "unknown processor"
+    board = ""
+    with contextlib.suppress(OSError):  # what boards call themselves, such as "Raspberry Pi 4 Model B Rev 1.4"
+        board = Path("/proc/device-tree/model").read_text().strip("\0 \n")
+    name = info.get("model name") or board or platform.processor() or "unknown processor"
     numbers = [f"{key} {info[word]}" for key, word in words.items() if word in info]
     return {
         "cpu": " ".join([name, *([f"({', '.join(numbers)})"] if numbers else [])]),

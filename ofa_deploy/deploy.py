@@ -17,7 +17,9 @@ from ofa_deploy.errors import ArtifactError
 from ofa_deploy.export.check import latency, top1
 from ofa_deploy.export.run import export
 from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.build import Plan, build
+from ofa_deploy.latency.build import build
+from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.runtimes import RUNTIMES
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
@@ -72,7 +74,7 @@ def deploy(
         space: of the supernet.
         data: the images, as `data.load` takes them.
         budgets: latencies as users type them.
-        device: a friendly device name, see `latency.table.DEVICES`.
+        device: a friendly device name, see `latency.device.conditions.DEVICES`.
         weights: file of the supernet.
         out: folder for the models and their cards.
         settings: of the search.
@@ -126,11 +128,11 @@ def deploy(
 
 def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> LatencyTable:
     """This machine's table from the working folder, built if it is not there."""
-    conditions = tables.conditions(device, plan.threads)
-    path = Path("lut") / tables.file_name(space, conditions)
+    measured = conditions(device, plan.threads)
+    path = Path("lut") / tables.file_name(space, measured)
     if path.with_suffix(".json").exists() and not path.with_suffix(".partial").exists():
         table = LatencyTable.load(path, space)
-        if dict(table.conditions) == conditions and table.resolutions == space.resolutions:
+        if dict(table.conditions) == measured and table.resolutions == space.resolutions:
             report(f"using {path}: {table.error_in_words}")
             return table
     report(f"building {path}")

@@ -14,7 +14,9 @@ import torch
 
 from ofa_deploy import data as data_sets
 from ofa_deploy.families import get_space, mobilenet_v3
-from ofa_deploy.latency.table import LatencyTable, Row, conditions
+from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.latency.device.rounds import Estimate
+from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.parts import Stage
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -66,7 +68,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Pat
 def made_up_table(space: SearchSpace, resolutions: tuple[int, ...] | None = None) -> LatencyTable:
     """A table in which an operator takes 1 µs and 1 µs for each 10,000 MACs, as if it were of this machine."""
     resolutions = resolutions or space.resolutions
-    rows = {op: Row(round(1e-3 + op.macs * 1e-7, 6), 1e-3, 1.0, 10) for op in space.all_ops(resolutions)}
+    rows = {op: Estimate(round(1e-3 + op.macs * 1e-7, 6), 1e-3, 1.0, 10) for op in space.all_ops(resolutions)}
     error = {"p95_percent": 2.0, "mape_percent": 1.0, "worst_percent": 3.0, "networks": 8}
     return LatencyTable(space, rows, resolutions, conditions("cpu", 1), error=error)
 

@@ -14,7 +14,8 @@ from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.runtimes import tflite
+from ofa_deploy.latency.device import tflite
+from ofa_deploy.latency.device.conditions import conditions
 from tests.conftest import Run, made_up_table, refused, succeeded
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,7 @@ def test_tflite_from_a_table_to_a_model(ofa: Run, tmp_path: Path) -> None:
 def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
     """With a made-up table of this machine in lut/: it is used, and the delivered file is measured all the same."""
     space = get_space("fmnist")
-    own = tables.file_name(space, tables.conditions("cpu", 1))
+    own = tables.file_name(space, conditions("cpu", 1))
     made_up_table(space).save(tmp_path / "lut" / own, {})
     done = ofa("deploy", "--latency", "10%", "--latency", "30%", "--out", "models", "--json")
     rows = json.loads(succeeded(done))
@@ -217,7 +218,7 @@ def test_bad_input_is_one_line_and_2(ofa: Run, tmp_path: Path, arguments: str, w
     (tmp_path / "lut.txt").touch()
     if arguments.startswith("deploy"):
         space = get_space("fmnist")
-        path = tmp_path / "lut" / tables.file_name(space, tables.conditions("cpu", 1))
+        path = tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1))
         made_up_table(space).save(path, {})
     before = sorted(tmp_path.rglob("*"))
     done = ofa(*arguments.split())

@@ -12,7 +12,7 @@ import torch
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import RECALIBRATION, Dataset, Images
-from ofa_deploy.latency.runtimes import Session
+from ofa_deploy.latency.device.timing import Session
 from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
 
 BATCH_PIXELS = 100 * 28 * 28

@@ -16,6 +16,8 @@ from ofa_deploy.cli.options import (
     Device,
     Margin,
     Objective,
+    Resolutions,
+    Rounds,
     Seed,
     Space,
     Threads,
@@ -31,23 +33,32 @@ from ofa_deploy.families import get_space
 def build_lut(
     device: Device = "cpu",
     space: Space = None,
-    resolutions: Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")] = None,
+    resolutions: Resolutions = None,
     threads: Threads = 1,
-    rounds: Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)] = None,
+    rounds: Rounds = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+    ssh: Annotated[
+        str | None, typer.Option(help="Measure there instead: user@host, as ssh takes it. Needs numpy and the runtime.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="The interpreter there (3.9 or newer).")] = "python3",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Build this machine's latency table. Killed at any moment, it goes on where it was."""
+    """Build this machine's latency table, or that of one behind ssh. Killed at any moment, it goes on where it was."""
     from ofa_deploy.latency import table as tables
-    from ofa_deploy.latency.build import Plan, build
+    from ofa_deploy.latency.build import Job, build
+    from ofa_deploy.latency.device.conditions import conditions
+    from ofa_deploy.latency.device.rounds import Plan
+    from ofa_deploy.latency.remote import build_over_ssh
 
     chosen = get_space(space)
     sizes = numbers(resolutions) if resolutions else list(chosen.resolutions)
-    conditions = tables.conditions(device, threads)
-    path = out or Path("lut") / tables.file_name(chosen, conditions)
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds)
-    table = build(chosen, device, sizes, plan, path, say)
+    if ssh is not None:
+        table, path = build_over_ssh(Job(chosen, tuple(sizes), plan), device, ssh, python, out, say)
+    else:
+        path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads))
+        table = build(chosen, device, sizes, plan, path, say)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
@@ -129,7 +140,7 @@ def deploy(
 ) -> None:
     """Deliver the best model for this machine: table, search, export, and measuring what was exported."""
     from ofa_deploy.deploy import deploy as run
-    from ofa_deploy.latency.build import Plan
+    from ofa_deploy.latency.device.rounds import Plan
     from ofa_deploy.search.evolve import Settings
 
     chosen = get_space(space)

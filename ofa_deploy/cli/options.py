@@ -19,6 +19,8 @@ Weights = Annotated[Path | None, typer.Option(help="Supernet; default: supernets
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
 Device = Annotated[str, typer.Option(help="What is measured: cpu (onnxruntime) or tflite (LiteRT).")]
+Resolutions = Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")]
+Rounds = Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Objective = Annotated[str, typer.Option(help="What is maximised: accuracy, or macs (needs no predictor).")]
 Margin = Annotated[

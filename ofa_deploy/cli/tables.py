@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from ofa_deploy import artifacts
-from ofa_deploy.cli.options import AsJson, Space, aligned, say
+from ofa_deploy.cli.options import AsJson, Device, Resolutions, Rounds, Seed, Space, Threads, aligned, numbers, say
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.table import KIND, LatencyTable
 
-app = typer.Typer(no_args_is_help=True, help="Show latency tables, or import those of others.")
+app = typer.Typer(
+    no_args_is_help=True, help="Show latency tables, import those of others, or measure a device that is elsewhere."
+)
 
 
 @app.command()
@@ -59,6 +61,49 @@ def import_(
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
     table = import_tables(files, chosen, device, path)
     say(f"{len(table.rows)} operators at {_listed(table)} pixels; {table.error_in_words}")
+    print(path)
+
+
+@app.command()
+def bundle(
+    device: Device = "cpu",
+    space: Space = None,
+    resolutions: Resolutions = None,
+    threads: Threads = 1,
+    rounds: Rounds = None,
+    out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write one zip that measures a device elsewhere: there, `python FILE.zip` needs only numpy and the runtime."""
+    from ofa_deploy.latency import bundle as bundles
+    from ofa_deploy.latency.build import Job
+    from ofa_deploy.latency.device.rounds import Plan
+
+    chosen = get_space(space)
+    sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
+    job = Job(chosen, sizes, Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds))
+    path = out or Path(f"{chosen.name}_{device}.zip")
+    bundles.bundle(job, device, path, say)
+    say(
+        f"{len(job.entries)} graphs. On the device, which needs Python 3.9, numpy and {bundles.packages(device)}, type:"
+    )
+    say(f"    python3 {path.name}")
+    say(f"and here, with the {path.stem}.results that it writes:")
+    say(f"    ofa-deploy lut collect {path.name} {path.stem}.results")
+    print(path)
+
+
+@app.command()
+def collect(
+    bundle: Annotated[Path, typer.Argument(help="The zip that ran on the device.")],
+    results: Annotated[Path, typer.Argument(help="The file that it wrote there.")],
+    out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+) -> None:
+    """Turn what a bundle has measured on a device into its latency table."""
+    from ofa_deploy.latency.bundle import collect as run
+
+    table, path = run(bundle, results, out)
+    say(f"{len(table.rows)} operators of {table.label}; {table.error_in_words}")
     print(path)
 
 

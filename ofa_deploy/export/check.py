@@ -12,8 +12,7 @@ import torch
 from ofa_deploy.accuracy.measure import count_correct
 from ofa_deploy.data import Dataset, Images
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.runtimes import Array, Session
-from ofa_deploy.latency.timing import visit
+from ofa_deploy.latency.device.timing import Array, Session, visit
 from ofa_deploy.supernet.network import Subnet
 
 PARITY_IMAGES = 256

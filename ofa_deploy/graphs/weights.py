@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ INPUT, OUTPUT = "image", "logits"
 """Names of a graph's input and output."""
 Weights = Mapping[str, npt.NDArray[np.float32]]
 """Arrays of one operator by name; convolutions have PyTorch's layout (out, in / groups, height, width)."""
+Draw = Callable[[Op, np.random.Generator], Weights]
+"""Makes up an operator's weights."""
+TILE = 64
+"""See `tiled`."""
 
 
 def shapes(op: Op) -> dict[str, tuple[int, ...]]:
@@ -25,6 +29,19 @@ def draw(op: Op, rng: np.random.Generator) -> Weights:
     """Random weights of an operator, scaled so that activations neither vanish nor overflow."""
     return {
         name: (rng.standard_normal(shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
+        for name, shape in shapes(op).items()
+    }
+
+
+def tiled(op: Op, rng: np.random.Generator) -> Weights:
+    """Like `draw`, but each array repeats the same few numbers, so that a file of it compresses to almost nothing.
+
+    The numbers have no mean, so that channels that are alike do not make activations overflow.
+    """
+    numbers = rng.standard_normal(TILE)
+    numbers -= numbers.mean()
+    return {
+        name: (np.resize(numbers, shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
         for name, shape in shapes(op).items()
     }
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.latency.table import LatencyTable, Row
+from ofa_deploy.latency.device.rounds import Estimate
+from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
@@ -117,9 +118,9 @@ def _format(found: Mapping[str, Any], files: Sequence[Path]) -> tuple[str, Keys]
     raise ArtifactError(f"{files[0]} is of no known format: blocks are called {known}")
 
 
-def _row(found: Mapping[str, Mapping[str, Any]], key: str | None, file: Path) -> Row:
+def _row(found: Mapping[str, Mapping[str, Any]], key: str | None, file: Path) -> Estimate:
     if key is None:
-        return Row(0.0, 0.0, 0.0, 0)
+        return Estimate(0.0, 0.0, 0.0, 0)
     try:
         entry = found[key]
         mean, count = float(entry["mean"]), int(entry.get("count", 0))
@@ -128,4 +129,4 @@ def _row(found: Mapping[str, Mapping[str, Any]], key: str | None, file: Path) ->
         raise ArtifactError(f"{file}: {key} has no mean latency") from error
     if not (math.isfinite(mean) and mean > 0 and math.isfinite(deviation)):
         raise ArtifactError(f"{file}: {key} has a latency of {mean} ms")
-    return Row(mean, mean, 100 * deviation / mean, count)
+    return Estimate(mean, mean, 100 * deviation / mean, count)

@@ -18,36 +18,16 @@ from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
 KIND = "latency-table"
-DEVICES = {"cpu": "onnxruntime", "tflite": "tflite"}
-"""The runtime behind each friendly device name."""
-PACKAGES = {"onnxruntime": "onnxruntime", "tflite": "ai-edge-litert"}
-"""The distribution whose version is a runtime's."""
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
 _COLUMNS = [field.name for field in fields(Op)]
 _ERRORS = ("networks", "mape_percent", "p95_percent", "worst_percent")
 _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
-
-
-@dataclass(frozen=True)
-class Row:
-    """Latency of one operator as a graph of its own.
-
-    Attributes:
-        latency_ms: the smallest of the visits' medians.
-        minimum_ms: the smallest sample.
-        spread_percent: (largest - smallest median) / smallest, over the visits.
-        runs: samples in all.
-    """
-
-    latency_ms: float
-    minimum_ms: float
-    spread_percent: float
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +51,7 @@ class LatencyTable:
     """
 
     space: SearchSpace
-    rows: Mapping[Op, Row]
+    rows: Mapping[Op, Estimate]
     resolutions: tuple[int, ...]
     conditions: Mapping[str, Any]
     scale: float = 1.0
@@ -170,13 +150,13 @@ class LatencyTable:
         try:
             rows = {}
             for line in csv.DictReader(io.StringIO(data.decode())):
-                row = Row(
+                row = Estimate(
                     float(line["latency_ms"]),
                     float(line["minimum_ms"]),
                     float(line["spread_percent"]),
                     int(line["runs"]),
                 )
-                counted = row.latency_ms > 0 or row == Row(0, 0, 0, 0)  # a format may leave an operator out
+                counted = row.latency_ms > 0 or row == Estimate(0, 0, 0, 0)  # a format may leave an operator out
                 if not (np.isfinite(row.latency_ms) and counted):
                     raise ValueError(f"a latency of {row.latency_ms} ms")
                 rows[_read_op(line)] = row
@@ -193,21 +173,6 @@ class LatencyTable:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
-
-
-def conditions(device: str, threads: int) -> dict[str, Any]:
-    """The conditions under which this machine measures now.
-
-    Raises:
-        MeasureError: no runtime serves that device.
-    """
-    if device not in DEVICES:
-        raise MeasureError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
-    runtime = DEVICES[device]
-    return {
-        "device": device, "runtime": runtime, "runtime_version": artifacts.version(PACKAGES[runtime]) or "unknown",
-        "threads": threads, "batch": 1, "precision": "fp32", "machine": artifacts.machine(),
-    }  # fmt: skip
 
 
 def file_name(space: SearchSpace, measured: Mapping[str, Any]) -> str:
@@ -228,7 +193,7 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
 
     Args:
         space: of the table.
-        measured: the conditions wanted (see `conditions`).
+        measured: the conditions wanted (see `device.conditions`).
 
     Returns:
         a table, and whether it was measured under these very conditions on a machine of this kind.

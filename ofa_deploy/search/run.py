@@ -19,6 +19,7 @@ from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError, InfeasibleError, MeasureError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
@@ -110,16 +111,16 @@ def search_files(
     """
     if objective not in OBJECTIVES:
         raise OfaDeployError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
-    conditions = tables.conditions(device, threads)
+    wanted = conditions(device, threads)
     if lut is not None:
         table = LatencyTable.load(lut, space)
-        own = dict(table.conditions) == conditions
+        own = dict(table.conditions) == wanted
     else:
-        table, own = tables.select(space, conditions)
+        table, own = tables.select(space, wanted)
     if not own and lut is None:
         report(
             f"note: not this machine's table, but that of {table.label}; for your own, run: "
-            f"{tables.build_command(space, conditions)}"
+            f"{tables.build_command(space, wanted)}"
         )
     if not table.error["networks"] and margin_percent is None:
         report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")

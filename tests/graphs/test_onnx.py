@@ -10,7 +10,7 @@ import torch
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
-from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.latency.device import onnxruntime
 from ofa_deploy.ops import Op
 from ofa_deploy.supernet.network import Supernet, folded, recalibrate
 

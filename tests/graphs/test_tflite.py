@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import weights
-from ofa_deploy.latency.runtimes import tflite
+from ofa_deploy.latency.device import tflite
 from ofa_deploy.ops import Op
 from ofa_deploy.supernet.network import Supernet, folded, recalibrate
 from tests.graphs.test_onnx import BLOCKS, reference
@@ -57,7 +57,7 @@ def test_block_equals_torch(op: Op) -> None:
 @pytest.mark.parametrize("op", MORE, ids=lambda op: f"{op.kind}-{op.size}-s{op.stride}")
 def test_block_of_resnet_equals_onnx(op: Op) -> None:
     from ofa_deploy.graphs import onnx
-    from ofa_deploy.latency.runtimes import onnxruntime
+    from ofa_deploy.latency.device import onnxruntime
 
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)

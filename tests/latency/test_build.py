@@ -15,9 +15,9 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency import build as building
-from ofa_deploy.latency import timing
-from ofa_deploy.latency.build import Plan, build
-from ofa_deploy.latency.runtimes import onnxruntime
+from ofa_deploy.latency.build import build
+from ofa_deploy.latency.device import onnxruntime, rounds, timing
+from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
@@ -137,7 +137,7 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
 
     bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
-    monkeypatch.setattr(building, "visit", visit)
+    monkeypatch.setattr(rounds, "visit", visit)
     build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", silent)
     number = 2 * (len(tiny.all_ops()) + QUICK.calibration + QUICK.test)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]
@@ -157,14 +157,14 @@ def made_up_visits(states: list[float]) -> dict[tuple[int, str], timing.Visit]:
 def test_visits_while_the_machine_was_slow_do_not_count() -> None:
     states = [1.02, 1.4, 1.0, 1.4, 1.01]
     visits = made_up_visits(states)
-    summaries = building._summaries(visits)
+    summaries = rounds.estimates(visits)
     assert [summaries[f"op{i}"].latency_ms for i in range(10)] == [1.0 + i for i in range(10)]
     assert summaries["op0"].runs == pytest.approx(15)
     assert summaries["op0"].spread_percent == pytest.approx(2)
-    assert building._lacking(visits, ["op0", "op1"], 3) == []
+    assert rounds.lacking(visits, ["op0", "op1"], 3) == []
     late = {(5 + r, "late"): timing.Visit(6.0 - r, 2.0, 5, 0, sentinel_ms=3.0) for r in range(5)}
-    assert building._summaries(visits | late)["late"].latency_ms == 2.0, "never in the fast state: all count"
-    assert building._lacking(made_up_visits([1.0, 1.4, 1.4, 1.0]), ["op0", "op1"], 3) == ["op0", "op1"]
+    assert rounds.estimates(visits | late)["late"].latency_ms == 2.0, "never in the fast state: all count"
+    assert rounds.lacking(made_up_visits([1.0, 1.4, 1.4, 1.0]), ["op0", "op1"], 3) == ["op0", "op1"]
 
 
 def test_entries_that_only_met_the_slow_machine_are_visited_again(
@@ -182,7 +182,7 @@ def test_entries_that_only_met_the_slow_machine_are_visited_again(
     lines: list[str] = []
     bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
-    monkeypatch.setattr(building, "visit", visit)
+    monkeypatch.setattr(rounds, "visit", visit)
     table = build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", lines.append)
     assert any("visiting" in line and "again" in line for line in lines)
     for op, row in table.rows.items():

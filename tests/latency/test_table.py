@@ -10,6 +10,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 from tests.conftest import made_up_table
@@ -81,7 +82,7 @@ def test_table_of_this_machine_is_preferred(
 ) -> None:
     """The working folder's own, then what ships; another machine's only as the reference that ships, and marked."""
     monkeypatch.chdir(tmp_path)
-    wanted = tables.conditions("cpu", 1)
+    wanted = conditions("cpu", 1)
     other = wanted | {"machine": wanted["machine"] | {"cpu": "another"}}
     monkeypatch.setattr(artifacts, "shipped", lambda folder: tmp_path / "shipped" / folder)
     dataclasses.replace(made_up_table(space), conditions=other).save(tmp_path / "lut" / "fmnist_cpu_other.csv", {})
@@ -99,11 +100,11 @@ def test_table_of_this_machine_is_preferred(
 
 def test_unknown_device() -> None:
     with pytest.raises(MeasureError, match="choose one of cpu"):
-        tables.conditions("toaster", 1)
+        conditions("toaster", 1)
 
 
 def test_file_name_tells_space_device_and_machine() -> None:
-    name = tables.file_name(get_space("mbv3-w1.0"), tables.conditions("cpu", 2))
+    name = tables.file_name(get_space("mbv3-w1.0"), conditions("cpu", 2))
     assert name.startswith("mbv3-w1.0_cpu_2t_")
     assert name.endswith("cores.csv")
     assert " " not in name

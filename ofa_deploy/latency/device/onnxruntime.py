@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import numpy.typing as npt
 
 from ofa_deploy.errors import MeasureError
+from ofa_deploy.latency.device.timing import Array, Session
 
 
-def start(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def start(graph: bytes, threads: int) -> Session:
     """A session of a serialised ONNX graph with one input and one output.
 
     Args:
@@ -34,7 +32,7 @@ def start(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt
         raise MeasureError(f"onnxruntime does not take the graph: {str(error).splitlines()[0]}") from error
     name = made.get_inputs()[0].name
 
-    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(x: Array) -> Array:
         return np.asarray(made.run(None, {name: x})[0])
 
     return run

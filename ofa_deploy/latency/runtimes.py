@@ -1,4 +1,4 @@
-"""Runtimes: each turns operators with weights into something that can be run, timed and shipped."""
+"""Runtimes: each turns operators with weights into a model file that can be run, timed and shipped."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.latency.runtimes import onnxruntime, tflite
+from ofa_deploy.latency.device.conditions import START
+from ofa_deploy.latency.device.timing import Array, Session
 from ofa_deploy.ops import Op
 
-Array = npt.NDArray[np.float32]
-Session = Callable[[Array], Array]
-"""From an input batch to the output of the graph."""
 Parts = Sequence[tuple[str, Op]]
 """Name and operator of each part of a graph."""
 
@@ -79,8 +76,8 @@ def _emit_tflite(
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "onnxruntime": Runtime(".onnx", "NCHW", _emit_onnx, onnxruntime.start),
-    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, tflite.start),
+    "onnxruntime": Runtime(".onnx", "NCHW", _emit_onnx, START["onnxruntime"]),
+    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, START["tflite"]),
 }
 """Every runtime by the name that tables record."""
 FORMATS = {runtime.suffix: runtime for runtime in RUNTIMES.values()}

@@ -8,14 +8,17 @@ a 16 MiB buffer between runs instead, so that weights are cold, was no better on
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.runtimes import Session
 
+Array = npt.NDArray[np.float32]
+Session = Callable[[Array], Array]
+"""From an input batch to the output of the graph."""
 PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
 
 
@@ -38,7 +41,7 @@ class Visit:
     sentinel_ms: float = 1.0
 
 
-def visit(session: Session, x: npt.NDArray[np.float32], threads: int, runs: int, seconds: float) -> Visit:
+def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -> Visit:
     """Time a session on one input.
 
     Args:

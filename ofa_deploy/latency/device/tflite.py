@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ofa_deploy.errors import MeasureError
+from ofa_deploy.latency.device.timing import Array, Session
 
 
 def interpreter_class() -> Any:
@@ -19,14 +19,12 @@ def interpreter_class() -> Any:
         MeasureError: neither is.
     """
     for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
-        try:
+        with contextlib.suppress(ImportError):
             return importlib.import_module(name).Interpreter
-        except ImportError:
-            continue
     raise MeasureError("LiteRT is not installed; pip install ai-edge-litert")
 
 
-def start(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def start(graph: bytes, threads: int) -> Session:
     """A session of a TFLite model with one input and one output.
 
     Args:
@@ -43,7 +41,7 @@ def start(graph: bytes, threads: int) -> Callable[[npt.NDArray[np.float32]], npt
         raise MeasureError(f"LiteRT does not take the graph: {str(error).splitlines()[0]}") from error
     source, target = made.get_input_details()[0]["index"], made.get_output_details()[0]["index"]
 
-    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(x: Array) -> Array:
         made.set_tensor(source, x)
         made.invoke()
         return np.asarray(made.get_tensor(target))

@@ -1,0 +1,169 @@
+"""Measuring a device that is elsewhere: one zip that measures itself there, and a table from what it brings back.
+
+The zip holds the models and those modules of ofa-deploy that measure (`latency/device` and what it needs), so the code
+that measures elsewhere is the code that measures here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import ofa_deploy
+from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError
+from ofa_deploy.families import get_space
+from ofa_deploy.graphs import weights
+from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.device.conditions import PACKAGES, runtime_of
+from ofa_deploy.latency.device.rounds import Plan, read
+from ofa_deploy.latency.device.runner import MANIFEST
+from ofa_deploy.latency.runtimes import RUNTIMES, Parts
+from ofa_deploy.latency.table import LatencyTable, file_name
+from ofa_deploy.progress import Progress, Report
+
+KIND, SCHEMA = "latency-bundle", 1
+MODULES = ("__init__.py", "errors.py", "artifacts.py", "progress.py", "latency/__init__.py", "latency/device/*.py")
+"""What a bundle carries of ofa-deploy."""
+MANIFEST_LIMIT = 64 << 20
+"""Bytes; a larger manifest is not read."""
+_MAIN = """import sys
+
+if sys.version_info < (3, 9):
+    sys.exit(f"{sys.argv[0]} needs Python 3.9 or newer, this is {sys.version.split()[0]}")
+try:
+    import numpy
+except ImportError:
+    sys.exit(f"{sys.argv[0]} needs numpy; {sys.executable} -m pip install numpy")
+from ofa_deploy.latency.device.runner import main
+
+main()
+"""
+
+
+def bundle(job: Job, device: str, out: Path, report: Report) -> None:
+    """Write everything that a table needs to be measured on another machine into one file.
+
+    The same job gives the same file, byte for byte. Weights are few random numbers repeated, so that it is small.
+
+    Args:
+        job: what to measure.
+        device: a friendly device name, see `device.conditions.DEVICES`.
+        out: the zip to write; `python FILE` runs it.
+        report: receives a line of progress now and then.
+
+    Raises:
+        MeasureError: no runtime serves that device.
+        ArtifactError: the file cannot be written.
+    """
+    runtime = runtime_of(device)
+    package = Path(ofa_deploy.__file__).parent
+    sources = [path for pattern in MODULES for path in sorted(package.glob(pattern))]
+    progress = Progress(len(job.entries), "graphs", report)
+    with artifacts.writing(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
+
+        def add(name: str, content: bytes | str) -> None:
+            info = zipfile.ZipInfo(name)  # dated 1980, so that the same content is the same file
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            file.writestr(info, content)
+
+        def model(name: str, parts: Parts) -> dict[str, Any]:
+            content, x = job.model(parts, runtime, weights.tiled)
+            where = f"models/{name}{RUNTIMES[runtime].suffix}"
+            add(where, content)
+            digest = hashlib.sha256(content).hexdigest()
+            return {"file": where, "shape": list(x.shape), "bytes": len(content), "sha256": digest}
+
+        entries = {}
+        for number, (name, parts) in enumerate(job.entries.items()):
+            entries[name] = model(f"{number}", parts)
+            if name in job.operators:
+                entries[name]["operator"] = list(astuple(job.operators[name]))
+            progress.add()
+        manifest = {
+            "schema": SCHEMA, "kind": KIND, **job.about, "device": device, "runtime": runtime, "entries": entries,
+            "sentinel": model("sentinel", job.sentinel), "sources": {},
+        }  # fmt: skip
+        for path in sources:
+            name = f"ofa_deploy/{path.relative_to(package).as_posix()}"
+            add(name, path.read_bytes())
+            manifest["sources"][name] = artifacts.sha256(path)
+        add(MANIFEST, artifacts.dumps(manifest))
+        add("__main__.py", _MAIN)
+
+
+def packages(device: str) -> str:
+    """What must be installed on a device, in words."""
+    return " or ".join(PACKAGES[runtime_of(device)])
+
+
+def collect(path: Path, results: Path, out: Path | None) -> tuple[LatencyTable, Path]:
+    """The table of a device from what a bundle has measured there, saved.
+
+    Args:
+        path: the bundle.
+        results: the file that it wrote.
+        out: the CSV file to write; None names it after the device, in `lut/`.
+
+    Returns:
+        the table and its file.
+
+    Raises:
+        ArtifactError: one of the two is damaged, the results are of another bundle or not complete, or the table
+            cannot be written.
+    """
+    identity, manifest = _manifest(path)
+    try:
+        job = Job(get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]))
+        operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
+        device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} is damaged: its manifest lacks {error}; make it anew") from error
+    if names != list(job.entries) or operators != {name: list(astuple(op)) for name, op in job.operators.items()}:
+        raise ArtifactError(f"{path} is of another release of ofa-deploy; make and run it anew with this one")
+    first, *lines = artifacts.read(results).decode(errors="replace").split("\n")
+    header = artifacts.loads(first.encode(), results)
+    if header.pop("bundle", None) != identity:
+        raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
+    machine = header.get("machine")
+    if (
+        (header.get("device"), header.get("runtime"), header.get("threads")) != (device, runtime, job.plan.threads)
+        or not isinstance(machine, dict)
+        or not {"cpu", "cores"} <= set(machine)
+        or lines[-1:] != [""]
+    ):
+        raise ArtifactError(f"{results} is damaged; carry it back once more")
+    visits = read(lines[:-1], results)
+    due = {(r, name) for r in range(job.plan.rounds) for name in names}
+    if missing := due - set(visits):
+        raise ArtifactError(
+            f"{results} is not complete: {len(missing)} of {len(due)} visits are missing; repeat the run on the device"
+        )
+    if strange := {name for _, name in visits} - set(names):
+        raise ArtifactError(f"{results} is damaged: it has visits to {min(strange)!r}; carry it back once more")
+    table = job.table(visits, header)
+    target = out or Path("lut") / file_name(job.space, header)
+    artifacts.check_output(target, ".csv")
+    with artifacts.locked(target):
+        table.save(target, {**job.details(visits), "bundle_sha256": identity})
+    return table, target
+
+
+def _manifest(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            if file.getinfo(MANIFEST).file_size > MANIFEST_LIMIT:
+                raise ArtifactError(f"{path} is no bundle: its manifest is too large")
+            text = file.read(MANIFEST)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ArtifactError(f"{path} is no bundle; make one with: ofa-deploy lut bundle") from error
+    manifest = artifacts.loads(text, path)
+    if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
+        raise ArtifactError(f"{path} is no bundle that this release reads; make it anew with: ofa-deploy lut bundle")
+    return hashlib.sha256(text).hexdigest(), manifest

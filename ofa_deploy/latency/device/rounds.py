@@ -1,0 +1,178 @@
+"""Measuring many graphs: shuffled, interleaved rounds, and how each graph's visits become one estimate."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.latency.device.timing import Array, Session, Visit, visit
+from ofa_deploy.progress import Progress, Report
+
+Key = tuple[int, str]
+"""(round, entry) of a visit."""
+SENTINEL_RUNS = 5
+SLOWER = 1.1
+"""A sentinel slower than its fast state by this factor tells that the machine is in another state."""
+WINDOW = 9
+"""Visits over which the sentinel's running median is taken."""
+ENOUGH = 3
+"""Visits in the fast state that an entry needs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a table is measured.
+
+    Attributes:
+        rounds: shuffled passes over everything; the estimate is the smallest of the rounds' medians.
+        runs: samples a visit.
+        seconds: a visit ends early when its samples sum to this.
+        calibration: whole networks that the table is fitted to.
+        test: whole networks kept out of the fit, that give its error.
+        threads: of the runtime.
+        seed: of the networks, the weights and the order.
+    """
+
+    rounds: int = 8
+    runs: int = 20
+    seconds: float = 0.03
+    calibration: int = 12
+    test: int = 24
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.runs < 3 or self.calibration < 3 or self.test < 3 or self.threads < 1:
+            raise MeasureError("a table needs at least 1 round, 3 runs, 3 calibration and 3 test networks, 1 thread")
+
+
+class Started(NamedTuple):
+    """A graph that is ready to run, and the input that it is timed on."""
+
+    session: Session
+    x: Array
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Latency of one graph, from all its visits.
+
+    Attributes:
+        latency_ms: the smallest of the visits' medians.
+        minimum_ms: the smallest sample.
+        spread_percent: (largest - smallest median) / smallest, over the visits.
+        runs: samples in all.
+    """
+
+    latency_ms: float
+    minimum_ms: float
+    spread_percent: float
+    runs: int
+
+
+def measure(
+    names: Collection[str], start: Callable[[str], Started], sentinel: Started, plan: Plan, partial: Path,
+    header: dict[str, Any], report: Report, keep: Callable[[str], bool] = lambda name: True,
+) -> dict[Key, Visit]:  # fmt: skip
+    """Visit each entry once a round, in an order shuffled for each round, appending to `partial`.
+
+    A sentinel network is timed before each visit. Entries with fewer than `ENOUGH` visits in the machine's fast state
+    are visited again, in at most twice as many rounds more.
+
+    Args:
+        names: of the entries.
+        start: gets an entry ready.
+        sentinel: a network that is timed before each visit.
+        plan: rounds, samples and seed.
+        partial: file of the visits; those of a killed run with the same header are not repeated.
+        header: what the run is about, JSON values.
+        report: receives a line of progress now and then.
+        keep: which entries stay ready between their visits; the others cost less memory.
+
+    Raises:
+        ArtifactError: what lies at `partial` is damaged, or of another run.
+    """
+    visits = read(artifacts.resume(partial, header), partial)
+    rng = np.random.default_rng(plan.seed)
+    if visits:
+        report(f"resuming: {len(visits)} visits are there")
+    ready: dict[str, Started] = {}
+    progress = Progress(plan.rounds * len(names) - len(visits), "visits", report, seconds=2)
+    with partial.open("a") as file:
+        for r in range(3 * plan.rounds):
+            due = list(names) if r < plan.rounds else lacking(visits, names, min(ENOUGH, plan.rounds))
+            if not due:
+                break
+            if r >= plan.rounds:
+                report(f"the machine was slow for a while: visiting {len(due)} entries again")
+                progress = Progress(len(due), "visits", report, seconds=2)
+            for name in rng.permutation(due).tolist():
+                if (r, name) in visits:
+                    continue
+                started = ready.get(name) or start(name)
+                if keep(name):
+                    ready[name] = started
+                state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
+                found = visit(*started, plan.threads, plan.runs, plan.seconds)
+                visits[r, name] = replace(found, sentinel_ms=state)
+                file.write(json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n")
+                file.flush()
+                progress.add()
+    return visits
+
+
+def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
+    """Visits from the lines that `measure` wrote.
+
+    Raises:
+        ArtifactError: they are not what was written.
+    """
+    visits = {}
+    try:
+        for r, name, *rest in map(json.loads, lines):
+            visits[int(r), str(name)] = found = Visit(*rest)
+            times = (found.median_ms, found.minimum_ms, found.sentinel_ms)
+            if not all(math.isfinite(t) and t > 0 for t in times) or found.runs < 0 or found.dropped < 0:
+                raise ValueError(name)
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
+    return visits
+
+
+def fast(visits: Mapping[Key, Visit]) -> set[Key]:
+    """The visits during which the machine was in its fast state, by the sentinel's running median."""
+    states = np.pad([v.sentinel_ms for v in visits.values()], WINDOW // 2, mode="edge")
+    running = np.median(np.lib.stride_tricks.sliding_window_view(states, WINDOW), axis=1)
+    limit = SLOWER * np.quantile(running, 0.1)
+    keys = list(visits)
+    return {keys[i] for i in np.flatnonzero(running <= limit)}
+
+
+def lacking(visits: Mapping[Key, Visit], names: Iterable[str], enough: int) -> list[str]:
+    """The entries with fewer than `enough` visits in the fast state."""
+    counts = Counter(name for _, name in fast(visits))
+    return [name for name in names if counts[name] < enough]
+
+
+def estimates(visits: Mapping[Key, Visit]) -> dict[str, Estimate]:
+    """For each entry, the smallest median of its visits in the fast state (of all where there are none)."""
+    in_fast_state = fast(visits)
+    keys: dict[str, list[Key]] = {}
+    for key in visits:
+        keys.setdefault(key[1], []).append(key)
+    found = {}
+    for name, own in keys.items():
+        kept = [visits[key] for key in own if key in in_fast_state] or [visits[key] for key in own]
+        medians = [v.median_ms for v in kept]
+        spread = 100 * (max(medians) / min(medians) - 1)
+        found[name] = Estimate(min(medians), min(v.minimum_ms for v in kept), spread, sum(v.runs for v in kept))
+    return found

@@ -1,0 +1,85 @@
+"""The command of a bundle: `python BUNDLE.zip` measures what the bundle holds on the machine where it is typed.
+
+It needs Python 3.9, numpy and the bundle's runtime. Results go to `<stem of the bundle>.results` in the working folder,
+to be carried back to `ofa-deploy lut collect`. Killed at any moment, it goes on where it was when it is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.latency.device.conditions import START, conditions
+from ofa_deploy.latency.device.rounds import Plan, Started, measure
+
+MANIFEST = "manifest.json"
+KEEP_BYTES = 1 << 20
+"""Models larger than this are read again for each visit, so that memory holds one of them at a time."""
+
+
+def say(line: str) -> None:
+    """Print a line for the user."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(bundle: Path, out: Path) -> None:
+    """Measure everything in a bundle, and write the results.
+
+    Args:
+        bundle: the zip file.
+        out: the results: a line for the conditions, then one for each visit. Beside it lies `<name>.partial` while the
+            run lasts.
+
+    Raises:
+        ArtifactError: what lies at the partial results is of another bundle or machine.
+        MeasureError: the runtime is missing, or does not take a model.
+    """
+    with zipfile.ZipFile(bundle) as file:
+        text = file.read(MANIFEST)
+        manifest: dict[str, Any] = json.loads(text)
+        plan = Plan(**manifest["plan"])
+        entries = manifest["entries"]
+        measured = conditions(manifest["device"], plan.threads)
+        header = {"bundle": hashlib.sha256(text).hexdigest(), **measured}
+
+        def started(entry: dict[str, Any]) -> Started:
+            x = np.random.default_rng(plan.seed).standard_normal(entry["shape"]).astype(np.float32)
+            return Started(START[measured["runtime"]](file.read(entry["file"]), plan.threads), x)
+
+        partial = out.with_name(out.name + ".partial")
+        with artifacts.locked(out):
+            measure(
+                list(entries), lambda name: started(entries[name]), started(manifest["sentinel"]), plan, partial,
+                header, say, lambda name: bool(entries[name]["bytes"] <= KEEP_BYTES),
+            )  # fmt: skip
+            partial.replace(out)
+
+
+def main() -> None:
+    """The command line."""
+    bundle = Path(sys.argv[0])
+    out = Path(f"{bundle.stem}.results")
+    parser = argparse.ArgumentParser(prog=f"python {bundle.name}", description=__doc__)
+    parser.add_argument("--out", type=Path, default=out, help=f"file of the results; default: {out}")
+    path = parser.parse_args().out
+    try:
+        if path.exists():
+            raise ArtifactError(f"{path} is there already; carry it back, or remove it to measure anew")
+        artifacts.check_folder(path)
+        run(bundle, path)
+    except OfaDeployError as error:
+        say(f"{bundle.name}: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say(f"{bundle.name}: stopped; repeat the command to go on")
+        sys.exit(130)
+    say(f"done: {path}")

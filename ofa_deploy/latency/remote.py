@@ -1,0 +1,86 @@
+"""Measuring a device over ssh: a bundle is copied there, run there, and its results are brought back."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ofa_deploy import artifacts
+from ofa_deploy.errors import MeasureError
+from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.progress import Report
+
+FOLDER = ".cache/ofa-deploy"
+"""Where a bundle lies on the device, below the user's home."""
+
+
+def build_over_ssh(
+    job: Job, device: str, host: str, python: str, out: Path | None, report: Report
+) -> tuple[LatencyTable, Path]:
+    """Measure a table on a machine that ssh reaches, and save it here.
+
+    There, Python 3.9, numpy and the runtime are needed, nothing else. Killed at any moment, here or there, the run goes
+    on where it was when it is repeated; in the end nothing is left there.
+
+    Args:
+        job: what to measure.
+        device: a friendly device name, see `device.conditions.DEVICES`.
+        host: as ssh takes it: `user@host`, a name from its configuration, or `ssh://user@host:port`.
+        python: the interpreter there.
+        out: the CSV file to write here; None names it after the device, in `lut/`.
+        report: receives a line of progress now and then.
+
+    Returns:
+        the table and its file.
+
+    Raises:
+        MeasureError: ssh fails, or the run there does.
+        ArtifactError: a file cannot be written.
+    """
+    if host.startswith("-"):
+        raise MeasureError(f"{host!r} is no host; give one as ssh takes it, such as pi@raspberrypi")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bundle.zip"
+        report("making the bundle")
+        bundle(job, device, path, report)
+        name = f"{job.space.name}_{artifacts.sha256(path)[:16]}"
+        there = f"{FOLDER}/{name}"
+        report(f"copying {path.stat().st_size / 1e6:.1f} MB to {host}")
+        _ssh(host, f"mkdir -p {FOLDER} && cat > {there}.tmp && mv {there}.tmp {there}.zip", path.read_bytes())
+        run = f"test -e {name}.results || {shlex.quote(python)} {name}.zip"
+        _ssh(host, f"cd {FOLDER} && {{ {run}; }}", report=report)
+        results = Path(folder) / "bundle.results"
+        results.write_bytes(_ssh(host, f"cat {there}.results"))
+        found = collect(path, results, out)
+        _ssh(host, f"rm -f {there}.zip {there}.results")
+        return found
+
+
+def _ssh(host: str, command: str, content: bytes = b"", report: Report | None = None) -> bytes:
+    """What a command on another machine prints; each line of its errors goes to `report` as it comes.
+
+    Raises:
+        MeasureError: it fails, or the machine is not reached.
+    """
+    try:
+        process = subprocess.Popen(
+            ["ssh", host, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise MeasureError(f"ssh cannot be run ({error.strerror or error}); install an OpenSSH client") from error
+    last = ""
+    with process:
+        if report is not None:
+            assert process.stderr is not None
+            for line in process.stderr:
+                last = line.decode(errors="replace").rstrip()
+                report(last)
+        printed, errors = process.communicate(content)
+    if process.returncode:
+        why = last or (errors.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        raise MeasureError(f"on {host}: {why} (exit code {process.returncode}); mend that and repeat the command")
+    return printed

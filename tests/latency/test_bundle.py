@@ -1,0 +1,239 @@
+"""Measuring elsewhere: one zip, run with nothing but numpy and the runtime, and the table that comes of it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.device.conditions import DEVICES
+from ofa_deploy.latency.device.rounds import Plan
+from ofa_deploy.latency.remote import build_over_ssh
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.space import SearchSpace
+
+QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
+ABSENT = (
+    "torch",
+    "onnx",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "deap",
+    "typer",
+    "safetensors",
+    "joblib",
+    "flatbuffers",
+    "yaml",
+)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine that lacks what only this side needs, and ofa-deploy itself."""
+    blocked = tmp_path / "absent"
+    for name in ABSENT:
+        (blocked / name).mkdir(parents=True)
+        (blocked / name / "__init__.py").write_text(f"raise ImportError('{name} is not there')")
+    return os.environ | {"PYTHONPATH": str(blocked)}
+
+
+@pytest.fixture(scope="module")
+def job(space: SearchSpace) -> Job:
+    return Job(space, (16,), QUICK)
+
+
+@pytest.fixture(scope="module")
+def made(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "b.zip"
+    bundle(job, "cpu", path, silent)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("device")
+    subprocess.run([sys.executable, made], cwd=folder, check=True, capture_output=True)
+    return folder / "b.results"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_round_trip(job: Job, device: str, tmp_path: Path, elsewhere: dict[str, str]) -> None:
+    path, far = tmp_path / "b.zip", tmp_path / "far"
+    far.mkdir()
+    bundle(job, device, path, silent)
+    again = tmp_path / "again.zip"
+    bundle(job, device, again, silent)
+    assert path.read_bytes() == again.read_bytes()
+    shutil.copy(path, far)
+    done = subprocess.run([sys.executable, "b.zip"], cwd=far, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in far.iterdir()) == ["b.results", "b.zip"]
+    table, out = collect(path, far / "b.results", tmp_path / "t.csv")
+    loaded = LatencyTable.load(out, job.space)
+    assert set(loaded.rows) == set(job.space.all_ops([16]))
+    assert loaded.conditions["device"] == device
+    assert loaded.error["networks"] == QUICK.test
+    genes = job.space.sample(np.random.default_rng(0), 20, [16])
+    assert (loaded.latency_ms(genes) > 0).all()
+    assert loaded.latency_ms(genes) == pytest.approx(table.latency_ms(genes), rel=1e-3)
+
+
+def test_a_bundle_is_small(made: Path, job: Job) -> None:
+    with zipfile.ZipFile(made) as file:
+        models = [info for info in file.infolist() if info.filename.startswith("models/")]
+    assert len(models) == len(job.entries) + 1
+    assert made.stat().st_size < sum(info.file_size for info in models) / 10
+
+
+def test_killed_on_the_device_it_goes_on(made: Path, tmp_path: Path) -> None:
+    command, partial = [sys.executable, str(made)], tmp_path / "b.results.partial"
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 20:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = partial.read_bytes().count(b"\n") - 1
+    with pytest.raises(ArtifactError, match="is not complete: .* repeat the run on the device"):
+        collect(made, partial, tmp_path / "t.csv")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming: {kept} visits" in done.stderr
+    collect(made, tmp_path / "b.results", tmp_path / "t.csv")
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "b.results is there already" in refused.stderr
+
+
+def test_a_missing_runtime_is_one_line(made: Path, tmp_path: Path, elsewhere: dict[str, str]) -> None:
+    absent = Path(elsewhere["PYTHONPATH"]) / "onnxruntime"
+    absent.mkdir()
+    (absent / "__init__.py").write_text("raise ImportError")
+    done = subprocess.run([sys.executable, made], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "b.zip: onnxruntime is not installed; pip install onnxruntime\n"
+    assert not (tmp_path / "b.results.partial").exists()
+
+
+def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace, tmp_path: Path) -> None:
+    other = tmp_path / "other.zip"
+    bundle(Job(space, (20,), QUICK), "cpu", other, silent)
+    with pytest.raises(ArtifactError, match="was measured with another bundle"):
+        collect(other, results, tmp_path / "t.csv")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def changed(line: str, key: int, value: object) -> str:
+    values = json.loads(line)
+    values[key] = value
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda lines: lines[:5], "damaged"),  # the last line is torn
+        (lambda lines: [*lines[:5], ""], "not complete"),
+        (lambda lines: [lines[0], changed(lines[1], 2, -1.0), *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], changed(lines[1], 2, float("nan")), *lines[2:]], "damaged"),
+        (lambda lines: [*lines[:-1], changed(lines[1], 1, "another"), ""], "visits to 'another'"),
+        (lambda lines: [lines[0].replace('"threads": 1', '"threads": 2'), *lines[1:]], "damaged"),
+        (lambda lines: ["no JSON", *lines[1:]], "not JSON"),
+    ],
+)
+def test_damaged_results_are_refused(made: Path, results: Path, tmp_path: Path, damage, words: str) -> None:  # type: ignore[no-untyped-def]
+    bad = tmp_path / "bad.results"
+    bad.write_text("\n".join(damage(results.read_text().split("\n"))))
+    with pytest.raises(ArtifactError, match=words):
+        collect(made, bad, tmp_path / "t.csv")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_what_is_no_bundle_is_refused(results: Path, tmp_path: Path) -> None:
+    for content in (b"", b"no zip"):
+        (tmp_path / "b.zip").write_bytes(content)
+        with pytest.raises(ArtifactError, match="is no bundle"):
+            collect(tmp_path / "b.zip", results, tmp_path / "t.csv")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
+        file.writestr("manifest.json", '{"kind": "something"}')
+    with pytest.raises(ArtifactError, match="is no bundle that this release reads"):
+        collect(tmp_path / "b.zip", results, tmp_path / "t.csv")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine called `far` that ssh reaches: a server of our own on the loopback, with an empty home."""
+    server = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    if server is None or shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH server here (apt-get install openssh-server)")
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nForceCommand cd {home} && "
+        'eval "$SSH_ORIGINAL_COMMAND"\n'
+    )
+    (tmp_path / "ssh_config").write_text(
+        f"Host far\n HostName 127.0.0.1\n Port {port}\n IdentityFile {tmp_path}/user\n IdentitiesOnly yes\n"
+        f" StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n BatchMode yes\n"
+    )
+    client = tmp_path / "bin" / "ssh"
+    client.parent.mkdir()
+    client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/ssh_config "$@"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(client.parent), prepend=os.pathsep)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    log = tmp_path / "sshd.log"
+    process = subprocess.Popen([server, "-D", "-E", log, "-f", tmp_path / "sshd_config"])
+    for _ in range(100):
+        if process.poll() is not None:
+            pytest.skip(f"the OpenSSH server does not start: {log.read_text()}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    yield home
+    process.terminate()
+    process.wait()
+
+
+def test_over_ssh(host: Path, job: Job, tmp_path: Path, elsewhere: dict[str, str]) -> None:
+    python = tmp_path / "python"  # as it is there: without torch and the others
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={elsewhere["PYTHONPATH"]} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    lines: list[str] = []
+    table, out = build_over_ssh(job, "cpu", "far", str(python), tmp_path / "t.csv", lines.append)
+    assert set(LatencyTable.load(out, job.space).rows) == set(table.rows) == set(job.space.all_ops([16]))
+    assert not [path for path in host.rglob("*") if path.is_file()], "nothing is left there"
+    with pytest.raises(MeasureError, match=r"on far: .*no-such-python.* repeat the command"):
+        build_over_ssh(job, "cpu", "far", "no-such-python", tmp_path / "t2.csv", lines.append)
+    with pytest.raises(MeasureError, match="on nowhere.invalid: "):
+        build_over_ssh(job, "cpu", "nowhere.invalid", "python3", tmp_path / "t2.csv", lines.append)
+    assert not (tmp_path / "t2.csv").exists()
+
+
+def test_an_option_is_no_host(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="is no host"):
+        build_over_ssh(job, "cpu", "-oProxyCommand=touch", "python3", tmp_path / "t.csv", silent)
