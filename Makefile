@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-supernet bench-accuracy clean
+.PHONY: demo test lint bench bench-supernet bench-accuracy bench-latency clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
@@ -17,7 +17,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## error of latency tables on fresh whole networks
+bench: $(READY)  ## error of this machine's latency tables on fresh whole networks, measured now
 	$(BIN)/python benchmarks/latency_error.py
 
 bench-supernet: $(READY)  ## speed of the elastic network, and what progressive shrinking brings (committed results)
@@ -28,6 +28,10 @@ bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of p
 	$(BIN)/python benchmarks/sampling_speed.py --show
 	$(BIN)/python benchmarks/sample_design.py --show
 	$(BIN)/python benchmarks/predictor_error.py --show
+
+bench-latency: $(READY)  ## error of latency tables, and of those fitted to whole networks (committed results)
+	$(BIN)/python benchmarks/latency_error.py --show
+	$(BIN)/python benchmarks/fitted_tables.py --show
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -3,28 +3,28 @@
 Builds a table of this machine, then draws other networks with another seed and measures them in rounds of their own
 after the build. Prints the error beside the noise floor: how much the measured networks themselves differ between
 rounds, and how much networks that were measured during the build have changed since: on a shared machine that is its
-state, not the table. Writes benchmarks/results/latency-error_SPACE_cpu_1t.csv.
+state, not the table. Takes two minutes a space and device. Writes benchmarks/results/latency-error_SPACE_DEVICE_1t.csv.
 
-    python benchmarks/latency_error.py [--networks 60] [--rounds 10]
+    python benchmarks/latency_error.py [--device cpu] [--device tflite] [--networks 60] [--rounds 10] [--show]
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.export.check import latency
 from ofa_deploy.families import get_space
-from ofa_deploy.graphs import weights
-from ofa_deploy.latency.build import build
+from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.device.conditions import DEVICES
 from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.runtimes import RUNTIMES
 
@@ -36,53 +36,71 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(name: str, networks: int, rounds: int) -> str:
+def run(name: str, device: str, networks: int, rounds: int) -> Path:
+    """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
+    job = Job(space, CASES[name], Plan())
     with tempfile.TemporaryDirectory() as folder:
-        table = build(space, "cpu", CASES[name], Plan(), Path(folder) / "table.csv", say)
-    archs = space.archs(space.sample(np.random.default_rng(12345), networks, CASES[name]))
-    rng = np.random.default_rng(0)
-    runtime = RUNTIMES[table.conditions["runtime"]]
+        table = build(job, device, Path(folder) / "table.csv", say)
+    archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(CASES[name])))
+    runtime = table.conditions["runtime"]
     sessions = {}
     known = {n["arch"]: n["measured_ms"] for n in table.networks if n["use"] == "test"}
     for arch in [*archs, *map(Arch.parse, known)]:
-        parts = space.walk(arch)
-        model = runtime.emit(parts, {part: weights.draw(op, rng) for part, op in parts})
-        image = rng.standard_normal((1, space.in_channels, arch.resolution, arch.resolution)).astype(np.float32)
-        sessions[str(arch)] = (runtime.start(model, 1), runtime.native(image))
+        model, image = job.model(space.walk(arch), runtime)
+        sessions[str(arch)] = (RUNTIMES[runtime].start(model, 1), image)
     measured = latency(sessions, 1, rounds)
-    predicted = table.latency_ms(space.genes(archs))
-    truth = np.array([measured[str(arch)]["latency_ms"] for arch in archs])
-    error = 100 * (predicted / truth - 1)
-    state = np.median([measured[name]["latency_ms"] / before for name, before in known.items()])
-    rest = 100 * np.abs(predicted * state / truth - 1)
-    floor = np.median([measured[str(arch)]["spread_percent"] for arch in archs])
+    state = float(np.median([measured[arch]["latency_ms"] / before for arch, before in known.items()]))
+    c = table.conditions
+    about = {
+        "space": name, "device": device, "runtime": f"{runtime} {c['runtime_version']}", "cpu": c["machine"]["cpu"],
+        "threads": 1, "batch": 1, "precision": "fp32", "rounds": rounds, "state_since_build": round(state, 4),
+    }  # fmt: skip
+    found = [measured[str(arch)] for arch in archs]
+    rows = pd.DataFrame({
+        "arch": list(map(str, archs)), "predicted_ms": table.latency_ms(space.genes(archs)).round(5),
+        "measured_ms": [f["latency_ms"] for f in found], "spread_percent": [f["spread_percent"] for f in found],
+    })  # fmt: skip
+    path = RESULTS / f"latency-error_{name}_{device}_1t.csv"
+    artifacts.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
+    return path
 
-    text = io.StringIO()
-    machine = artifacts.machine()
-    text.write(f"# {machine['cpu']}, onnxruntime {artifacts.version('onnxruntime')}, 1 thread, batch 1, fp32\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arch", "predicted_ms", "measured_ms", "error_percent", "spread_percent"])
-    for arch, p, t, e in zip(archs, predicted, truth, error, strict=True):
-        writer.writerow([arch, f"{p:.5f}", f"{t:.5f}", f"{e:.3f}", measured[str(arch)]["spread_percent"]])
-    artifacts.write(RESULTS / f"latency-error_{name}_cpu_1t.csv", text.getvalue())
-    return (
-        f"{name:10} {networks:3} networks, {truth.min():.2f} to {truth.max():.2f} ms: "
-        f"MAPE {np.abs(error).mean():.2f} %, bias {error.mean():+.2f} %, worst {np.abs(error).max():.1f} %, "
-        f"within 5 % {np.mean(np.abs(error) <= 5):.0%}; "
-        f"the networks' own spread over {rounds} rounds: {floor:.1f} % (median). "
-        f"Networks measured during the build measure {100 * state - 100:+.1f} % now (median), in these same rounds; "
-        f"beyond that change of the machine's state the MAPE is {rest.mean():.2f} %"
+
+def show(path: Path) -> None:
+    """Print the errors of a CSV that `run` wrote."""
+    about = json.loads(path.read_text().splitlines()[0][2:])
+    rows = pd.read_csv(path, comment="#")
+    error = 100 * (rows.predicted_ms / rows.measured_ms - 1)
+    state = about["state_since_build"]
+    rest = 100 * (rows.predicted_ms * state / rows.measured_ms - 1).abs()
+    order = rows[["predicted_ms", "measured_ms"]].corr("spearman").iloc[0, 1]
+    print(
+        f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread): {len(rows)} networks, "
+        f"{rows.measured_ms.min():.2f} to {rows.measured_ms.max():.2f} ms: MAPE {error.abs().mean():.2f} %, bias "
+        f"{error.mean():+.2f} %, worst {error.abs().max():.1f} %, within 5 % {(error.abs() <= 5).mean():.0%}, "
+        f"Spearman {order:.4f}; the networks' own spread over {about['rounds']} rounds: "
+        f"{rows.spread_percent.median():.1f} % (median). Networks measured during the build measure "
+        f"{100 * state - 100:+.1f} % now (median), in these same rounds; beyond that change of the machine's state the "
+        f"MAPE is {rest.mean():.2f} %"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", action="append", choices=list(DEVICES), help="may be given twice; default: both")
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
-    for line in [run(name, options.networks, options.rounds) for name in CASES]:
-        print(line)
+    if options.show:
+        paths = sorted(RESULTS.glob("latency-error_*.csv"))
+    else:
+        devices = options.device or list(DEVICES)
+        paths = [run(name, device, options.networks, options.rounds) for name in CASES for device in devices]
+    for path in paths:
+        show(path)
+    if options.show:
+        print("measure on this machine with: python benchmarks/latency_error.py")
 
 
 if __name__ == "__main__":

@@ -176,6 +176,6 @@ def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> La
             report(f"using {path}: {table.error_in_words}")
             return table
     report(f"building {path}")
-    table = build(space, device, space.resolutions, plan, path, report)
+    table = build(Job(space, space.resolutions, plan), device, path, report)
     report(f"built {path}: {table.error_in_words}")
     return LatencyTable.load(path, space)

@@ -14,7 +14,9 @@ from ofa_deploy.cli.options import (
     AsJson,
     Data,
     Device,
+    From,
     Margin,
+    Networks,
     Objective,
     Resolutions,
     Rounds,
@@ -25,9 +27,13 @@ from ofa_deploy.cli.options import (
     aligned,
     numbers,
     say,
+    tables_of,
     weights_of,
 )  # fmt: skip
 from ofa_deploy.families import get_space
+
+FEW = 10
+"""Networks that `build-lut --from` measures by default."""
 
 
 def build_lut(
@@ -36,6 +42,8 @@ def build_lut(
     resolutions: Resolutions = None,
     threads: Threads = 1,
     rounds: Rounds = None,
+    networks: Networks = None,
+    from_: From = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
     ssh: Annotated[
         str | None, typer.Option(help="Measure there instead: user@host, as ssh takes it. Needs numpy and the runtime.")
@@ -44,21 +52,28 @@ def build_lut(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Build this machine's latency table, or that of one behind ssh. Killed at any moment, it goes on where it was."""
+    """Build this machine's latency table, or that of one behind ssh. Killed at any moment, it goes on where it was.
+
+    With --from or --networks, few whole networks are measured and a table is fitted to them: quicker and less exact.
+    """
     from ofa_deploy.latency import table as tables
     from ofa_deploy.latency.build import Job, build
     from ofa_deploy.latency.device.conditions import conditions
     from ofa_deploy.latency.device.rounds import Plan
+    from ofa_deploy.latency.fitted import covered
     from ofa_deploy.latency.remote import build_over_ssh
 
     chosen = get_space(space)
-    sizes = numbers(resolutions) if resolutions else list(chosen.resolutions)
-    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds)
+    others = tables_of(from_, chosen)
+    sizes = numbers(resolutions) if resolutions else covered(chosen, others)
+    number = networks or (FEW if others else None)
+    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=number or Plan.calibration)
+    job = Job(chosen, tuple(sizes), plan, blocks=number is None)
     if ssh is not None:
-        table, path = build_over_ssh(Job(chosen, tuple(sizes), plan), device, ssh, python, out, say)
+        table, path = build_over_ssh(job, device, ssh, python, out, say, others)
     else:
         path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads))
-        table = build(chosen, device, sizes, plan, path, say)
+        table = build(job, device, path, say, others)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return

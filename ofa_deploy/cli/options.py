@@ -11,6 +11,7 @@ import typer
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 
 Space = Annotated[str | None, typer.Option(help="Search space; default: $OFA_DEPLOY_SPACE, else fmnist.")]
@@ -21,6 +22,14 @@ Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
 Device = Annotated[str, typer.Option(help="What is measured: cpu (onnxruntime) or tflite (LiteRT).")]
 Resolutions = Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")]
 Rounds = Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)]
+Networks = Annotated[
+    int | None,
+    typer.Option(help="Measure that many whole networks instead of every operator, and fit the table to them.", min=5),
+]
+From = Annotated[
+    list[Path] | None,
+    typer.Option("--from", help="Table of another device that the fit begins with; may be given several times."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Objective = Annotated[str, typer.Option(help="What is maximised: accuracy, or macs (needs no predictor).")]
 Margin = Annotated[
@@ -42,6 +51,11 @@ def predictor_of(path: Path | None, space: SearchSpace) -> Path:
     from ofa_deploy.accuracy.predictors import file_name
 
     return path or artifacts.find("predictors", file_name(space), f"run ofa-deploy fit-predictor --space {space.name}")
+
+
+def tables_of(paths: Sequence[Path] | None, space: SearchSpace) -> list[LatencyTable]:
+    """The latency tables that were named."""
+    return [LatencyTable.load(path, space) for path in paths or []]
 
 
 def numbers(text: str) -> list[int]:

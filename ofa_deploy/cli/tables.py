@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from ofa_deploy import artifacts
-from ofa_deploy.cli.options import AsJson, Device, Resolutions, Rounds, Seed, Space, Threads, aligned, numbers, say
+from ofa_deploy.cli.options import (
+    AsJson,
+    Device,
+    From,
+    Networks,
+    Resolutions,
+    Rounds,
+    Seed,
+    Space,
+    Threads,
+    aligned,
+    numbers,
+    say,
+    tables_of,
+)
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.table import KIND, LatencyTable
 
@@ -71,6 +85,7 @@ def bundle(
     resolutions: Resolutions = None,
     threads: Threads = 1,
     rounds: Rounds = None,
+    networks: Networks = None,
     out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -81,7 +96,8 @@ def bundle(
 
     chosen = get_space(space)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
-    job = Job(chosen, sizes, Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds))
+    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=networks or Plan.calibration)
+    job = Job(chosen, sizes, plan, blocks=networks is None)
     path = out or Path(f"{chosen.name}_{device}.zip")
     bundles.bundle(job, device, path, say)
     say(
@@ -97,13 +113,36 @@ def bundle(
 def collect(
     bundle: Annotated[Path, typer.Argument(help="The zip that ran on the device.")],
     results: Annotated[Path, typer.Argument(help="The file that it wrote there.")],
+    from_: From = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
 ) -> None:
     """Turn what a bundle has measured on a device into its latency table."""
     from ofa_deploy.latency.bundle import collect as run
+    from ofa_deploy.latency.bundle import space_of
 
-    table, path = run(bundle, results, out)
+    table, path = run(bundle, results, out, tables_of(from_, space_of(bundle)))
     say(f"{len(table.rows)} operators of {table.label}; {table.error_in_words}")
+    print(path)
+
+
+@app.command()
+def fit(
+    file: Annotated[Path, typer.Argument(help="CSV: arch (or once-for-all's ks, e, d, r), and a latency in ms.")],
+    device: Annotated[str, typer.Option(help="What to call the device, e.g. v100.")],
+    space: Space = None,
+    column: Annotated[str, typer.Option(help="Of the latencies.")] = "latency_ms",
+    batch: Annotated[int, typer.Option(help="Images that a latency is about.", min=1)] = 1,
+    from_: From = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Fit a table to whole networks that you measured in your own way, on any device."""
+    from ofa_deploy.latency.fitted import fit_file
+
+    chosen = get_space(space)
+    path = out or Path("lut") / f"{chosen.name}_{device}.csv"
+    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed)
+    say(f"{len(table.rows)} operators at {_listed(table)} pixels; {table.error_in_words}")
     print(path)
 
 

@@ -17,6 +17,7 @@ from ofa_deploy.graphs import weights
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Key, Plan, Started, estimates, fast, measure
 from ofa_deploy.latency.device.timing import Array, Visit
+from ofa_deploy.latency.fitted import check_cover, fit_table
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
@@ -32,6 +33,8 @@ class Job:
         space: whose operators.
         resolutions: in pixels.
         plan: how.
+        blocks: whether operators are measured; otherwise the table is fitted to the whole networks of the plan's
+            calibration, see `fitted`.
 
     Raises:
         MeasureError: a resolution is not the space's.
@@ -40,6 +43,7 @@ class Job:
     space: SearchSpace
     resolutions: tuple[int, ...]
     plan: Plan
+    blocks: bool = True
 
     def __post_init__(self) -> None:
         if unknown := [r for r in self.resolutions if r not in self.space.resolutions]:
@@ -49,13 +53,14 @@ class Job:
     @cached_property
     def operators(self) -> dict[str, Op]:
         """Operators by the name of their entry."""
-        return {f"op{i}": op for i, op in enumerate(self.space.all_ops(self.resolutions))}
+        ops = self.space.all_ops(self.resolutions) if self.blocks else []
+        return {f"op{i}": op for i, op in enumerate(ops)}
 
     @cached_property
     def networks(self) -> list[Arch]:
-        """Whole networks: those of the calibration first, then those that give the error."""
+        """Whole networks: those of the calibration first, then, with blocks, those that give the error."""
         rng = np.random.default_rng(self.plan.seed)
-        number = self.plan.calibration + self.plan.test
+        number = self.plan.calibration + (self.plan.test if self.blocks else 0)
         return self.space.archs(self.space.sample(rng, number, list(self.resolutions)))
 
     @cached_property
@@ -72,7 +77,8 @@ class Job:
     @property
     def about(self) -> dict[str, Any]:
         """What identifies the job, as JSON values."""
-        return {"space": self.space.name, "resolutions": list(self.resolutions), "plan": asdict(self.plan)}
+        resolutions = list(self.resolutions)
+        return {"space": self.space.name, "resolutions": resolutions, "plan": asdict(self.plan), "blocks": self.blocks}
 
     def model(self, parts: Parts, runtime: str, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
         """A model file of some operators in sequence with random weights, and an input in the runtime's layout."""
@@ -82,14 +88,23 @@ class Job:
         x = rng.standard_normal((1, first.c_in, first.size, first.size)).astype(np.float32)
         return model, chosen.native(x)
 
-    def table(self, visits: Mapping[Key, Visit], measured: Mapping[str, Any]) -> LatencyTable:
+    def table(
+        self, visits: Mapping[Key, Visit], measured: Mapping[str, Any], others: Sequence[LatencyTable] = ()
+    ) -> LatencyTable:
         """The calibrated table of what was measured.
 
         Args:
             visits: to every entry.
             measured: the conditions, see `device.conditions`.
+            others: tables of other devices, for a table without blocks.
+
+        Raises:
+            MeasureError: see `fitted.fit_table`.
         """
         found = estimates(visits)
+        if not self.blocks:
+            latency_ms = np.array([found[str(net)].latency_ms for net in self.networks])
+            return fit_table(self.space, self.networks, latency_ms, measured, others, self.plan.seed)
         rows = {op: found[name] for name, op in self.operators.items()}
         whole = {str(net): found[str(net)].latency_ms for net in self.networks}
         table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)
@@ -106,27 +121,25 @@ class Job:
         }  # fmt: skip
 
 
-def build(
-    space: SearchSpace, device: str, resolutions: Sequence[int], plan: Plan, out: Path, report: Report
-) -> LatencyTable:
+def build(job: Job, device: str, out: Path, report: Report, others: Sequence[LatencyTable] = ()) -> LatencyTable:
     """Measure a table on this machine and save it; a build that was killed goes on where it was.
 
     Args:
-        space: whose operators are measured.
+        job: what to measure.
         device: a friendly device name, see `device.conditions.DEVICES`.
-        resolutions: which resolutions to cover, in pixels.
-        plan: how.
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
         report: receives a line of progress now and then.
+        others: see `Job.table`.
 
     Returns:
         the calibrated table.
 
     Raises:
-        MeasureError: a resolution is not the space's, or the runtime fails.
+        MeasureError: the runtime fails, or a table without blocks cannot be fitted.
         ArtifactError: the output cannot be written, or what lies there is another build's.
     """
-    job = Job(space, tuple(resolutions), plan)
+    check_cover(job.resolutions, others)
+    plan = job.plan
     measured = conditions(device, plan.threads)
     runtime = measured["runtime"]
     artifacts.check_output(out, ".csv")
@@ -141,7 +154,7 @@ def build(
             list(job.entries), lambda name: started(job.entries[name]), started(job.sentinel), plan, partial,
             {**job.about, **measured}, report,
         )  # fmt: skip
-        table = job.table(visits, measured)
+        table = job.table(visits, measured, others)
         table.save(out, job.details(visits))
         partial.unlink()
     return table

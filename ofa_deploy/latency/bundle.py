@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ofa_deploy.latency.device.runner import MANIFEST
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.table import LatencyTable, file_name
 from ofa_deploy.progress import Progress, Report
+from ofa_deploy.space import SearchSpace
 
 KIND, SCHEMA = "latency-bundle", 1
 MODULES = ("__init__.py", "errors.py", "artifacts.py", "progress.py", "latency/__init__.py", "latency/device/*.py")
@@ -101,24 +103,30 @@ def packages(device: str) -> str:
     return " or ".join(PACKAGES[runtime_of(device)])
 
 
-def collect(path: Path, results: Path, out: Path | None) -> tuple[LatencyTable, Path]:
+def collect(
+    path: Path, results: Path, out: Path | None, others: Sequence[LatencyTable] = ()
+) -> tuple[LatencyTable, Path]:
     """The table of a device from what a bundle has measured there, saved.
 
     Args:
         path: the bundle.
         results: the file that it wrote.
         out: the CSV file to write; None names it after the device, in `lut/`.
+        others: tables of other devices, for a bundle of whole networks alone.
 
     Returns:
         the table and its file.
 
     Raises:
+        MeasureError: see `fitted.fit_table`.
         ArtifactError: one of the two is damaged, the results are of another bundle or not complete, or the table
             cannot be written.
     """
     identity, manifest = _manifest(path)
     try:
-        job = Job(get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]))
+        job = Job(
+            get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]), manifest["blocks"]
+        )
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -145,12 +153,21 @@ def collect(path: Path, results: Path, out: Path | None) -> tuple[LatencyTable, 
         )
     if strange := {name for _, name in visits} - set(names):
         raise ArtifactError(f"{results} is damaged: it has visits to {min(strange)!r}; carry it back once more")
-    table = job.table(visits, header)
+    table = job.table(visits, header, others)
     target = out or Path("lut") / file_name(job.space, header)
     artifacts.check_output(target, ".csv")
     with artifacts.locked(target):
         table.save(target, {**job.details(visits), "bundle_sha256": identity})
     return table, target
+
+
+def space_of(path: Path) -> SearchSpace:
+    """The space of a bundle.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    return get_space(str(_manifest(path)[1].get("space")))
 
 
 def _manifest(path: Path) -> tuple[str, dict[str, Any]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.fitted import check_cover
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 
@@ -19,7 +21,13 @@ FOLDER = ".cache/ofa-deploy"
 
 
 def build_over_ssh(
-    job: Job, device: str, host: str, python: str, out: Path | None, report: Report
+    job: Job,
+    device: str,
+    host: str,
+    python: str,
+    out: Path | None,
+    report: Report,
+    others: Sequence[LatencyTable] = (),
 ) -> tuple[LatencyTable, Path]:
     """Measure a table on a machine that ssh reaches, and save it here.
 
@@ -33,6 +41,7 @@ def build_over_ssh(
         python: the interpreter there.
         out: the CSV file to write here; None names it after the device, in `lut/`.
         report: receives a line of progress now and then.
+        others: see `Job.table`.
 
     Returns:
         the table and its file.
@@ -43,6 +52,7 @@ def build_over_ssh(
     """
     if host.startswith("-"):
         raise MeasureError(f"{host!r} is no host; give one as ssh takes it, such as pi@raspberrypi")
+    check_cover(job.resolutions, others)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"
         report("making the bundle")
@@ -55,7 +65,7 @@ def build_over_ssh(
         _ssh(host, f"cd {FOLDER} && {{ {run}; }}", report=report)
         results = Path(folder) / "bundle.results"
         results.write_bytes(_ssh(host, f"cat {there}.results"))
-        found = collect(path, results, out)
+        found = collect(path, results, out, others)
         _ssh(host, f"rm -f {there}.zip {there}.results")
         return found
 

@@ -100,7 +100,7 @@ class LatencyTable:
             {"arch": n, "use": "calibration" if f else "test", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
             for n, f, m, p in zip(names, fitted.tolist(), measured.tolist(), predicted.tolist(), strict=True)
         )
-        error = _error(predicted[~fitted], measured[~fitted])
+        error = errors(predicted[~fitted], measured[~fitted])
         return dataclasses.replace(
             self, scale=float(scale), per_op_ms=float(per_op), error=error, networks=networks
         )  # fmt: skip
@@ -221,8 +221,8 @@ def _read_op(line: Mapping[str, str]) -> Op:
     return Op(**values)
 
 
-def _error(predicted: Floats, measured: Floats) -> dict[str, float]:
-    """How far predictions are from whole networks that the calibration has not seen."""
+def errors(predicted: Floats, measured: Floats) -> dict[str, float]:
+    """How far predicted latencies of whole networks are from measured ones, shape (n,) each, in percent."""
     from scipy.stats import spearmanr
 
     relative = 100 * np.abs(predicted / measured - 1)

@@ -15,7 +15,7 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency import build as building
-from ofa_deploy.latency.build import build
+from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device import onnxruntime, rounds, timing
 from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.table import LatencyTable
@@ -36,7 +36,7 @@ def silent(line: str) -> None:
 
 def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
-    table = build(tiny, "cpu", tiny.resolutions, QUICK, out, silent)
+    table = build(Job(tiny, tiny.resolutions, QUICK), "cpu", out, silent)
     assert set(table.rows) == set(tiny.all_ops())
     assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
     assert all(row.runs >= 3 for row in table.rows.values()), "one visit at least in the machine's fast state"
@@ -72,13 +72,13 @@ def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path
     for content, word in (('{"other": 1}\n', "other options"), ("torn", "damaged")):
         out.with_suffix(".partial").write_text(content)
         with pytest.raises(ArtifactError, match=word):
-            build(tiny, "cpu", [8], QUICK, out, silent)
+            build(Job(tiny, (8,), QUICK), "cpu", out, silent)
     assert not out.exists()
 
 
-def test_resolution_that_the_space_does_not_have(tiny: SearchSpace, tmp_path: Path) -> None:
+def test_resolution_that_the_space_does_not_have(tiny: SearchSpace) -> None:
     with pytest.raises(MeasureError, match="resolution 10 is not one of tiny's: 8, 12"):
-        build(tiny, "cpu", [8, 10], QUICK, tmp_path / "t.csv", silent)
+        Job(tiny, (8, 10), QUICK)
 
 
 def test_plan_is_checked() -> None:
@@ -138,7 +138,7 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
     bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(rounds, "visit", visit)
-    build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", silent)
+    build(Job(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv", silent)
     number = 2 * (len(tiny.all_ops()) + QUICK.calibration + QUICK.test)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]
     assert sorted(calls[:number]) == sorted(calls[number : 2 * number])
@@ -183,7 +183,7 @@ def test_entries_that_only_met_the_slow_machine_are_visited_again(
     bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(rounds, "visit", visit)
-    table = build(tiny, "cpu", tiny.resolutions, QUICK, tmp_path / "t.csv", lines.append)
+    table = build(Job(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv", lines.append)
     assert any("visiting" in line and "again" in line for line in lines)
     for op, row in table.rows.items():
         drawn = {"block": weights.draw(op, np.random.default_rng(QUICK.seed))}

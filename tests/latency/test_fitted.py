@@ -1,0 +1,148 @@
+"""Tables fitted to whole networks: what they recover, how few they need, and what is refused."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy import arch_lists
+from ofa_deploy.arch import Arch
+from ofa_deploy.costs import Floats
+from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.device.rounds import Plan
+from ofa_deploy.latency.fitted import fit_file, fit_table
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.ops import Op
+from ofa_deploy.space import SearchSpace
+from tests.conftest import SHARED, Run, made_up_table, refused, succeeded
+
+CONDITIONS = made_up_table(get_space("fmnist"), (16,)).conditions
+GPUS = SHARED / "gpu_latency_mbv3-w1.2.csv"
+
+
+def drawn(space: SearchSpace, number: int, seed: int) -> list[Arch]:
+    return space.archs(space.sample(np.random.default_rng(seed), number))
+
+
+def device(space: SearchSpace, archs: list[Arch], noise: float = 0.0, seed: int = 5) -> Floats:
+    """A device on which every shape of operator has its own speed, and a call and a network cost something."""
+    rng = np.random.default_rng(seed)
+    speed: dict[tuple[object, ...], float] = {}
+
+    def latency(op: Op) -> float:
+        shape = (op.kind, op.c_in, op.c_mid, op.c_out, op.kernel, op.stride, op.se)
+        return 5e-3 + op.macs * 1e-7 * speed.setdefault(shape, float(rng.uniform(0.5, 2)))
+
+    for op in space.all_ops():
+        latency(op)
+    exact = np.array([0.1 + sum(map(latency, space.ops(arch))) for arch in archs])
+    return exact * np.exp(noise * rng.standard_normal(len(archs)))
+
+
+def error(table: LatencyTable, archs: list[Arch], latency_ms: Floats) -> float:
+    """Mean of the relative errors, in percent."""
+    predicted = table.latency_ms(table.space.genes(archs))
+    return float(100 * np.mean(abs(predicted / latency_ms - 1)))
+
+
+def test_many_networks_tell_what_every_shape_costs(space: SearchSpace) -> None:
+    archs, fresh = drawn(space, 500, 0), drawn(space, 100, 1)
+    table = fit_table(space, archs, device(space, archs), CONDITIONS)
+    assert set(table.rows) == set(space.all_ops())
+    assert error(table, fresh, device(space, fresh)) < 0.3
+    assert table.error["mape_percent"] == pytest.approx(error(table, fresh, device(space, fresh)), abs=0.3)
+    assert all(row.latency_ms >= 0 for row in table.rows.values())
+
+
+def test_outliers_do_not_spoil_it(space: SearchSpace) -> None:
+    archs, fresh = drawn(space, 500, 0), drawn(space, 100, 1)
+    latency_ms = device(space, archs)
+    latency_ms[::20] *= 2
+    assert error(fit_table(space, archs, latency_ms, CONDITIONS), fresh, device(space, fresh)) < 0.5
+
+
+def test_a_table_of_a_like_device_needs_few_networks(space: SearchSpace) -> None:
+    archs, few, fresh = drawn(space, 500, 0), drawn(space, 10, 2), drawn(space, 100, 1)
+    other = fit_table(space, archs, device(space, archs), CONDITIONS)
+    measured, expected = 3.0 * device(space, few, 0.002) + 0.5, 3.0 * device(space, fresh) + 0.5
+    alone = fit_table(space, few, measured, CONDITIONS)
+    helped = fit_table(space, few, measured, CONDITIONS, [other])
+    assert error(helped, fresh, expected) < 1
+    covered = [i for i, arch in enumerate(fresh) if arch.resolution in alone.resolutions]
+    assert error(alone, [fresh[i] for i in covered], expected[covered]) > 3
+
+
+def test_it_covers_what_was_measured_and_no_more(space: SearchSpace) -> None:
+    archs = [a for a in drawn(space, 200, 0) if a.resolution in (20, 28)]
+    assert fit_table(space, archs, device(space, archs), CONDITIONS).resolutions == (20, 24, 28)
+    other = made_up_table(space, (16, 20, 28))
+    assert fit_table(space, archs, device(space, archs), CONDITIONS, [other]).resolutions == (16, 20, 28)
+    with pytest.raises(MeasureError, match="lacks the resolution 20"):
+        fit_table(space, archs, device(space, archs), CONDITIONS, [made_up_table(space, (28,))])
+
+
+def test_what_cannot_be_fitted_is_refused(space: SearchSpace) -> None:
+    archs = drawn(space, 6, 0)
+    with pytest.raises(MeasureError, match="4 networks; measure at least 5"):
+        fit_table(space, archs[:4], np.ones(4), CONDITIONS)
+    for bad in (0.0, -1.0, np.nan):
+        with pytest.raises(MeasureError, match="not a positive number"):
+            fit_table(space, archs, np.array([1, 1, 1, 1, 1, bad]), CONDITIONS)
+
+
+def test_from_a_file_to_a_search(ofa: Run, space: SearchSpace, tmp_path: Path) -> None:
+    archs = drawn(space, 60, 0)
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arch", "ms"])
+        writer.writerows(zip(archs, device(space, archs).tolist(), strict=True))
+    done = ofa("lut", "fit", "mine.csv", "--device", "phone", "--column", "ms", "--batch", 8)
+    assert succeeded(done).strip() == "lut/fmnist_phone.csv"
+    assert "on 60 whole networks" in done.stderr
+    table = LatencyTable.load(tmp_path / "lut" / "fmnist_phone.csv", space)
+    assert (table.conditions["device"], table.conditions["batch"]) == ("phone", 8)
+    succeeded(ofa("search", "--latency", "30%", "--lut", "lut/fmnist_phone.csv", "--generations", 3))
+    other = ofa("lut", "fit", "mine.csv", "--device", "p2", "--column", "ms", "--from", "lut/fmnist_phone.csv")
+    succeeded(other)
+    refused(ofa("lut", "fit", "mine.csv", "--device", "p3"), "row 1", "'latency_ms'", "--column")
+
+
+def test_a_latency_that_is_none_is_named(space: SearchSpace, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    for bad in ("-1", "", "fast", "nan"):
+        path.write_text(f"arch,latency_ms\n{drawn(space, 1, 0)[0]},1.0\n{drawn(space, 1, 1)[0]},{bad}\n")
+        with pytest.raises(ArtifactError, match="row 2: no positive latency"):
+            fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "t.csv", 0)
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_few_networks_are_measured_instead_of_operators(tiny: SearchSpace, tmp_path: Path) -> None:
+    plan = Plan(rounds=2, runs=3, seconds=0.005, calibration=8)
+    lines: list[str] = []
+    job = Job(tiny, tiny.resolutions, plan, blocks=False)
+    assert list(job.entries) == [str(net) for net in job.networks]
+    table = build(job, "cpu", tmp_path / "t.csv", lines.append, [made_up_table(tiny)])
+    assert table.error["networks"] == len(table.networks) == 8
+    loaded = LatencyTable.load(tmp_path / "t.csv", tiny)
+    assert (loaded.latency_ms(tiny.sample(np.random.default_rng(0), 20)) > 0).all()
+    with pytest.raises(MeasureError, match="lacks the resolution 12"):
+        build(job, "cpu", tmp_path / "t2.csv", lines.append, [made_up_table(tiny, (8,))])
+
+
+@pytest.mark.skipif(not GPUS.exists(), reason=f"no {GPUS.name}: latencies of HELP (MIT) on four GPUs")
+def test_gpus_of_others() -> None:
+    """Published latencies of batches of 64: a table from 300 networks, and ten for another GPU with its help."""
+    space = get_space("mbv3-w1.2")
+    archs, rows = arch_lists.read(GPUS, space)
+    archs, rows = archs[:600], rows[:600]
+
+    def of(gpu: str) -> Floats:
+        return np.array([float(row[f"{gpu}_64_ms"]) for row in rows])
+
+    others = [fit_table(space, archs[:300], of(gpu)[:300], CONDITIONS) for gpu in ("v100", "titan_xp", "2080ti")]
+    assert error(others[0], archs[300:], of("v100")[300:]) < 1.5
+    few = fit_table(space, archs[:10], of("titan_rtx")[:10], CONDITIONS, others)
+    assert error(few, archs[300:], of("titan_rtx")[300:]) < 2.5
