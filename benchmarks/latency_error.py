@@ -76,8 +76,8 @@ def show(path: Path) -> None:
     order = rows[["predicted_ms", "measured_ms"]].corr("spearman").iloc[0, 1]
     print(
         f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread): "
-        f"{len(rows)} networks, {rows.measured_ms.min():.2f} to {rows.measured_ms.max():.2f} ms: MAPE {error.abs().mean():.2f} %, bias "
-        f"{error.mean():+.2f} %, worst {error.abs().max():.1f} %, within 5 % {(error.abs() <= 5).mean():.0%}, "
+        f"{len(rows)} networks, {rows.measured_ms.min():.2f} to {rows.measured_ms.max():.2f} ms: "
+        f"MAPE {error.abs().mean():.2f} %, bias {error.mean():+.2f} %, worst {error.abs().max():.1f} %, within 5 % {(error.abs() <= 5).mean():.0%}, "
         f"Spearman {order:.4f}; the networks' own spread over {about['rounds']} rounds: "
         f"{rows.spread_percent.median():.1f} % (median). Networks measured during the build measure "
         f"{100 * state - 100:+.1f} % now (median), in these same rounds; beyond that change of the machine's state the "
