@@ -74,15 +74,15 @@ def show(path: Path) -> None:
     state = about["state_since_build"]
     rest = 100 * (rows.predicted_ms * state / rows.measured_ms - 1).abs()
     order = rows[["predicted_ms", "measured_ms"]].corr("spearman").iloc[0, 1]
+    own = rows.measured_ms
     print(
-        f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread): "
-        f"{len(rows)} networks, {rows.measured_ms.min():.2f} to {rows.measured_ms.max():.2f} ms: "
-        f"MAPE {error.abs().mean():.2f} %, bias {error.mean():+.2f} %, worst {error.abs().max():.1f} %, within 5 % {(error.abs() <= 5).mean():.0%}, "
-        f"Spearman {order:.4f}; the networks' own spread over {about['rounds']} rounds: "
-        f"{rows.spread_percent.median():.1f} % (median). Networks measured during the build measure "
-        f"{100 * state - 100:+.1f} % now (median), in these same rounds; beyond that change of the machine's state the "
-        f"MAPE is {rest.mean():.2f} %"
+        f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread): {len(rows)} networks"
     )
+    print(f"    {own.min():.2f} to {own.max():.2f} ms: MAPE {error.abs().mean():.2f} %, bias {error.mean():+.2f} %, worst "
+          f"{error.abs().max():.1f} %, within 5 % {(error.abs() <= 5).mean():.0%}, Spearman {order:.4f}")  # fmt: skip
+    print(f"    their own spread over {about['rounds']} rounds: {rows.spread_percent.median():.1f} % (median); networks "
+          f"measured during the build measure {100 * state - 100:+.1f} % now (median)")  # fmt: skip
+    print(f"    beyond that change of the machine's state the MAPE is {rest.mean():.2f} %")
 
 
 def main() -> None:
