@@ -74,15 +74,14 @@ def show(path: Path) -> None:
     state = about["state_since_build"]
     rest = 100 * (rows.predicted_ms * state / rows.measured_ms - 1).abs()
     order = rows[["predicted_ms", "measured_ms"]].corr("spearman").iloc[0, 1]
-    own = rows.measured_ms
-    print(
-        f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread): {len(rows)} networks"
-    )
-    print(f"    {own.min():.2f} to {own.max():.2f} ms: MAPE {error.abs().mean():.2f} %, bias {error.mean():+.2f} %, worst "
-          f"{error.abs().max():.1f} %, within 5 % {(error.abs() <= 5).mean():.0%}, Spearman {order:.4f}")  # fmt: skip
-    print(f"    their own spread over {about['rounds']} rounds: {rows.spread_percent.median():.1f} % (median); networks "
-          f"measured during the build measure {100 * state - 100:+.1f} % now (median)")  # fmt: skip
-    print(f"    beyond that change of the machine's state the MAPE is {rest.mean():.2f} %")
+    own, off = rows.measured_ms, error.abs()
+    where = f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread)"
+    print(f"{where}: {len(rows)} networks, {own.min():.2f} to {own.max():.2f} ms")
+    print(f"    MAPE {off.mean():.2f} %, bias {error.mean():+.2f} %, worst {off.max():.1f} %, "
+          f"within 5 % {(off <= 5).mean():.0%}, Spearman {order:.4f}")  # fmt: skip
+    print(f"    their own spread over {about['rounds']} rounds: {rows.spread_percent.median():.1f} % (median)")
+    print(f"    networks measured during the build measure {100 * state - 100:+.1f} % now (median); beyond that change "
+          f"of the machine's state the MAPE is {rest.mean():.2f} %")  # fmt: skip
 
 
 def main() -> None:
