@@ -53,6 +53,8 @@ def build_over_ssh(
     if host.startswith("-"):
         raise MeasureError(f"{host!r} is no host; give one as ssh takes it, such as pi@raspberrypi")
     check_cover(job.resolutions, others)
+    if out is not None:
+        artifacts.check_output(out, ".csv")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"
         report("making the bundle")
