@@ -147,7 +147,7 @@ def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
     lines = read(partial).decode(errors="replace").split("\n")
     try:
         same = json.loads(lines[0]) == json.loads(first)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
     if not same:
         raise ArtifactError(f"{partial} is of a run with other options or inputs; repeat those, or remove the file")
@@ -206,7 +206,10 @@ def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, A
         "schema": SCHEMA, "kind": kind, "space": space, "file": path.name, "sha256": hashlib.sha256(data).hexdigest(),
         "created": today, **details, "made_with": made_with(),
     }  # fmt: skip
-    text = dumps(description)
+    try:
+        text = dumps(description).encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(f"cannot write {path}: its description holds half a character") from error
     write(path, data)
     write(path.with_suffix(".json"), text)
     return description

@@ -72,7 +72,7 @@ def build_lut(
     if ssh is not None:
         table, path = build_over_ssh(job, device, ssh, python, out, say, others)
     else:
-        path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads))
+        path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads), job.blocks)
         table = build(job, device, path, say, others)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))

@@ -105,7 +105,7 @@ def bundle(
     )
     say(f"    python3 {path.name}")
     say(f"and here, with the {path.stem}.results that it writes:")
-    say(f"    ofa-deploy lut collect {path.name} {path.stem}.results")
+    say(f"    ofa-deploy lut collect {path} {path.stem}.results")
     print(path)
 
 

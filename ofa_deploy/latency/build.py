@@ -46,6 +46,8 @@ class Job:
     blocks: bool = True
 
     def __post_init__(self) -> None:
+        if not self.resolutions:
+            raise MeasureError("no resolution is left to measure; the tables of --from have none in common")
         if unknown := [r for r in self.resolutions if r not in self.space.resolutions]:
             listed = ", ".join(map(str, self.space.resolutions))
             raise MeasureError(f"resolution {unknown[0]} is not one of {self.space.name}'s: {listed}")
@@ -104,7 +106,9 @@ class Job:
         found = estimates(visits)
         if not self.blocks:
             latency_ms = np.array([found[str(net)].latency_ms for net in self.networks])
-            return fit_table(self.space, self.networks, latency_ms, measured, others, self.plan.seed)
+            return fit_table(
+                self.space, self.networks, latency_ms, measured, others, self.plan.seed, tuple(sorted(self.resolutions))
+            )
         rows = {op: found[name] for name, op in self.operators.items()}
         whole = {str(net): found[str(net)].latency_ms for net in self.networks}
         table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -129,17 +130,23 @@ def collect(
         )
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path} is damaged: its manifest lacks {error}; make it anew") from error
-    if names != list(job.entries) or operators != {name: list(astuple(op)) for name, op in job.operators.items()}:
+        same = job.plan.calibration <= len(names) and names == list(job.entries)
+        same = same and operators == {name: list(astuple(op)) for name, op in job.operators.items()}
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); make it anew") from error
+    if job.blocks and others:
+        raise ArtifactError(f"{path} measures every operator; leave out --from")
+    if not same:
         raise ArtifactError(f"{path} is of another release of ofa-deploy; make and run it anew with this one")
     first, *lines = artifacts.read(results).decode(errors="replace").split("\n")
     header = artifacts.loads(first.encode(), results)
     if header.pop("bundle", None) != identity:
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
     machine = header.get("machine")
+    expected = {"device": device, "runtime": runtime, "threads": job.plan.threads, "batch": 1, "precision": "fp32"}
     if (
-        (header.get("device"), header.get("runtime"), header.get("threads")) != (device, runtime, job.plan.threads)
+        any(header.get(key) != value for key, value in expected.items())
+        or not isinstance(header.get("runtime_version"), str)
         or not isinstance(machine, dict)
         or not {"cpu", "cores"} <= set(machine)
         or lines[-1:] != [""]
@@ -154,10 +161,10 @@ def collect(
     if strange := {name for _, name in visits} - set(names):
         raise ArtifactError(f"{results} is damaged: it has visits to {min(strange)!r}; carry it back once more")
     table = job.table(visits, header, others)
-    target = out or Path("lut") / file_name(job.space, header)
+    target = out or Path("lut") / file_name(job.space, header, job.blocks)
     artifacts.check_output(target, ".csv")
     with artifacts.locked(target):
-        table.save(target, {**job.details(visits), "bundle_sha256": identity})
+        table.save(target, {**job.details(visits), "bundle_manifest_sha256": identity})
     return table, target
 
 
@@ -178,7 +185,7 @@ def _manifest(path: Path) -> tuple[str, dict[str, Any]]:
             text = file.read(MANIFEST)
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
         raise ArtifactError(f"{path} is no bundle; make one with: ofa-deploy lut bundle") from error
     manifest = artifacts.loads(text, path)
     if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:

@@ -40,7 +40,7 @@ TINY = 1e-3
 
 def fit_table(
     space: SearchSpace, archs: Sequence[Arch], latency_ms: Floats, measured: Mapping[str, Any],
-    others: Sequence[LatencyTable] = (), seed: int = 0,
+    others: Sequence[LatencyTable] = (), seed: int = 0, resolutions: tuple[int, ...] | None = None,
 ) -> LatencyTable:  # fmt: skip
     """A table fitted to whole networks.
 
@@ -51,10 +51,12 @@ def fit_table(
         measured: the conditions, see `device.conditions`.
         others: tables of other devices whose rows tell the work of operators; without any, their MACs do.
         seed: of the folds.
+        resolutions: that the table is to cover, beside those measured; None for those that all `others` have, and
+            without any for those between the smallest and the largest measured.
 
     Returns:
-        a table of the resolutions that all `others` have; without any, of those between the smallest and the largest
-        measured. Its error is that of five-fold cross-validation: on networks that the fit had not seen.
+        a table. Its error is that of five-fold cross-validation: of networks that the fit had not seen. From few
+        networks it is somewhat too low, since the penalty is chosen by it.
 
     Raises:
         MeasureError: fewer than `FEWEST` networks, a latency that is none, or networks at resolutions that `others`
@@ -65,12 +67,14 @@ def fit_table(
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise MeasureError("a measured latency is not a positive number")
     sizes = sorted({arch.resolution for arch in archs})
-    check_cover(sizes, others)
-    if others:
-        resolutions = covered(space, others)
-    else:
-        resolutions = tuple(r for r in space.resolutions if sizes[0] <= r <= sizes[-1])
+    check_cover([*sizes, *(resolutions or ())], others)
+    if resolutions is None:
+        inside = [r for r in space.resolutions if sizes[0] <= r <= sizes[-1]]
+        resolutions = covered(space, others) if others else tuple(inside)
+    resolutions = tuple(sorted({*resolutions, *sizes}))
     ops = space.all_ops(resolutions)
+    for table in others:
+        _ = table.cost  # complains where rows are missing
     work = np.array([[_latency(table, op) for op in ops] for table in others] or [[op.macs for op in ops]], float)
     shapes = sorted({_shape(op) for op in ops})
     place = {shape: i for i, shape in enumerate(shapes)}
@@ -91,7 +95,7 @@ def fit_table(
     best = int(np.argmin(relative))
     terms = model.fit(np.arange(len(archs)), PENALTIES[best])
     each = terms.work + terms.call
-    last = {space.ops(space.extreme(True, r))[-1] for r in resolutions}
+    last = {op for op in ops if op.kind == "linear" and op.bias}  # every network has one classifier
     constant = np.array([terms.constant if op in last else 0.0 for op in ops])
     rows = {op: _estimate(ms) for op, ms in zip(ops, (each + constant).tolist(), strict=True)}
     networks = tuple(
@@ -138,6 +142,9 @@ def fit_file(
         MeasureError: see `fit_table`.
     """
     artifacts.check_output(out, ".csv")
+    written = {out.resolve(), out.with_suffix(".json").resolve()}
+    if clash := [p for p in (path, *others) if p.resolve() in written]:
+        raise ArtifactError(f"the table would overwrite {clash[0]}, which it is made from; choose another --out")
     archs, rows = arch_lists.read(path, space)
     latencies = []
     for number, row in enumerate(rows, 1):
@@ -216,7 +223,10 @@ def _least_squares(columns: Floats, latency: Floats, more: Floats | None, target
         left, right = columns * (weight / latency)[:, None], weight
         if more is not None and target is not None:
             left, right = np.concatenate([left, more]), np.concatenate([right, target])
-        found, _ = nnls(left, right, maxiter=50 * columns.shape[1])
+        try:
+            found, _ = nnls(left, right, maxiter=50 * columns.shape[1])
+        except RuntimeError as error:
+            raise MeasureError("these latencies cannot be fitted: the least squares do not converge") from error
         weight = (1 + ((columns @ found / latency - 1) / OUTLIER) ** 2) ** -0.25
     return found
 
@@ -227,6 +237,7 @@ def _shape(op: Op) -> Op:
 
 
 def _latency(table: LatencyTable, op: Op) -> float:
+    """What a table says of an operator, in ms."""
     return max(0.0, table.scale * table.rows[op].latency_ms + table.per_op_ms)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_deploy import artifacts
-from ofa_deploy.errors import MeasureError
+from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.fitted import check_cover
@@ -32,7 +32,7 @@ def build_over_ssh(
     """Measure a table on a machine that ssh reaches, and save it here.
 
     There, Python 3.9, numpy and the runtime are needed, nothing else. Killed at any moment, here or there, the run goes
-    on where it was when it is repeated; in the end nothing is left there.
+    on where it was when it is repeated by the same release; when it has ended well, nothing is left there.
 
     Args:
         job: what to measure.
@@ -67,7 +67,10 @@ def build_over_ssh(
         _ssh(host, f"cd {FOLDER} && {{ {run}; }}", report=report)
         results = Path(folder) / "bundle.results"
         results.write_bytes(_ssh(host, f"cat {there}.results"))
-        found = collect(path, results, out, others)
+        try:
+            found = collect(path, results, out, others)
+        except (ArtifactError, MeasureError) as error:
+            raise type(error)(f"{error} (what was measured lies at {host}:{there}.results)") from error
         _ssh(host, f"rm -f {there}.zip {there}.results")
         return found
 

@@ -166,6 +166,8 @@ class LatencyTable:
             figures = [about["scale"], about["per_op_ms"], *(about["error"][key] for key in _ERRORS)]
             if not np.isfinite(np.array(figures, float)).all():
                 raise ValueError("a figure of its calibration or error is not finite")
+            if not all(isinstance(n["arch"], str) and 0 < float(n["measured_ms"]) < np.inf for n in about["networks"]):
+                raise ValueError("one of its networks has no latency")
             return cls(
                 space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
                 float(about["scale"]), float(about["per_op_ms"]), about["error"], tuple(about["networks"]),
@@ -175,11 +177,12 @@ class LatencyTable:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
 
 
-def file_name(space: SearchSpace, measured: Mapping[str, Any]) -> str:
-    """Name of a table's file: space, device, threads, processor."""
+def file_name(space: SearchSpace, measured: Mapping[str, Any], blocks: bool = True) -> str:
+    """Name of a table's file: space, device, threads, processor; without `blocks`, that it is fitted to networks."""
     machine = measured["machine"]
     words = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']} cores".lower()).strip("-")
-    return f"{space.name}_{measured['device']}_{measured['threads']}t_{words}.csv"
+    kind = "" if blocks else "_fitted"
+    return f"{space.name}_{measured['device']}_{measured['threads']}t_{words}{kind}.csv"
 
 
 def build_command(space: SearchSpace, measured: Mapping[str, Any]) -> str:
@@ -226,10 +229,12 @@ def errors(predicted: Floats, measured: Floats) -> dict[str, float]:
     from scipy.stats import spearmanr
 
     relative = 100 * np.abs(predicted / measured - 1)
+    varied = min(np.ptp(predicted), np.ptp(measured)) > 0
+    rank = spearmanr(predicted, measured).statistic if varied else 0.0
     return {
         "networks": len(measured), "mape_percent": round(float(relative.mean()), 3),
         "p95_percent": round(float(np.quantile(relative, 0.95)), 3), "worst_percent": round(float(relative.max()), 3),
         "within_5_percent": round(float(100 * (relative <= 5).mean()), 1),
         "bias_percent": round(float(100 * (predicted / measured - 1).mean()), 3),
-        "spearman": round(float(spearmanr(predicted, measured).statistic), 4),
+        "spearman": round(float(np.nan_to_num(rank)), 4),
     }  # fmt: skip

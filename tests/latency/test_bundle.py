@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.device.conditions import DEVICES
@@ -23,6 +24,7 @@ from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.remote import build_over_ssh
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
+from tests.conftest import Run, made_up_table, refused, succeeded
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
 ABSENT = (
@@ -156,6 +158,11 @@ def changed(line: str, key: int, value: object) -> str:
         (lambda lines: [*lines[:-1], changed(lines[1], 1, "another"), ""], "visits to 'another'"),
         (lambda lines: [lines[0].replace('"threads": 1', '"threads": 2'), *lines[1:]], "damaged"),
         (lambda lines: ["no JSON", *lines[1:]], "not JSON"),
+        (lambda lines: [lines[0], changed(lines[1], 4, 3.5), *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], "[" * 100_000, *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], "[Infinity, 1]", *lines[2:]], "damaged"),
+        (lambda lines: [lines[0].replace('"precision"', '"another"'), *lines[1:]], "damaged"),
+        (lambda lines: [lines[0].replace('"cpu": "', '"cpu": "\\ud800', 1), *lines[1:]], "half a character"),
     ],
 )
 def test_damaged_results_are_refused(made: Path, results: Path, tmp_path: Path, damage, words: str) -> None:  # type: ignore[no-untyped-def]
@@ -164,6 +171,33 @@ def test_damaged_results_are_refused(made: Path, results: Path, tmp_path: Path, 
     with pytest.raises(ArtifactError, match=words):
         collect(made, bad, tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_bundle_with_a_flipped_bit_is_refused(made: Path, results: Path, tmp_path: Path) -> None:
+    """On the device and here; where the bit is in what is not read, it does no harm."""
+    content = made.read_bytes()
+    with zipfile.ZipFile(made) as file:
+        places = [file.getinfo(name).header_offset + 200 for name in ("manifest.json", "models/3.onnx")]
+    for place in places:
+        bad = tmp_path / "bad.zip"
+        bad.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        done = subprocess.run([sys.executable, bad], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert "is damaged" in done.stderr.splitlines()[-1]
+    bad.write_bytes(content[: places[0]] + bytes([content[places[0]] ^ 16]) + content[places[0] + 1 :])
+    with pytest.raises(ArtifactError, match="is no bundle"):
+        collect(bad, results, tmp_path / "t.csv")
+
+
+def test_whole_networks_alone_through_the_commands(ofa: Run, tmp_path: Path) -> None:
+    options = ("--resolutions", "16", "--networks", "6", "--rounds", "2")
+    assert succeeded(ofa("lut", "bundle", *options, "--out", "b.zip")).strip() == "b.zip"
+    subprocess.run([sys.executable, "b.zip"], cwd=tmp_path, check=True, capture_output=True)
+    made_up_table(get_space("fmnist")).save(tmp_path / "other.csv", {})
+    out = succeeded(ofa("lut", "collect", "b.zip", "b.results", "--from", "other.csv")).strip()
+    assert out.endswith("_fitted.csv")
+    assert LatencyTable.load(tmp_path / out, get_space("fmnist")).resolutions == (16,)
+    refused(ofa("lut", "collect", "b.zip", "none.results"), "cannot read none.results")
 
 
 def test_what_is_no_bundle_is_refused(results: Path, tmp_path: Path) -> None:

@@ -84,6 +84,48 @@ def test_it_covers_what_was_measured_and_no_more(space: SearchSpace) -> None:
         fit_table(space, archs, device(space, archs), CONDITIONS, [made_up_table(space, (28,))])
 
 
+def test_the_table_predicts_what_was_fitted_also_where_the_classifier_varies() -> None:
+    """The constant of a network is kept in its classifier, of which resnet50d has three."""
+    space = get_space("resnet50d")
+    archs = space.archs(space.sample(np.random.default_rng(0), 40, [128]))
+    latency_ms = 10 + space.macs(space.genes(archs)) * 1e-9
+    table = fit_table(space, archs, latency_ms, CONDITIONS)
+    assert error(table, archs, latency_ms) < 1
+
+
+def test_it_covers_what_is_asked_for(space: SearchSpace) -> None:
+    archs = [a for a in drawn(space, 200, 0) if a.resolution in (20, 28)]
+    table = fit_table(space, archs, device(space, archs), CONDITIONS, resolutions=(16, 28))
+    assert table.resolutions == (16, 20, 28)
+    job = Job(space, (16, 28), Plan(calibration=5), blocks=False)
+    assert {net.resolution for net in job.networks} <= {16, 28}
+
+
+def test_equal_latencies_make_a_table(space: SearchSpace, tmp_path: Path) -> None:
+    """As of a device whose clock is coarse."""
+    archs = drawn(space, 20, 0)
+    fit_table(space, archs, np.ones(20), CONDITIONS).save(tmp_path / "t.csv", {})
+    assert LatencyTable.load(tmp_path / "t.csv", space).error["spearman"] == 0
+
+
+def test_what_a_table_is_made_from_is_not_overwritten(space: SearchSpace, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("arch,latency_ms\n" + "".join(f"{arch},1.0\n" for arch in drawn(space, 6, 0)))
+    content = path.read_bytes()
+    with pytest.raises(ArtifactError, match=r"would overwrite .*mine\.csv"):
+        fit_file(space, path, "latency_ms", "phone", 1, [], path, 0)
+    made_up_table(space).save(tmp_path / "other.csv", {})
+    with pytest.raises(ArtifactError, match=r"would overwrite .*other\.csv"):
+        fit_file(space, path, "latency_ms", "phone", 1, [tmp_path / "other.csv"], tmp_path / "other.csv", 0)
+    assert path.read_bytes() == content
+
+
+def test_tables_without_a_resolution_in_common_are_refused(ofa: Run, space: SearchSpace, tmp_path: Path) -> None:
+    for size in (16, 28):
+        made_up_table(space, (size,)).save(tmp_path / f"{size}.csv", {})
+    refused(ofa("build-lut", "--from", "16.csv", "--from", "28.csv"), "none in common")
+
+
 def test_what_cannot_be_fitted_is_refused(space: SearchSpace) -> None:
     archs = drawn(space, 6, 0)
     with pytest.raises(MeasureError, match="4 networks; measure at least 5"):

@@ -141,9 +141,12 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
         for r, name, *rest in map(json.loads, lines):
             visits[int(r), str(name)] = found = Visit(*rest)
             times = (found.median_ms, found.minimum_ms, found.sentinel_ms)
-            if not all(math.isfinite(t) and t > 0 for t in times) or found.runs < 0 or found.dropped < 0:
+            counts = (r, found.runs, found.dropped)
+            if not all(math.isfinite(t) and t > 0 for t in times) or not all(type(c) is int and c >= 0 for c in counts):
                 raise ValueError(name)
-    except (ValueError, TypeError) as error:
+            if found.runs + found.dropped == 0:
+                raise ValueError(name)
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
     return visits
 
@@ -151,7 +154,7 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
 def fast(visits: Mapping[Key, Visit]) -> set[Key]:
     """The visits during which the machine was in its fast state, by the sentinel's running median."""
     states = np.pad([v.sentinel_ms for v in visits.values()], WINDOW // 2, mode="edge")
-    running = np.median(np.lib.stride_tricks.sliding_window_view(states, WINDOW), axis=1)
+    running = np.median([states[i : i + len(visits)] for i in range(WINDOW)], axis=0)
     limit = SLOWER * np.quantile(running, 0.1)
     keys = list(visits)
     return {keys[i] for i in np.flatnonzero(running <= limit)}

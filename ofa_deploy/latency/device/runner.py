@@ -1,7 +1,7 @@
 """The command of a bundle: `python BUNDLE.zip` measures what the bundle holds on the machine where it is typed.
 
-It needs Python 3.9, numpy and the bundle's runtime. Results go to `<stem of the bundle>.results` in the working folder,
-to be carried back to `ofa-deploy lut collect`. Killed at any moment, it goes on where it was when it is repeated.
+It needs Python 3.9, numpy 1.17 and the bundle's runtime. Results go to `<stem of the bundle>.results` in the working
+folder, to be carried back to `ofa-deploy lut collect`. Killed at any moment, it goes on where it was when repeated.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,8 @@ def run(bundle: Path, out: Path) -> None:
                 list(entries), lambda name: started(entries[name]), started(manifest["sentinel"]), plan, partial,
                 header, say, lambda name: bool(entries[name]["bytes"] <= KEEP_BYTES),
             )  # fmt: skip
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
             partial.replace(out)
 
 
@@ -78,6 +82,12 @@ def main() -> None:
         run(bundle, path)
     except OfaDeployError as error:
         say(f"{bundle.name}: {error}")
+        sys.exit(2)
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+        say(f"{bundle.name} is damaged ({error}); copy it here once more")
+        sys.exit(2)
+    except OSError as error:
+        say(f"{bundle.name}: {error}; mend that and repeat the command to go on")
         sys.exit(2)
     except KeyboardInterrupt:
         say(f"{bundle.name}: stopped; repeat the command to go on")

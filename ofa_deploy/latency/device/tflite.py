@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from typing import Any
 
@@ -16,12 +15,23 @@ def interpreter_class() -> Any:
     """LiteRT's interpreter, or that of tflite-runtime where only that is installed.
 
     Raises:
-        MeasureError: neither is.
+        MeasureError: neither is, or it cannot be loaded.
     """
     for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name).Interpreter
+        found = _class_of(name)
+        if found is not None:
+            return found
     raise MeasureError("LiteRT is not installed; pip install ai-edge-litert")
+
+
+def _class_of(module: str) -> Any:
+    """The interpreter of a module; None where it is not installed."""
+    try:
+        return importlib.import_module(module).Interpreter
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:  # it is there, but made for another numpy or C library
+        raise MeasureError(f"{module.split('.')[0]} is installed but cannot be loaded: {error}") from error
 
 
 def start(graph: bytes, threads: int) -> Session:

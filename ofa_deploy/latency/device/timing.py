@@ -10,13 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ofa_deploy.errors import MeasureError
 
-Array = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float32]
+else:
+    Array = np.ndarray  # a device may have a numpy that is older than numpy.typing
 Session = Callable[[Array], Array]
 """From an input batch to the output of the graph."""
 PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
