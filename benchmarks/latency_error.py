@@ -25,7 +25,6 @@ from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.conditions import DEVICES
 from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
-from ofa_deploy.latency.runtimes import RUNTIMES
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {"fmnist": (16, 20, 24, 28), "mbv3-w1.0": (128, 160, 192, 224)}
@@ -46,8 +45,7 @@ def run(name: str, device: str, networks: int, rounds: int) -> Path:
         known = {n["arch"]: n["measured_ms"] for n in table.networks if n["use"] == "test"}
 
         def started(arch: Arch) -> Started:
-            model, x = job.model(space.walk(arch), runtime)
-            return Started(RUNTIMES[runtime].start(model, 1), x)
+            return job.started(space.walk(arch), runtime)
 
         names, sentinel = [*map(str, archs), *known], started(space.extreme(False, min(CASES[name])))
         partial = Path(folder) / "again.partial"

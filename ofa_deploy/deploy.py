@@ -145,11 +145,10 @@ def _measured(
     """
     known = sorted(table.networks, key=lambda network: float(network["measured_ms"]))
     yardsticks = {n["arch"]: float(n["measured_ms"]) for n in known[:: max(1, len(known) // YARDSTICKS)][:YARDSTICKS]}
-    runtime, job = RUNTIMES[table.conditions["runtime"]], Job(table.space, table.resolutions, Plan(threads=threads))
+    job = Job(table.space, table.resolutions, Plan(threads=threads))
     timed = dict(sessions)
     for arch in yardsticks:
-        model, x = job.model(table.space.walk(Arch.parse(arch)), table.conditions["runtime"])
-        timed[arch] = runtime.start(model, threads), x
+        timed[arch] = job.started(table.space.walk(Arch.parse(arch)), table.conditions["runtime"])
     passes: list[tuple[float, dict[str, Any]]] = []
     for number in range(PASSES):
         found = latency(timed, threads)

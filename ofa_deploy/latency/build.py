@@ -90,6 +90,11 @@ class Job:
         x = rng.standard_normal((1, first.c_in, first.size, first.size)).astype(np.float32)
         return model, chosen.native(x)
 
+    def started(self, parts: Parts, runtime: str) -> Started:
+        """What `model` makes, ready to run."""
+        model, x = self.model(parts, runtime)
+        return Started(RUNTIMES[runtime].start(model, self.plan.threads), x)
+
     def table(
         self, visits: Mapping[Key, Visit], measured: Mapping[str, Any], others: Sequence[LatencyTable] = ()
     ) -> LatencyTable:
@@ -148,15 +153,11 @@ def build(job: Job, device: str, out: Path, report: Report, others: Sequence[Lat
     runtime = measured["runtime"]
     artifacts.check_output(out, ".csv")
 
-    def started(parts: Parts) -> Started:
-        model, x = job.model(parts, runtime)
-        return Started(RUNTIMES[runtime].start(model, plan.threads), x)
-
     partial = out.with_suffix(".partial")
     with artifacts.locked(out):
         visits = measure(
-            list(job.entries), lambda name: started(job.entries[name]), started(job.sentinel), plan, partial,
-            {**job.about, **measured}, report,
+            list(job.entries), lambda name: job.started(job.entries[name], runtime),
+            job.started(job.sentinel, runtime), plan, partial, {**job.about, **measured}, report,
         )  # fmt: skip
         table = job.table(visits, measured, others)
         table.save(out, job.details(visits))

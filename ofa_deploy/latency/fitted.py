@@ -21,6 +21,7 @@ from ofa_deploy import arch_lists, artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.latency.table import LatencyTable, errors
 from ofa_deploy.ops import Op
@@ -157,10 +158,7 @@ def fit_file(
                 f"{path}, row {number}: no positive latency in the column {column!r}; name the one with --column"
             ) from error
     tables = [LatencyTable.load(other, space) for other in others]
-    conditions = {
-        "device": device, "runtime": "table fitted to whole networks", "runtime_version": "(none)", "threads": 1,
-        "batch": batch, "precision": "fp32", "machine": {"cpu": "a device that is elsewhere", "cores": 0},
-    }  # fmt: skip
+    conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch)
     table = fit_table(space, archs, np.array(latencies), conditions, tables, seed)
     sources = [{"file": p.name, "sha256": artifacts.sha256(p)} for p in (path, *others)]
     table.save(out, {"column": column, "sources": sources})

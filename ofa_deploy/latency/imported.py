@@ -9,6 +9,7 @@ from typing import Any
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError
+from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
@@ -88,10 +89,7 @@ def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: P
             f"{len(lacking[nearest])} operators, first {lacking[nearest][0]}; choose the space with --space"
         )
     rows = {op: _row(found, keys(op), files[0]) for op in space.all_ops(complete)}
-    conditions = {
-        "device": device, "runtime": f"table of {name}", "runtime_version": "(imported)", "threads": 1, "batch": 1,
-        "precision": "fp32", "machine": {"cpu": "a device that is elsewhere", "cores": 0},
-    }  # fmt: skip
+    conditions = elsewhere(device, f"table of {name}", "(imported)")
     table = LatencyTable(space, rows, tuple(complete), conditions)
     sources = [{"file": file.name, "sha256": artifacts.sha256(file)} for file in files]
     table.save(out, {"format": name, "sources": sources})

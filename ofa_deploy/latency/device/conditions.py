@@ -36,6 +36,14 @@ def conditions(device: str, threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def elsewhere(device: str, runtime: str, version: str, batch: int = 1) -> dict[str, Any]:
+    """The conditions of a table that others have measured, on a device of which nothing more is known."""
+    return {
+        "device": device, "runtime": runtime, "runtime_version": version, "threads": 1, "batch": batch,
+        "precision": "fp32", "machine": {"cpu": "a device that is elsewhere", "cores": 0},
+    }  # fmt: skip
+
+
 def runtime_of(device: str) -> str:
     """The runtime behind a friendly device name.
 
