@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +85,16 @@ def ofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | (env or {}))
 
     return run
+
+
+def killed(command: list[str], folder: Path, partial: Path, lines: int) -> None:
+    """Run a command in a folder and kill it with -9 once the file `partial` has some lines."""
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    while not partial.exists() or partial.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:

@@ -1,8 +1,6 @@
 """The run that measures: a kill loses nothing, damage is found, workers agree, and it knows when to stop."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +22,7 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from tests.conftest import Run
+from tests.conftest import Run, killed
 
 ONE = Workers(1)
 
@@ -57,13 +55,8 @@ def command(weights: Path, images: Path) -> list[str]:
 def test_killed_run_resumes_to_the_same_file(command: list[str], tmp_path: Path, design: str) -> None:
     command = [word if word != "12" else "240" for word in command] if design == "trie" else command
     command = [*command[:-1], "--design", design, "--out"]
-    process = subprocess.Popen([*command, "killed.csv"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     partial = tmp_path / "killed.partial"
-    while not partial.exists() or partial.read_bytes().count(b"\n") < 2:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed([*command, "killed.csv"], tmp_path, partial, 2)
     with partial.open("a") as file:
         file.write("[3, [1, 2")  # a line torn by the kill
     again = subprocess.run([*command, "killed.csv"], cwd=tmp_path, capture_output=True, text=True)

@@ -1,11 +1,8 @@
 """Building a table: really measured, resumable, and refused where it would mislead."""
 
 import dataclasses
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
+from tests.conftest import killed
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
 
@@ -52,12 +50,7 @@ def test_killed_build_keeps_its_visits(tmp_path: Path) -> None:
     options = "build-lut --space fmnist --resolutions 16 --rounds 3 --out t.csv"
     command = [sys.executable, "-m", "ofa_deploy", *options.split()]
     partial = tmp_path / "t.partial"
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    while not partial.exists() or partial.read_bytes().count(b"\n") < 20:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed(command, tmp_path, partial, 20)
     kept = partial.read_bytes().count(b"\n") - 1
     assert not (tmp_path / "t.csv").exists()
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.remote import build_over_ssh
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
-from tests.conftest import Run, made_up_table, refused, succeeded
+from tests.conftest import Run, killed, made_up_table, refused, succeeded
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
 ABSENT = (
@@ -106,12 +105,7 @@ def test_a_bundle_is_small(made: Path, job: Job) -> None:
 
 def test_killed_on_the_device_it_goes_on(made: Path, tmp_path: Path) -> None:
     command, partial = [sys.executable, str(made)], tmp_path / "b.results.partial"
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    while not partial.exists() or partial.read_bytes().count(b"\n") < 20:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed(command, tmp_path, partial, 20)
     kept = partial.read_bytes().count(b"\n") - 1
     with pytest.raises(ArtifactError, match="is not complete: .* repeat the run on the device"):
         collect(made, partial, tmp_path / "t.csv")
