@@ -26,7 +26,9 @@ from ofa_deploy.latency.runtimes import RUNTIMES
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
-from ofa_deploy.search.evolve import SearchResult, Settings
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -56,11 +58,12 @@ class Deployed:
 
     def row(self) -> dict[str, Any]:
         """The figures side by side: latencies in ms, accuracies in percent."""
-        measured = self.card["measured"]
+        measured, limit = self.card["measured"], self.result.limits[0]
         return {
-            "budget": self.budget, "budget_ms": self.result.budget_ms, "arch": str(self.result.arch),
-            "predicted_ms": self.result.latency_ms, "measured_ms": measured["latency"]["latency_ms"],
-            "within_budget": measured["latency"]["latency_ms"] <= self.result.budget_ms,
+            "budget": self.budget, "budget_ms": limit["upper"], "arch": str(self.result.arch),
+            "predicted_ms": limit["predicted"], "measured_ms": measured["latency"]["latency_ms"],
+            "within_budget": measured["latency"]["latency_ms"] <= limit["upper"],
+            "margin_percent": limit["margin_percent"],
             "machine_slower_percent": measured["latency"]["machine_slower_percent"],
             "predicted_top1_percent": self.result.score,
             "heldout_top1_percent": measured["heldout"]["top1_percent"],
@@ -88,7 +91,7 @@ def deploy(
         out: folder for the models and their cards.
         settings: of the search.
         plan: of the table, should it be built.
-        margin_percent: see `search.run.search`.
+        margin_percent: see `search.limits.latency_limit`.
         report: receives lines of progress.
 
     Raises:
@@ -108,7 +111,8 @@ def deploy(
         )
     table = own_table(space, device, plan, report)
     inputs = {"table_of_this_machine": True, "predictor_sha256": predictor.sha256}
-    results = [search(table, predictor, budget, settings, margin_percent, inputs) for budget in budgets]
+    limits = [latency_limit(table, budget, margin_percent) for budget in budgets]
+    results = [search(space, predictor, [limit], settings, report, inputs=inputs) for limit in limits]
 
     runtime = RUNTIMES[table.conditions["runtime"]]
     cards, sessions = [], {}

@@ -20,7 +20,9 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.device.runner"],
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
     ["accuracy.predictors.official", "accuracy.predictors.predictor"],
-    ["search.budget", "search.knapsack", "search.evolve", "search.run", "score"],
+    ["search.budget", "search.knapsack", "search.front", "search.variation"],
+    ["search.limits", "search.seeds", "search.evolve", "search.polish", "search.result"],
+    ["search.run", "search.files", "score"],
     ["accuracy.predictors.estimator", "accuracy.predictors.members"],
     [f"accuracy.predictors.{name}" for name in ("ridge", "gp", "concave", "mlp", "published")],
     ["accuracy.predictors.official_files"],
@@ -72,7 +74,7 @@ def test_imports_point_to_rows_above(path: Path) -> None:
 
 def test_search_needs_neither_torch_nor_runtimes() -> None:
     code = (
-        "import sys, ofa_deploy.search.run, ofa_deploy.cli;"
+        "import sys, ofa_deploy.search.files, ofa_deploy.cli;"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

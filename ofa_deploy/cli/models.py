@@ -31,6 +31,8 @@ from ofa_deploy.cli.options import (
     weights_of,
 )  # fmt: skip
 from ofa_deploy.families import get_space
+from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.result import in_words as limit_in_words
 
 FEW = 10
 """Networks that `build-lut --from` measures by default."""
@@ -82,39 +84,85 @@ def build_lut(
 
 
 def search(
-    latency: Annotated[str, typer.Option(help="Budget with its unit: 30ms, 0.03s, or a share such as 25%.")],
+    latency: Annotated[
+        list[str] | None, typer.Option(help="Budget with its unit: 30ms, 0.03s, 10ms..30ms, or a share such as 25%.")
+    ] = None,
     space: Space = None,
     device: Device = "cpu",
     threads: Threads = 1,
-    lut: Annotated[Path | None, typer.Option(help="Latency table; default: this machine's in lut/.")] = None,
+    lut: Annotated[
+        list[Path] | None,
+        typer.Option(help="Latency table; default: this machine's in lut/. Several: one network for all of them."),
+    ] = None,
+    each: Annotated[bool, typer.Option("--each", help="A network of its own for every table and latency.")] = False,
+    macs: Annotated[str | None, typer.Option(help="Limit on multiply-accumulates: 300M, or 200M..300M.")] = None,
+    params: Annotated[str | None, typer.Option(help="Limit on parameters: 5M.")] = None,
+    size: Annotated[str | None, typer.Option(help="Limit on the float32 model file: 10MB.")] = None,
+    front: Annotated[bool, typer.Option("--front", help="The whole front of accuracy against latency.")] = False,
     predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
     objective: Objective = "accuracy",
     margin: Margin = None,
+    risk: Annotated[float, typer.Option(help="Standard deviations by which predicted accuracies are lowered.")] = 0.5,
     generations: Annotated[int, typer.Option(help="At most.")] = 120,
     population: Annotated[int, typer.Option(help="Architectures a generation.")] = 128,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
+    again: Annotated[Path | None, typer.Option(help="Repeat the search of this result instead.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON, or the front as .csv.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the most accurate network within a latency budget."""
+    """Find the most accurate network within limits on latency, multiply-accumulates, parameters or size."""
+    from ofa_deploy.search import files
     from ofa_deploy.search.evolve import Settings
-    from ofa_deploy.search.run import search_files
+    from ofa_deploy.search.result import dumps, write
 
-    settings = Settings(population=population, generations=generations, seed=seed)
-    result = search_files(get_space(space), latency, device, threads, lut, predictor, objective, settings, margin, say)
     if out is not None:
-        artifacts.write(out, result.to_json())
+        artifacts.check_folder(out)
+    if again is not None:
+        found = [files.again(again, say)]
+    else:
+        request = files.Request(
+            get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size, device,
+            threads, None if predictor is None else str(predictor), objective, margin, risk, front,
+            Settings(population=population, generations=generations, seed=seed),
+        )  # fmt: skip
+        found = files.search_each(request, say) if each else [files.search_files(request, say)]
+    if out is not None:
+        write(found, out)
     if as_json:
-        print(result.to_json(), end="")
-        return
+        print(dumps(found), end="")
+    elif len(found) > 1:
+        print(aligned(_summary(found)))
+    else:
+        _print_result(found[0])
+
+
+def _print_result(result: SearchResult) -> None:
+    """What `search` ends with."""
     if result.objective == "accuracy":
         sure = "" if result.score_std is None else f" (standard deviation {result.score_std:.2f})"
         print(f"predicted top-1   {result.score:.2f} %{sure}")
-    print(f"predicted latency {result.latency_ms:.4g} ms of {result.budget_ms:.4g} ms "
-          f"(kept {result.margin_percent:.2g} % below for the table's error)")  # fmt: skip
+    for limit in result.limits:
+        of = f", {limit['of']}" if limit["sha256"] and len(result.limits) > 1 else ""
+        margin = f" (kept {limit['margin_percent']:.2g} % below for the table's error)" * (limit["margin_percent"] > 0)
+        print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{margin}{of}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
     print(f"searched          {result.evaluations} architectures in {len(result.history)} generations")
     print(f"architecture      {result.arch}")
+    if result.front:
+        print(f"front             {len(result.front)} networks, of which this is the best; --out FILE.csv lists them")
+
+
+def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
+    """Cells of a table with a row a result, the heading first."""
+    rows = [["latency of", "allowed", "predicted", "score", "MACs", "architecture"]]
+    for result in results:
+        limit = result.limits[0]
+        allowed = "-" if limit["upper"] is None else f"{limit['upper']:.4g} {limit['unit']}"
+        rows.append([
+            limit["of"], allowed, f"{limit['predicted']:.4g} {limit['unit']}", f"{result.score:.2f}",
+            f"{result.macs / 1e6:.2f} M", str(result.arch),
+        ])  # fmt: skip
+    return rows
 
 
 def export(
@@ -167,7 +215,7 @@ def deploy(
         return
     print(_deployed(rows))
     if not all(row["within_budget"] for row in rows):
-        margins, slower = found[0].result.margin_percent, rows[0]["machine_slower_percent"]
+        margins, slower = rows[0]["margin_percent"], rows[0]["machine_slower_percent"]
         why = f" when the machine ran {slower:.0f} % slower than its table was measured" if slower > 1 else ""
         print(f"\nNO: over the budget{why}; a --margin larger than {margins:.2g} keeps further below it.")
     print("\nTop-1 in percent. Accuracy is predicted for the held-out images; a delivered model is measured on them")

@@ -18,7 +18,7 @@ from ofa_deploy.export.check import parity
 from ofa_deploy.graphs.weights import INPUT, OUTPUT
 from ofa_deploy.latency.runtimes import FORMATS
 from ofa_deploy.official import to_ofa
-from ofa_deploy.search.run import load_result
+from ofa_deploy.search.result import load_result
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet, folded

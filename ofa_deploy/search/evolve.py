@@ -1,31 +1,32 @@
-"""Evolutionary search with DEAP: the best architecture whose latency is within a budget.
+"""Evolutionary search with DEAP: one best network within limits, or the front of score against a cost.
 
-Whole populations are evaluated by one call on a genes matrix. Genes are canonical (inactive slots are 0), each
-architecture is evaluated once, and infeasible ones rank below feasible ones by how far they overshoot (Deb's rules,
-doi 10.1016/S0045-7825(99)00389-8), so that good neighbours of the border stay useful.
+Whole populations are varied and evaluated by one call on a genes matrix. Genes are canonical (inactive slots are 0),
+each architecture is evaluated once, and those outside of the limits rank below all within by how far they are outside
+(Deb's rules, doi 10.1016/S0045-7825(99)00389-8), so that good neighbours of the border stay useful.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from deap import base, tools
 
-from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
-from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.progress import Report
+from ofa_deploy.search.limits import Limit, over
+from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
 
 Score = Callable[[Genes], Floats]
 """From genes, shape (n, columns), to what is maximised, shape (n,)."""
+SECONDS_BETWEEN_LINES = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,198 +38,235 @@ class Settings:
         generations: at most.
         patience: generations without a better architecture before it ends.
         tournament: contestants for a place as a parent.
-        mutate: probability that a stage's depth, a block or the resolution of a child is drawn anew.
+        mutate: probability that a stage's depth, a block's kernel or expansion, a width or the resolution of a child
+            is drawn anew.
+        restarts: of the local search that evolution begins with; 0 begins with random networks.
         seed: of everything random.
     """
 
     population: int = 128
     generations: int = 120
-    patience: int = 40
+    patience: int = 20
     tournament: int = 3
     mutate: float = 0.1
+    restarts: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.population < 4 or self.generations < 1 or self.patience < 1 or self.tournament < 1:
+        if self.population < 4 or min(self.generations, self.patience, self.tournament) < 1 or self.restarts < 0:
             raise OfaDeployError(
-                "a search needs a population of at least 4, one generation, patience and tournament of 1"
+                "a search needs a population of at least 4; generations, patience and tournament of at least 1; "
+                "restarts of at least 0"
             )
         if not 0 < self.mutate <= 1:
             raise OfaDeployError(f"the mutation probability must be in (0, 1], not {self.mutate}")
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The architecture that a search chose, and what it takes to run the search again.
+class Archive:
+    """Every architecture that a search has evaluated, each once.
 
-    Attributes:
-        space: name of the search space.
-        arch: the chosen architecture.
-        objective: what was maximised.
-        score: its predicted value (`top1_percent` where the objective is accuracy, otherwise millions of MACs).
-        score_std: standard deviation of the prediction; None where there is none.
-        latency_ms: its predicted latency.
-        budget_ms: the budget.
-        margin_percent: by how much predictions were raised for the comparison with the budget.
-        macs: its multiply-accumulates.
-        params: its learned numbers.
-        evaluations: distinct architectures evaluated.
-        history: for each generation: best score and its latency so far.
-        settings: of the evolution, the seed included.
-        inputs: checksums and labels of table and predictor.
-        message: the outcome in words.
+    Args:
+        score: what is maximised.
+        limits: that a network must keep.
+        columns: of the genes.
     """
 
-    space: str
-    arch: Arch
-    objective: str
-    score: float
-    score_std: float | None
-    latency_ms: float
-    budget_ms: float
-    margin_percent: float
-    macs: int
-    params: int
-    evaluations: int
-    history: tuple[tuple[float, float], ...]
-    settings: Settings
-    inputs: dict[str, Any]
-    message: str = ""
+    def __init__(self, score: Score, limits: Sequence[Limit], columns: int) -> None:
+        self.score, self._limits = score, limits
+        self._numbers: dict[bytes, int] = {}
+        self._genes, self._scores, self._over = np.zeros((1024, columns), np.int16), np.zeros(1024), np.zeros(1024)
+        self.size = 0
 
-    def predicted(self) -> dict[str, Any]:
-        """What a model card says was predicted."""
-        accuracy = {"top1_percent": self.score, "top1_std": self.score_std} if self.objective == "accuracy" else {}
-        return {**accuracy, "latency_ms": self.latency_ms, "budget_ms": self.budget_ms, "table": self.inputs["table"]}
+    def add(self, genes: Genes) -> list[int]:
+        """Evaluate those of the architectures that are new; returns their numbers."""
+        start = self.size
+        fresh: list[int] = []
+        for i, key in enumerate(_keys(genes)):
+            if key not in self._numbers:
+                self._numbers[key] = start + len(fresh)
+                fresh.append(i)
+        self.size += len(fresh)
+        while len(self._genes) < self.size:
+            self._genes, self._scores, self._over = (
+                np.concatenate([a, np.zeros_like(a)]) for a in (self._genes, self._scores, self._over)
+            )
+        if fresh:
+            new = genes[fresh]
+            self._genes[start : self.size] = new
+            self._over[start : self.size] = over(self._limits, new)
+            self._scores[start : self.size] = self.score(new)
+        return list(range(start, self.size))
 
-    def to_json(self) -> str:
-        """The result as JSON text."""
-        about = {"schema": artifacts.SCHEMA, "kind": "search-result", **asdict(self), "arch": str(self.arch)}
-        return artifacts.dumps(about | {"made_with": artifacts.made_with()})
+    def numbers(self, genes: Genes) -> npt.NDArray[np.intp]:
+        """Numbers of architectures that were evaluated, shape (n,)."""
+        return np.array([self._numbers[key] for key in _keys(genes)], np.intp)
+
+    @property
+    def genes(self) -> Genes:
+        """Shape (size, columns)."""
+        return self._genes[: self.size]
+
+    @property
+    def scores(self) -> Floats:
+        """Shape (size,)."""
+        return self._scores[: self.size]
+
+    @property
+    def over(self) -> Floats:
+        """How far each is outside of the limits, shape (size,); 0 within."""
+        return self._over[: self.size]
+
+    def best(self, number: int) -> list[int]:
+        """Numbers of the best architectures, best first: those within the limits by score, then the closest ones."""
+        numbers: list[int] = np.lexsort((-self.scores, self.over))[:number].tolist()
+        return numbers
+
+
+class _Single(base.Fitness):  # type: ignore[misc]
+    """Compared in order: first how little it is outside of the limits, then the score."""
+
+    weights = (-1.0, 1.0)
+
+
+class _Pair(base.Fitness):  # type: ignore[misc]
+    """Score and cost, for fronts."""
+
+    weights = (1.0, -1.0)
+
+
+class _Individual:
+    """An evaluated architecture: its number in the archive, and its fitness."""
+
+    __slots__ = ("fitness", "number")
+
+    def __init__(self, number: int, fitness: base.Fitness) -> None:
+        self.number = number
+        self.fitness = fitness
 
 
 def evolve(
-    space: SearchSpace, score: Score, latency: AdditiveCost, budget_ms: float, settings: Settings
-) -> tuple[Genes, list[tuple[float, float]], int]:
-    """Search for the architecture of the highest score within a latency budget.
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, start: Genes, report: Report
+) -> list[float]:
+    """Search for the architecture of the highest score within limits.
 
     Args:
         space: the search space.
-        score: what is maximised.
-        latency: cost of architectures in ms; resolutions that cost NaN are not searched.
-        budget_ms: the limit.
+        archive: receives all that is evaluated; the best of it is the answer.
+        limits: those of the archive.
         settings: how.
+        start: genes of the first generation, filled up with random networks.
+        report: receives a line every few seconds.
 
     Returns:
-        genes of the best feasible architecture, shape (1, columns); (best score, its latency) after each
-        generation; how many distinct architectures were evaluated.
-
-    Raises:
-        InfeasibleError: even the fastest network is over the budget; the message names it.
+        the best score after each generation.
     """
-    fastest, fastest_ms = extreme(space, latency)
-    budget_ms *= 1 + 1e-9  # sums of one network's costs in another order differ in their last digits
-    if fastest_ms > budget_ms:
-        unit = 10 ** (math.floor(math.log10(fastest_ms)) - 3)
-        raise InfeasibleError(
-            f"no network of {space.name} fits {budget_ms:.4g} ms: the fastest, {space.archs(fastest)[0]}, "
-            f"needs {math.ceil(fastest_ms / unit) * unit:.4g} ms; allow at least that"
-        )
-    rng = np.random.default_rng(settings.seed)
-    allowed = [space.resolutions[i] for i in np.flatnonzero(np.isfinite(latency.fixed))]
-    seen: set[tuple[int, ...]] = set()
 
-    def evaluate(rows: list[_Individual]) -> list[_Individual]:
-        if rows:
-            genes = np.array(rows, np.int16)
-            over = np.maximum(latency(genes) / budget_ms - 1, 0)
-            for row, value, excess in zip(rows, score(genes).tolist(), over.tolist(), strict=True):
-                row.fitness.values = (0.0, value) if excess == 0 else (-excess, value)
-        return rows
+    def individuals(numbers: Sequence[int]) -> list[_Individual]:
+        pairs = zip(numbers, archive.over[numbers].tolist(), archive.scores[numbers].tolist(), strict=True)
+        return [_Individual(number, _Single(values)) for number, *values in pairs]
 
     toolbox = base.Toolbox()
-    toolbox.register("mate", _mate, space=space, rng=rng)
-    toolbox.register("mutate", _mutate, space=space, rng=rng, rate=settings.mutate, allowed=allowed)
+    variation = Variation(
+        space, allowed_resolutions(space, limits), settings.mutate, np.random.default_rng(settings.seed)
+    )
+    toolbox.register("vary", variation.children)
     toolbox.register("select", tools.selTournament, tournsize=settings.tournament)
+    toolbox.register("survive", tools.selBest)
+    toolbox.register("individuals", individuals)
+    return _generations(toolbox, variation, archive, settings, start, report)
 
-    start = [fastest, space.sample(rng, settings.population - 1, allowed)]
-    history: list[tuple[float, float]] = []
+
+def evolve_front(
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], cost: AdditiveCost, settings: Settings, start: Genes,
+    report: Report,
+) -> list[float]:  # fmt: skip
+    """NSGA-II (doi 10.1109/4235.996017): the networks for which no other has both a higher score and a lower cost.
+
+    Args:
+        space: the search space.
+        archive: see `evolve`; its front is the answer, see `front.front_of`.
+        limits: those of the archive.
+        cost: what is minimised.
+        settings: how.
+        start: see `evolve`.
+        report: see `evolve`.
+
+    Returns:
+        the best score after each generation.
+    """
+
+    def individuals(numbers: Sequence[int]) -> list[_Individual]:
+        outside = archive.over[numbers]
+        costs = cost(archive.genes[numbers])
+        worst = 1e6 * (1 + outside)  # dominated by everything within the limits, and by what is less outside
+        scores = np.where(outside > 0, -worst, archive.scores[numbers])
+        pairs = zip(numbers, scores.tolist(), np.where(outside > 0, worst, costs).tolist(), strict=True)
+        return [_Individual(number, _Pair(values)) for number, *values in pairs]
+
+    def crowded(population: list[_Individual], number: int) -> list[_Individual]:
+        fours = len(population) // 4 * 4  # what the operator wants
+        out: list[_Individual] = [] if fours else tools.selRandom(population, number)
+        while len(out) < number:
+            out += tools.selTournamentDCD(population, fours)
+        return out[:number]
+
+    toolbox = base.Toolbox()
+    variation = Variation(
+        space, allowed_resolutions(space, limits), settings.mutate, np.random.default_rng(settings.seed)
+    )
+    toolbox.register("vary", variation.children)
+    toolbox.register("select", crowded)
+    toolbox.register("survive", tools.selNSGA2, nd="log")
+    toolbox.register("individuals", individuals)
+    return _generations(toolbox, variation, archive, settings, start, report)
+
+
+def _generations(
+    toolbox: base.Toolbox, variation: Variation, archive: Archive, settings: Settings, start: Genes, report: Report
+) -> list[float]:
+    """The loop of both: vary selected parents, evaluate, let the best survive."""
+    history: list[float] = []
+    random_ones = variation.random(max(settings.population - len(start), settings.population // 4))
+    began = told = time.perf_counter()
     with _fenced_random(settings.seed):
-        population = evaluate([_Individual(row) for row in _new(np.concatenate(start).tolist(), seen)])
+        first = np.unique(np.concatenate([start, random_ones]), axis=0)
+        archive.add(first)
+        population = toolbox.survive(toolbox.individuals(archive.numbers(first).tolist()), settings.population)
         waited = 0
-        for _ in range(settings.generations):
-            children: list[list[int]] = []
+        for generation in range(settings.generations):
+            children: list[_Individual] = []
             for _ in range(10):  # where most children are known already, try a few more
-                parents = toolbox.select(population, 2 * (settings.population - len(children)))
-                pairs = zip(parents[::2], parents[1::2], strict=True)
-                children += _new([toolbox.mutate(toolbox.mate(a, b)) for a, b in pairs], seen)
+                wanted = settings.population - len(children)
+                parents = [p.number for p in toolbox.select(population, 2 * wanted)]
+                genes = archive.genes[parents]
+                children += toolbox.individuals(archive.add(toolbox.vary(genes[::2], genes[1::2])))
                 if len(children) >= settings.population:
                     break
-            population = tools.selBest(population + evaluate([_Individual(c) for c in children]), settings.population)
-            best = population[0]
-            history.append((best.fitness.values[1], float(latency(np.array([best], np.int16))[0])))
-            waited = 0 if len(history) < 2 or history[-1][0] > history[-2][0] else waited + 1
+            population = toolbox.survive(population + children, settings.population)
+            best = archive.best(1)[0]
+            waited = 0 if not history or archive.scores[best] > history[-1] else waited + 1
+            history.append(float(archive.scores[best]))
             if waited >= settings.patience or not children:
                 break
-    return np.array([population[0]], np.int16), history, len(seen)
+            if (now := time.perf_counter()) - told > SECONDS_BETWEEN_LINES:
+                told = now
+                report(
+                    f"generation {generation + 1} of at most {settings.generations}: best {history[-1]:.3f}, "
+                    f"{archive.size / (now - began):.0f} networks/s"
+                )
+    return history
 
 
-class _Fitness(base.Fitness):  # type: ignore[misc]
-    """Compared in order: no overshoot of the budget first, then the score."""
-
-    weights = (1.0, 1.0)
-
-
-class _Individual(list[int]):
-    """Genes of one architecture with their fitness."""
-
-    def __init__(self, genes: list[int]) -> None:
-        super().__init__(genes)
-        self.fitness = _Fitness()
+def _keys(genes: Genes) -> list[bytes]:
+    """Something to compare each row by."""
+    rows = np.ascontiguousarray(genes, np.int16)
+    return [row.tobytes() for row in rows]
 
 
-def _new(rows: list[list[int]], seen: set[tuple[int, ...]]) -> list[list[int]]:
-    """The rows not seen before, each once; they are seen from now on."""
-    found = []
-    for row in rows:
-        key = tuple(row)
-        if key not in seen:
-            seen.add(key)
-            found.append(row)
-    return found
-
-
-def _mate(a: list[int], b: list[int], space: SearchSpace, rng: np.random.Generator) -> list[int]:
-    """A child: resolution, each stage's depth, each block and each width from either parent."""
-    pick = rng.random(2 * len(a)) < 0.5
-    child = [x if first else y for x, y, first in zip(a, b, pick, strict=False)]
-    for stage, columns in enumerate(space.stage_columns):
-        shape = a if pick[len(a) + stage] else b
-        for i in range(columns.start, columns.stop):
-            child[i] = (child[i] or a[i] or b[i]) if shape[i] else 0
-    return child
-
-
-def _mutate(
-    child: list[int], space: SearchSpace, rng: np.random.Generator, rate: float, allowed: list[int]
-) -> list[int]:
-    """Draw the resolution, stages' depths, blocks and widths anew, each with probability `rate`."""
-    hit = rng.random(len(child) + len(space.stages)) < rate
-    fresh = rng.random(len(child)).tolist()
-    if hit[0]:
-        child[0] = space.resolutions.index(int(rng.choice(allowed)))
-    for number, (stage, columns) in enumerate(zip(space.stages, space.stage_columns, strict=True)):
-        depth = sum(1 for g in child[columns] if g)
-        if hit[len(child) + number]:
-            depth = int(rng.choice(stage.depths))
-        for i in range(columns.start, columns.stop):
-            if i - columns.start >= depth:
-                child[i] = 0
-            elif hit[i] or not child[i]:
-                child[i] = 1 + int(fresh[i] * len(stage.choices))
-    for i, choices in enumerate(space.widths, 1 + len(space.slots)):
-        if hit[i]:
-            child[i] = int(fresh[i] * len(choices))
-    return child
+def allowed_resolutions(space: SearchSpace, limits: Sequence[Limit]) -> list[int]:
+    """Indices of the resolutions that every cost covers."""
+    known = np.all([np.isfinite(limit.cost.fixed) for limit in limits], axis=0)
+    return [i for i in range(len(space.resolutions)) if not limits or known[i]]
 
 
 @contextmanager

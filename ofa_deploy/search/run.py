@@ -1,160 +1,205 @@
-"""One search from its parts: table, budget, objective, predictor."""
+"""One search from its parts: limits, objective, predictor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
-from ofa_deploy.accuracy.predictors import file_name as predictor_file
-from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.errors import ArtifactError, InfeasibleError, MeasureError, OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.progress import Report
-from ofa_deploy.search.budget import parse_latency
-from ofa_deploy.search.evolve import SearchResult, Settings, evolve
+from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
+from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.search.limits import Limit, check_feasible
+from ofa_deploy.search.polish import polish
+from ofa_deploy.search.result import SearchResult, in_words
+from ofa_deploy.search.seeds import seeds
 from ofa_deploy.space import SearchSpace
 
-OBJECTIVES = ("accuracy", "macs")
+RISK = 0.5
+"""Standard deviations that are taken off predictions by default."""
+MOST_RISK = 10
+POOL = 256
+"""The best networks, which are compared by what is left after that."""
+SAMPLE = 1000
+"""Random networks that a surrogate is fitted to."""
+STARTS = 4
+"""Networks that are improved by local search after each restart; twice as many at the end."""
+FRONT_SHARES = tuple(np.linspace(0.04, 1, 25).tolist())
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What a search looked at.
+
+    Attributes:
+        archive: all architectures that it evaluated.
+        limits: theirs.
+        history: best score after each generation.
+    """
+
+    archive: Archive
+    limits: tuple[Limit, ...]
+    history: tuple[float, ...]
 
 
 def search(
-    table: LatencyTable, predictor: AccuracyPredictor | None, latency: str, settings: Settings,
-    margin_percent: float | None = None, inputs: Mapping[str, Any] | None = None,
+    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], settings: Settings,
+    report: Report = lambda line: None, risk: float = RISK, inputs: Mapping[str, Any] | None = None,
+    front: bool = False,
 ) -> SearchResult:  # fmt: skip
-    """The best architecture whose latency, by the table, is within a budget.
+    """The best architecture within limits.
 
     Args:
-        table: of the device.
+        space: the search space.
         predictor: of accuracy, which is maximised; without one, the multiply-accumulates are.
-        latency: the budget as users type it, see `budget.parse_latency`.
-        settings: of the evolution.
-        margin_percent: predicted latencies are raised by this before they are compared with the budget; by default
-            the error that 95 % of the table's test networks stay under.
-        inputs: more to be recorded in the result.
+        limits: that the architecture must keep.
+        settings: of the search.
+        report: receives a line every few seconds.
+        risk: the best few architectures are compared by prediction minus this many of its standard deviations.
+        inputs: to be recorded in the result.
+        front: search the whole front of the objective against the first limit's cost; the chosen architecture is then
+            the best of it.
 
     Raises:
-        InfeasibleError: no network fits; the message names the fastest.
-        OfaDeployError: the budget is no latency, or table and predictor are of different spaces.
+        InfeasibleError: no network is within the limits; the message names the closest.
+        OfaDeployError: the predictor is of another space, or `risk` is negative.
     """
-    space = table.space
+    explored = explore(space, predictor, limits, settings, report, front)
+    chosen = candidates(explored, predictor, risk, 1)
+    if not chosen:
+        raise _infeasible(space, explored)
+    made = result_of(space, explored, chosen[0], predictor, settings, risk, inputs or {})
+    return _with_front(made, space, explored) if front else made
+
+
+def explore(
+    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], settings: Settings,
+    report: Report, front: bool = False,
+) -> Explored:  # fmt: skip
+    """Evaluate architectures where the best ones are expected; see `search`."""
     if predictor is not None and predictor.space != space:
-        raise OfaDeployError(f"the table is of {space.name}, the predictor of {predictor.space.name}; choose one space")
-    margin = table.error["p95_percent"] if margin_percent is None else margin_percent
-    if not 0 <= margin < 100:
-        source = "the table's own error" if margin_percent is None else "--margin"
         raise OfaDeployError(
-            f"{source} must be between 0 and 100 percent, not {margin}; build the table anew, or set --margin"
+            f"the search is in {space.name}, the predictor of {predictor.space.name}; choose one space"
         )
-    raised = 1 + margin / 100
-    cost = replace(table.cost, fixed=table.cost.fixed * raised, blocks=table.cost.blocks * raised)
-    (_, fastest_ms), (_, slowest_ms) = extreme(space, cost), extreme(space, cost, dearest=True)
-    if fastest_ms <= 0:
-        raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
-    budget = parse_latency(latency, fastest_ms, slowest_ms)
+    check_feasible(space, limits)
 
     def score(genes: Genes) -> Floats:
         return space.macs(genes) / 1e6 if predictor is None else predictor.mean(genes)
 
+    archive = Archive(score, limits, space.columns)
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
-        try:
-            genes, history, evaluations = evolve(space, score, cost, budget, settings)
-        except InfeasibleError as error:
-            raise InfeasibleError(f"{error} ({margin:.2g} % above its prediction, see --margin)") from error
-    value, std = float(score(genes)[0]), None
+        history = (_front if front else _single)(space, archive, score, limits, settings, report)
+    return Explored(archive, tuple(limits), tuple(history))
+
+
+def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: float, number: int) -> list[int]:
+    """Numbers of the best networks within the limits, by prediction less `risk` standard deviations."""
+    if not 0 <= risk <= MOST_RISK:
+        raise OfaDeployError(f"--risk must be between 0 and {MOST_RISK} standard deviations, not {risk}")
+    archive = explored.archive
+    pool = [i for i in archive.best(max(POOL, number)) if archive.over[i] == 0]
+    if predictor is None or not risk or not pool:
+        return pool[:number]
+    mean, std = predictor.predict(archive.genes[pool])
+    order = np.argsort(-(mean - risk * np.nan_to_num(std)), kind="stable")
+    return [pool[i] for i in order[:number]]
+
+
+def _single(
+    space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
+) -> list[float]:
+    """Restarts of surrogate and local search; then evolution from what they found; local search of the best again."""
+    rng = np.random.default_rng(settings.seed)
+    allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
+    ends: list[int] = []
+    for _ in range(settings.restarts):
+        known = space.sample(rng, SAMPLE, allowed)
+        archive.add(known)
+        begun = seeds(space, score, limits, known)
+        archive.add(begun)
+        numbers = archive.numbers(begun if len(begun) else known)
+        ranked = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
+        ends += [polish(space, archive, limits, int(n)) for n in numbers[ranked[:STARTS]]]
+    history = evolve(space, archive, limits, settings, archive.genes[sorted(set(ends))], report)
+    for number in archive.best(2 * STARTS):
+        polish(space, archive, limits, number)
+    return history
+
+
+def _front(
+    space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
+) -> list[float]:
+    rng = np.random.default_rng(settings.seed)
+    allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
+    known = space.sample(rng, SAMPLE, allowed)
+    archive.add(known)
+    ends = extreme(space, limits[0].cost)[1], min(limits[0].allowed, extreme(space, limits[0].cost, dearest=True)[1])
+    spread = [(ends[0] + share * (ends[1] - ends[0])) / ends[1] for share in FRONT_SHARES]
+    bounded = Limit(limits[0].name, limits[0].cost, upper=ends[1])
+    return evolve_front(
+        space, archive, limits, limits[0].cost, settings, seeds(space, score, [bounded], known, spread), report
+    )
+
+
+def _infeasible(space: SearchSpace, explored: Explored) -> InfeasibleError:
+    closest = explored.archive.genes[explored.archive.best(1)]
+    missed = [
+        f"{limit.name} {limit.cost(closest)[0]:.4g} {limit.unit}"
+        for limit in explored.limits
+        if limit.over(closest)[0] > 0
+    ]
+    return InfeasibleError(
+        f"no network of {space.name} was found within all limits at once; the closest, {space.archs(closest)[0]}, has "
+        f"{' and '.join(missed)}; relax one of the limits"
+    )
+
+
+def result_of(
+    space: SearchSpace, explored: Explored, chosen: int, predictor: AccuracyPredictor | None, settings: Settings,
+    risk: float, inputs: Mapping[str, Any],
+) -> SearchResult:  # fmt: skip
+    """The result that one of the explored networks is."""
+    archive = explored.archive
+    genes, std = archive.genes[[chosen]], None
     if predictor is not None:
         deviation = float(predictor.predict(genes)[1][0])
         std = round(deviation, 4) if np.isfinite(deviation) else None
-    arch = space.archs(genes)[0]
-    predicted_ms = float(table.latency_ms(genes)[0])
+    outcomes = tuple(limit.outcome(genes) for limit in explored.limits)
     return SearchResult(
-        space.name, arch, "macs" if predictor is None else "accuracy", round(value, 4), std, round(predicted_ms, 5),
-        round(budget, 5), margin, int(space.macs(genes)[0]), int(space.params(genes)[0]), evaluations,
-        tuple((round(s, 4), round(ms / raised, 5)) for s, ms in history), settings,
-        {"table": table.label, "table_sha256": table.sha256, **(inputs or {})},
-        message=f"{predicted_ms:.4g} ms predicted, {budget:.4g} ms allowed",
+        space.name, space.archs(genes)[0], "macs" if predictor is None else "accuracy",
+        round(float(archive.scores[chosen]), 4), std, risk, outcomes, int(space.macs(genes)[0]),
+        int(space.params(genes)[0]), archive.size, tuple(round(s, 4) for s in explored.history), settings, dict(inputs),
+        message="; ".join(f"{o['name']} {in_words(o)}" for o in outcomes),
     )  # fmt: skip
 
 
-def search_files(
-    space: SearchSpace, latency: str, device: str, threads: int, lut: Path | None, predictor: Path | None,
-    objective: str, settings: Settings, margin_percent: float | None, report: Report,
-) -> SearchResult:  # fmt: skip
-    """Search with a table and a predictor from files.
-
-    Where the working folder has no table of this machine, the reference table that ships is used: `report` says whose
-    it is, and the result is marked.
-
-    Args:
-        space: the search space.
-        latency: the budget as users type it.
-        device: a friendly device name.
-        threads: of the runtime.
-        lut: table; None finds this machine's.
-        predictor: accuracy predictor; None finds the space's own.
-        objective: one of `OBJECTIVES`.
-        settings: of the evolution.
-        margin_percent: see `search`.
-        report: receives what the user should know.
-    """
-    if objective not in OBJECTIVES:
-        raise OfaDeployError(f"unknown objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
-    wanted = conditions(device, threads)
-    if lut is not None:
-        table = LatencyTable.load(lut, space)
-        own = dict(table.conditions) == wanted
-    else:
-        table, own = tables.select(space, wanted)
-    if not own and lut is None:
-        report(
-            f"note: not this machine's table, but that of {table.label}; for your own, run: "
-            f"{tables.build_command(space, wanted)}"
-        )
-    if not table.error["networks"] and margin_percent is None:
-        report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")
-    inputs: dict[str, Any] = {"table_of_this_machine": own}
-    model = None
-    if objective == "accuracy":
-        hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
-        model = Predictor.load(predictor or artifacts.find("predictors", predictor_file(space), hint), space)
-        inputs["predictor_sha256"] = model.sha256
-    return search(table, model, latency, settings, margin_percent, inputs)
+def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> SearchResult:
+    """The result with the front of its archive, against the first limit's cost."""
+    archive, first = explored.archive, explored.limits[0]
+    within = np.flatnonzero(archive.over == 0)
+    costs = first.cost(archive.genes[within])
+    chosen = within[front_of(archive.scores[within], costs)]
+    genes = archive.genes[chosen]
+    columns = {
+        "arch": list(map(str, space.archs(genes))), "score": np.round(archive.scores[chosen], 4).tolist(),
+        **{_column(limit, i): np.round(limit.cost(genes), 5).tolist() for i, limit in enumerate(explored.limits)},
+        "macs": space.macs(genes).astype(int).tolist(), "params": space.params(genes).astype(int).tolist(),
+    }  # fmt: skip
+    rows = tuple(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    worst = extreme(space, first.cost)[0]
+    dearest = min(first.allowed, extreme(space, first.cost, dearest=True)[1])
+    volume = hypervolume(archive.scores[chosen], first.cost(genes), float(archive.score(worst)[0]), dearest)
+    return replace(made, front=rows, hypervolume=round(volume, 5))
 
 
-def load_result(path: Path) -> SearchResult:
-    """Read a search result that `SearchResult.to_json` wrote.
-
-    Raises:
-        ArtifactError: it is missing or not a search result.
-    """
-    about = artifacts.loads(artifacts.read(path), path)
-    if about.pop("kind", None) != "search-result":
-        raise ArtifactError(
-            f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out {path}"
-        )
-    if about.pop("schema", None) not in range(1, artifacts.SCHEMA + 1):
-        raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
-    about.pop("made_with", None)
-    try:
-        arch = get_space(about["space"]).check(Arch.parse(about["arch"]))
-        history = tuple((float(s), float(ms)) for s, ms in about["history"])
-        values = about | {"arch": arch, "settings": Settings(**about["settings"]), "history": history}
-        result = SearchResult(**values)
-        if not np.isfinite([result.score, result.latency_ms, result.budget_ms]).all():
-            raise ValueError("a figure is not finite")
-        result.predicted()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}; search again") from error
-    return result
+def _column(limit: Limit, position: int) -> str:
+    """Name of a limit's column; those after the first of a kind are numbered."""
+    unit = {"ms": "ms", "M": "millions", "MB": "mb"}[limit.unit]
+    return f"{limit.name}_{unit}" + (f"_{position + 1}" if position else "")

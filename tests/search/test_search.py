@@ -1,217 +1,203 @@
 """The search: right, seeded, bounded, and honest about what cannot be met."""
 
 import dataclasses
-import itertools
-import json
 import random
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ofa_deploy.arch import Arch
-from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
-from ofa_deploy.families import SPACES, get_space
-from ofa_deploy.parts import Layer, Stage
-from ofa_deploy.search.budget import parse_latency
-from ofa_deploy.search.evolve import Settings, evolve
+from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.front import front_of
 from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.search.run import load_result, search
+from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
+from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from tests.conftest import made_up_table
+from tests.search.conftest import Rugged, everything, rugged
+
+QUICK = Settings(population=20, generations=10, restarts=1)
 
 
-def everything(space: SearchSpace) -> Genes:
-    """Genes of every network of a small space."""
-    stages = [
-        [blocks for depth in stage.depths for blocks in itertools.product(stage.choices, repeat=depth)]
-        for stage in space.stages
-    ]
-    return space.genes(
-        Arch(r, tuple(s), w)
-        for r in space.resolutions
-        for s in itertools.product(*stages)
-        for w in itertools.product(*space.widths)
-    )
-
-
-@pytest.fixture(scope="module")
-def wide() -> SearchSpace:
-    """A small space with elastic widths and a stage that can be left out: 2 * 2 * 6 * 6 * 8 = 1,152 networks."""
-    shape = {"depths": (1, 2), "kind": "bottleneck", "kernels": (3,), "expands": (0.25, 0.5)}
-    parts = (
-        Layer("input_stem.0", "conv", (8, 16), 3, 2, "relu"),
-        Stage(0, 1, "relu", depths=(0, 1), kind="conv", kernels=(3,), expands=(1,), names=("input_stem.1",)),
-        Layer("max_pooling", "maxpool", kernel=3, stride=2),
-        Stage((16, 24), 1, "relu", **shape),
-        Stage((24, 32), 2, "relu", **shape),
-        Layer("global_avg_pool", "pool"),
-    )
-    return SearchSpace("wide", (16, 24), 1, 3, parts)
-
-
-def test_elastic_widths_are_searched(wide: SearchSpace) -> None:
-    whole = everything(wide)
-    assert len(np.unique(whole, axis=0)) == 2 * 2 * 6 * 6 * 8
-    table = made_up_table(wide)
-    latency = table.latency_ms(whole)
-    archs = wide.archs(whole)
-    assert latency == pytest.approx([sum(table.rows[op].latency_ms for op in wide.ops(a)) for a in archs])
-    rng = np.random.default_rng(0)
-    cost = wide.cost({op: float(rng.uniform(-1, 5)) for op in wide.all_ops()}.__getitem__)
-    for dearest, expected in ((False, cost(whole).min()), (True, cost(whole).max())):
-        genes, value = extreme(wide, cost, dearest)
-        assert value == pytest.approx(expected)
-        assert cost(genes)[0] == pytest.approx(expected)
-    budget = float(np.quantile(latency, 0.4))
-    best, _, _ = evolve(wide, rugged, table.cost, budget, Settings(population=60, patience=60))
-    assert rugged(best)[0] == pytest.approx(rugged(whole[latency <= budget]).max())
-
-
-def rugged(genes: Genes) -> Floats:
-    """A score with interactions that no sum over blocks explains."""
-    weights = np.random.default_rng(5).standard_normal((genes.shape[1], 40))
-    return np.asarray(np.sin(genes @ weights).sum(axis=1) + 0.5 * (genes > 0).sum(axis=1))
+def largest(table: LatencyTable, budget: str, settings: Settings = QUICK, margin: float | None = None) -> SearchResult:
+    """The network of most MACs within a latency."""
+    return search(table.space, None, [latency_limit(table, budget, margin)], settings)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
-def test_finds_the_optimum_of_a_space_that_can_be_enumerated(tiny: SearchSpace, share: float, seed: int) -> None:
-    table = made_up_table(tiny)
-    whole = everything(tiny)
+@pytest.mark.parametrize("restarts", [0, 2])
+@pytest.mark.parametrize("name", ["tiny", "wide"])
+def test_finds_the_optimum_of_a_space_that_can_be_enumerated(
+    name: str, restarts: int, share: float, seed: int, request: pytest.FixtureRequest
+) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    table, whole = made_up_table(space), everything(space)
     latency = table.latency_ms(whole)
     budget = float(np.quantile(latency, share))
-    best, _, evaluations = evolve(tiny, rugged, table.cost, budget, Settings(population=60, seed=seed))
-    assert table.latency_ms(best)[0] <= budget
-    assert rugged(best)[0] == pytest.approx(rugged(whole[latency <= budget]).max())
-    assert evaluations <= 800
+    settings = Settings(population=60, patience=60, restarts=restarts, seed=seed)
+    found = search(space, Rugged(space), [Limit("latency", table.cost, upper=budget)], settings, risk=0)
+    assert table.latency_ms(space.genes([found.arch]))[0] <= budget * (1 + 1e-9)
+    assert found.score == pytest.approx(rugged(whole[latency <= budget]).max(), abs=1e-3)
+    assert found.evaluations <= len(whole)
 
 
-def test_extremes_of_an_additive_cost(tiny: SearchSpace) -> None:
-    rng = np.random.default_rng(0)
-    rows = {op: float(rng.uniform(-1, 5)) for op in tiny.all_ops()}
-    cost = tiny.cost(rows.__getitem__)
-    whole = cost(everything(tiny))
-    for dearest, expected in ((False, whole.min()), (True, whole.max())):
-        genes, value = extreme(tiny, cost, dearest)
-        assert value == pytest.approx(expected)
-        assert cost(genes)[0] == pytest.approx(expected)
+def test_several_limits_and_lower_ends(tiny: SearchSpace) -> None:
+    whole = everything(tiny)
+    costs = {name: cost_limit(tiny, name, "100%").cost(whole) for name in ("macs", "params")}
+    limits = [cost_limit(tiny, "macs", "30%..60%"), cost_limit(tiny, "params", "50%")]
+    within = np.ones(len(whole), bool)
+    for limit in limits:
+        within &= (costs[limit.name] >= limit.lower) & (costs[limit.name] <= limit.upper)
+    assert 0 < within.sum() < 400
+    found = search(tiny, Rugged(tiny), limits, Settings(population=60, patience=60), risk=0)
+    assert found.score == pytest.approx(rugged(whole[within]).max(), abs=1e-3)
+    assert [limit["name"] for limit in found.limits] == ["macs", "params"]
+    for outcome, limit in zip(found.limits, limits, strict=True):
+        assert outcome["predicted"] == pytest.approx(limit.cost(tiny.genes([found.arch]))[0], abs=1e-5)
+        assert outcome["upper"] == pytest.approx(limit.upper, abs=1e-5)
+
+
+def test_limits_that_exclude_each_other(tiny: SearchSpace) -> None:
+    with pytest.raises(InfeasibleError, match=r"within all limits at once; the closest, r.* has .*macs .* M; relax"):
+        search(tiny, None, [latency_limit(made_up_table(tiny), "1%", 0), cost_limit(tiny, "macs", "99%..")], QUICK)
+
+
+def test_one_network_for_two_devices(space: SearchSpace) -> None:
+    one, other = made_up_table(space), made_up_table(space)
+    slow_kernels = {op: dataclasses.replace(row, latency_ms=row.latency_ms * op.kernel) for op, row in one.rows.items()}
+    other = dataclasses.replace(one, rows=slow_kernels)
+    limits = [latency_limit(one, "30%", None), latency_limit(other, "20%", None)]
+    both = search(space, None, limits, QUICK)
+    genes = space.genes([both.arch])
+    for limit, outcome in zip(limits, both.limits, strict=True):
+        assert limit.cost(genes)[0] * 1.02 <= limit.upper
+        assert outcome["predicted"] == pytest.approx(limit.cost(genes)[0], abs=1e-5)
+    assert both.score <= min(search(space, None, [limit], QUICK).score for limit in limits)
+
+
+def test_a_front_is_the_front(tiny: SearchSpace) -> None:
+    table, whole = made_up_table(tiny), everything(tiny)
+    latency, scores = table.latency_ms(whole), rugged(whole)
+    limit = latency_limit(table, "70%", 0)
+    settings = Settings(population=60, generations=60, patience=60)
+    found = search(tiny, Rugged(tiny), [limit], settings, risk=0, front=True)
+    within = latency <= limit.upper * (1 + 1e-9)
+    expected = front_of(scores[within], latency[within])
+    assert [row["score"] for row in found.front] == pytest.approx(scores[within][expected], abs=1e-3)
+    assert [row["latency_ms"] for row in found.front] == pytest.approx(latency[within][expected], abs=1e-5)
+    assert str(found.arch) == found.front[-1]["arch"]
+    assert found.front_csv().splitlines()[0] == "arch,score,latency_ms,macs,params"
+    assert len(found.front_csv().splitlines()) == 1 + len(expected)
+
+
+def test_risk_prefers_what_is_surer(tiny: SearchSpace) -> None:
+    limit = [cost_limit(tiny, "macs", "100%")]
+    bold, careful = (search(tiny, Rugged(tiny), limit, Settings(population=60), risk=risk) for risk in (0.0, 10.0))
+    whole = everything(tiny)
+    mean, std = Rugged(tiny).predict(whole)
+    assert bold.score == pytest.approx(mean.max(), abs=1e-3)
+    assert careful.score == pytest.approx(mean[np.argmax(mean - 10 * std)], abs=1e-3)
+    assert careful.score < bold.score
+    assert careful.score_std == pytest.approx(std[np.argmax(mean - 10 * std)], abs=1e-3)
+    for wrong in (-1.0, 11.0, float("nan")):
+        with pytest.raises(OfaDeployError, match="--risk"):
+            search(tiny, Rugged(tiny), limit, QUICK, risk=wrong)
 
 
 def test_same_seed_same_answer_and_the_caller_s_random_is_untouched(space: SearchSpace) -> None:
     table = made_up_table(space)
     random.seed(1)
     before = random.getstate()
-    settings = Settings(population=20, generations=10)
-    first, again = (search(table, None, "30%", settings) for _ in range(2))
-    assert first == again
-    assert random.getstate() == before
-    assert search(table, None, "30%", dataclasses.replace(settings, seed=1)).history != first.history
+    for front in (False, True):
+        limits = [latency_limit(table, "30%", None)]
+        settings = dataclasses.replace(QUICK, restarts=0)
+        first, again = (search(space, Rugged(space), limits, settings, front=front) for _ in range(2))
+        assert first == again
+        assert random.getstate() == before
+        other = search(space, Rugged(space), limits, dataclasses.replace(settings, seed=1), front=front)
+        assert other.history != first.history
 
 
 def test_result_keeps_its_promise(space: SearchSpace) -> None:
     table = made_up_table(space)
-    result = search(table, None, "30%", Settings(population=40, generations=30))
+    result = largest(table, "30%")
     genes = space.genes([result.arch])
-    assert result.latency_ms == pytest.approx(table.latency_ms(genes)[0], abs=1e-5)
-    assert result.latency_ms * 1.02 <= result.budget_ms
-    assert result.margin_percent == 2.0
+    limit = result.limits[0]
+    assert limit["predicted"] == pytest.approx(table.latency_ms(genes)[0], abs=1e-5)
+    assert limit["predicted"] * 1.02 <= limit["upper"]
+    assert limit["margin_percent"] == 2.0
     assert (result.macs, result.params) == (space.macs(genes)[0], space.params(genes)[0])
-    assert [score for score, _ in result.history] == sorted(score for score, _ in result.history)
-    assert result.evaluations <= 40 * 31
-    without = search(table, None, f"{result.budget_ms}ms", Settings(population=40, generations=30), margin_percent=0)
+    assert list(result.history) == sorted(result.history)
+    without = largest(table, f"{limit['upper']}ms", margin=0)
     assert without.score >= result.score
 
 
 def test_more_budget_is_never_worse(space: SearchSpace) -> None:
-    scores = [search(made_up_table(space), None, share, Settings()).score for share in ("5%", "40%", "100%")]
+    scores = [largest(made_up_table(space), share).score for share in ("5%", "40%", "100%")]
     assert scores == sorted(scores)
-    largest = space.genes([space.extreme(True)])
-    assert scores[-1] > 0.9 * space.macs(largest)[0] / 1e6
+    most = space.genes([space.extreme(True)])
+    assert scores[-1] > 0.9 * space.macs(most)[0] / 1e6
 
 
 def test_infeasible_budget_names_the_fastest_network(space: SearchSpace) -> None:
     table = made_up_table(space)
     fastest, fastest_ms = extreme(space, table.cost)
     with pytest.raises(InfeasibleError) as caught:
-        search(table, None, "1us", Settings())
+        largest(table, "1us")
     assert str(space.archs(fastest)[0]) in str(caught.value)
     advised = re.search(r"needs ([0-9.]+ ms)", str(caught.value))
     assert advised is not None
-    assert search(table, None, advised[1], Settings(population=8, generations=2)).arch == space.archs(fastest)[0]
-    assert search(table, None, "0%", Settings(population=8, generations=2)).arch == space.archs(fastest)[0]
-    exact = search(table, None, f"{fastest_ms * 1.02 + 1e-9}ms", Settings(population=8, generations=2))
-    assert exact.arch == space.archs(fastest)[0]
+    for budget in (advised[1], "0%", f"{fastest_ms * 1.02 + 1e-9}ms"):
+        assert largest(table, budget).arch == space.archs(fastest)[0]
+
+
+def test_a_lower_end_that_nothing_reaches_names_the_largest_network(space: SearchSpace) -> None:
+    most, macs = extreme(space, space.macs, dearest=True)
+    with pytest.raises(InfeasibleError, match=f"the largest, {space.archs(most)[0]}, has") as caught:
+        search(space, None, [cost_limit(space, "macs", "1G..")], QUICK)
+    advised = re.search(r"has ([0-9.]+) M", str(caught.value))
+    assert advised is not None
+    found = search(space, None, [cost_limit(space, "macs", f"{advised[1]}M..")], QUICK)
+    assert found.macs == macs
 
 
 def test_only_resolutions_of_the_table_are_searched(space: SearchSpace) -> None:
     table = made_up_table(space, (20,))
-    assert search(table, None, "50%", Settings(population=20, generations=5)).arch.resolution == 20
+    assert largest(table, "50%").arch.resolution == 20
+    assert largest(table, "50%", dataclasses.replace(QUICK, restarts=0)).arch.resolution == 20
 
 
-def test_table_and_predictor_of_different_spaces(space: SearchSpace) -> None:
-    class Other:
-        space = get_space("mbv3-w1.0")
-
-        def predict(self, genes: Genes) -> tuple[Floats, Floats]:
-            raise AssertionError
-
-    with pytest.raises(OfaDeployError, match=r"table is of fmnist, the predictor of mbv3-w1\.0"):
-        search(made_up_table(space), Other(), "30ms", Settings())
+def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
+    limits = [cost_limit(space, "macs", "50%")]
+    settings = Settings(population=40, generations=1000, patience=5, restarts=0)
+    found = search(space, None, limits, settings)
+    assert found.history[-6:] == (found.history[-1],) * 6
+    assert len(found.history) < 200
 
 
-@pytest.mark.parametrize("wrong", [{"population": 2}, {"generations": 0}, {"mutate": 0.0}, {"mutate": 2.0}])
+def test_search_and_predictor_of_different_spaces(space: SearchSpace) -> None:
+    other = Rugged(get_space("mbv3-w1.0"))
+    with pytest.raises(OfaDeployError, match=r"search is in fmnist, the predictor of mbv3-w1\.0"):
+        search(space, other, [cost_limit(space, "macs", "50%")], QUICK)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"population": 2}, {"generations": 0}, {"mutate": 0.0}, {"mutate": 2.0}, {"restarts": -1}]
+)
 def test_settings_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(OfaDeployError, match=r"at least 4|\(0, 1\]"):
         Settings(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("30ms", 30),
-        ("0.03s", 30),
-        ("500us", 0.5),
-        ("500 µs", 0.5),
-        (" 1.5 MS", 1.5),
-        ("0%", 2),
-        ("25%", 4),
-        (".5s", 500),
-    ],
-)
-def test_budgets(text: str, expected: float) -> None:
-    assert parse_latency(text, 2.0, 10.0) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [("30", "30ms"), ("-5ms", "not a latency"), ("0ms", "positive"), ("30m", "unit"), ("", "not a latency"),
-     ("nanms", "not a latency"), ("120%", "slowest"), ("1e3ms", "not a latency"), ("30 minutes", "unit")],
-)  # fmt: skip
-def test_what_is_no_budget(text: str, word: str) -> None:
-    with pytest.raises(OfaDeployError, match=word):
-        parse_latency(text, 2.0, 10.0)
-
-
-def test_result_file(tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SPACES, "tiny", tiny)
-    result = search(made_up_table(tiny), None, "50%", Settings(population=8, generations=3))
-    path = tmp_path / "r.json"
-    path.write_text(result.to_json())
-    assert load_result(path) == result
-    about = json.loads(result.to_json())
-    for change, word in (
-        ({"kind": "song"}, "not a search result"),
-        ({"schema": 9}, "newer release"),
-        ({"settings": {"x": 1}}, "damaged"),
-        ({"latency_ms": None}, "damaged"),
-        ({"more": 1}, "damaged"),
-        ({"arch": None}, "damaged"),
-        ({"inputs": {}}, "damaged"),
-        ({"schema": "x"}, "newer release"),
-    ):
-        path.write_text(json.dumps(about | change))
-        with pytest.raises(ArtifactError, match=word):
-            load_result(path)
+def test_limits_of_a_cost_with_gaps(space: SearchSpace) -> None:
+    """A network of a resolution that the table lacks is outside of the limit, however large that is."""
+    cost: AdditiveCost = made_up_table(space, (20,)).cost
+    genes: Genes = space.sample(np.random.default_rng(0), 50)
+    over: Floats = Limit("latency", cost, upper=1e9).over(genes)
+    assert (np.isinf(over) == (genes[:, 0] != space.resolutions.index(20))).all()

@@ -1,0 +1,176 @@
+"""Searches as users ask for them: limits in text form, tables and predictors from files, and again from a result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import file_name as predictor_file
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.families import get_space
+from ofa_deploy.latency import table as tables
+from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.progress import Report
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
+from ofa_deploy.search.result import SearchResult, load_result
+from ofa_deploy.search.run import RISK, search
+from ofa_deploy.space import SearchSpace
+
+OBJECTIVES = ("accuracy", "macs")
+COSTS = ("macs", "params", "size")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        space: name of the search space.
+        latency: budgets, one for each table, or one for all; may be empty where there are other limits.
+        luts: latency tables; none stands for this machine's.
+        macs: limit as users type it, see `budget.parse_range`; likewise `params` and `size`.
+        device: a friendly device name, for this machine's table.
+        threads: likewise.
+        predictor: file; None finds the space's own.
+        objective: one of `OBJECTIVES`.
+        margin_percent: see `limits.latency_limit`.
+        risk: see `run.search`.
+        front: likewise.
+        settings: of the search.
+    """
+
+    space: str
+    latency: tuple[str, ...] = ()
+    luts: tuple[str, ...] = ()
+    macs: str | None = None
+    params: str | None = None
+    size: str | None = None
+    device: str = "cpu"
+    threads: int = 1
+    predictor: str | None = None
+    objective: str = "accuracy"
+    margin_percent: float | None = None
+    risk: float = RISK
+    front: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise OfaDeployError(f"unknown objective {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
+        if not (self.latency or self.macs or self.params or self.size or self.front):
+            raise OfaDeployError("a search needs a limit: --latency 30ms, --macs 300M, --params 5M or --size 10MB")
+
+    def each(self) -> list[Request]:
+        """A request of its own for every table and budget."""
+        luts, budgets = self.luts or (None,), self.latency or (None,)
+        number = max(len(luts), len(budgets))
+        if len(luts) not in (1, number) or len(budgets) not in (1, number):
+            raise OfaDeployError(f"{len(budgets)} latencies do not go with {len(luts)} tables; give one for each --lut")
+        pairs = zip(luts * (number // len(luts)), budgets * (number // len(budgets)), strict=True)
+        return [
+            replace(self, luts=() if lut is None else (lut,), latency=() if b is None else (b,)) for lut, b in pairs
+        ]
+
+
+def search_files(request: Request, report: Report) -> SearchResult:
+    """Search with tables and a predictor from files.
+
+    Where the working folder has no table of this machine, the reference table that ships is used: `report` says whose
+    it is, and the result is marked.
+
+    Args:
+        request: what is asked for.
+        report: receives what the user should know.
+
+    Raises:
+        OfaDeployError: a file is missing or unusable, the limits cannot be understood or met.
+    """
+    space = get_space(request.space)
+    inputs: dict[str, Any] = {"request": {key: v for key, v in asdict(request).items() if key != "settings"}}
+    limits, own = _limits(space, request, report)
+    inputs["table_of_this_machine"] = own
+    model = None
+    if request.objective == "accuracy":
+        hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
+        named = Path(request.predictor) if request.predictor else None
+        model = Predictor.load(named or artifacts.find("predictors", predictor_file(space), hint), space)
+        inputs["predictor_sha256"] = model.sha256
+    return search(space, model, limits, request.settings, report, request.risk, inputs, request.front)
+
+
+def search_each(request: Request, report: Report) -> list[SearchResult]:
+    """A search of its own for every table and budget of a request; see `search_files`."""
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in told:
+            report(line)
+        told.add(line)
+
+    return [search_files(one, once) for one in request.each()]
+
+
+def again(path: Path, report: Report) -> SearchResult:
+    """Repeat the search of a result file.
+
+    Raises:
+        ArtifactError: table or predictor are not those of then.
+    """
+    before = load_result(path)
+    try:
+        asked = dict(before.inputs["request"])
+        lists = {key: tuple(map(str, asked[key])) for key in ("latency", "luts")}
+        request = Request(**{**asked, **lists, "settings": before.settings})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} does not say what was asked for; search again with the options themselves"
+        ) from error
+    found = search_files(request, report)
+    pairs = zip(before.limits, found.limits, strict=True)
+    changed = [b["of"] for b, f in pairs if b["sha256"] != f["sha256"]]
+    changed += ["the predictor"] * (before.inputs.get("predictor_sha256") != found.inputs.get("predictor_sha256"))
+    if changed:
+        raise ArtifactError(f"{' and '.join(changed)} changed since {path} was made, so its search cannot be repeated")
+    return found
+
+
+def _limits(space: SearchSpace, request: Request, report: Report) -> tuple[list[Limit], bool | None]:
+    """The limits of a request, and whether its latencies are this machine's; None without a latency."""
+    limits: list[Limit] = []
+    own: bool | None = None
+    if request.latency or (request.front and not (request.macs or request.params or request.size)):
+        found, own = _tables(space, request, report)
+        budgets = request.latency or ("100%",)
+        if len(budgets) not in (1, len(found)):
+            raise OfaDeployError(
+                f"{len(budgets)} latencies do not go with {len(found)} table{'s' * (len(found) > 1)}: give one for "
+                "each --lut, or add --each for a search of its own for every latency"
+            )
+        for table, budget in zip(found, budgets * (len(found) // len(budgets)), strict=True):
+            limits.append(latency_limit(table, budget, request.margin_percent))
+            if not table.error["networks"] and request.margin_percent is None:
+                report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")
+    elif request.luts:
+        raise OfaDeployError("--lut needs a --latency, or --front")
+    texts = {name: getattr(request, name) for name in COSTS}
+    return limits + [cost_limit(space, name, text) for name, text in texts.items() if text is not None], own
+
+
+def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[LatencyTable], bool]:
+    """The tables of a request, and whether all are of this machine."""
+    wanted = conditions(request.device, request.threads)
+    if request.luts:
+        named = [LatencyTable.load(Path(lut), space) for lut in request.luts]
+        return named, all(dict(table.conditions) == wanted for table in named)
+    table, own = tables.select(space, wanted)
+    if not own:
+        report(
+            f"note: not this machine's table, but that of {table.label}; for your own, run: "
+            f"{tables.build_command(space, wanted)}"
+        )
+    return [table], own

@@ -1,0 +1,37 @@
+"""The front of score against a cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.costs import Floats
+
+
+def front_of(scores: Floats, costs: Floats) -> npt.NDArray[np.intp]:
+    """Numbers of the networks for which no other has a score as high at a cost as low, cheapest first.
+
+    Args:
+        scores: what is maximised, shape (n,).
+        costs: what is minimised, shape (n,).
+    """
+    order = np.lexsort((-scores, costs))
+    best = np.maximum.accumulate(scores[order])
+    rising = np.concatenate([[True], best[1:] > best[:-1]]) if len(order) else np.zeros(0, bool)
+    return np.asarray(order[rising])
+
+
+def hypervolume(scores: Floats, costs: Floats, worst_score: float, worst_cost: float) -> float:
+    """Area between a front and a reference point (doi 10.1109/4235.797969), in units of score times cost.
+
+    Args:
+        scores: of the front, shape (n,).
+        costs: likewise.
+        worst_score: of the reference point; what is below it does not count.
+        worst_cost: likewise, above.
+    """
+    kept = (scores > worst_score) & (costs < worst_cost)
+    scores, costs = scores[kept], costs[kept]
+    chosen = front_of(scores, costs)
+    ends = np.append(costs[chosen][1:], worst_cost)
+    return float(((ends - costs[chosen]) * (scores[chosen] - worst_score)).sum())

@@ -1,0 +1,153 @@
+"""Limits of a search: bounds on costs that are sums over operators."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.errors import InfeasibleError, MeasureError, OfaDeployError
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.budget import UNITS, parse_range
+from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.space import SearchSpace
+
+SLACK = 1e-9
+"""Relative; sums of one network's costs in another order differ in their last digits."""
+BYTES = 4
+"""Of a parameter: models are written in float32."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A lower and an upper bound on one cost.
+
+    Attributes:
+        name: one of `budget.UNITS`.
+        cost: predicted, in the unit of `budget.UNITS`.
+        lower: what a network must cost at least; minus infinity where that is open.
+        upper: and at most.
+        margin_percent: the cost is raised by this before it is compared with `upper`.
+        of: what predicts the cost, in words.
+        sha256: checksum of the latency table with its calibration; empty for other costs.
+    """
+
+    name: str
+    cost: AdditiveCost
+    lower: float = -math.inf
+    upper: float = math.inf
+    margin_percent: float = 0.0
+    of: str = "the architecture"
+    sha256: str = ""
+
+    @property
+    def unit(self) -> str:
+        """Of cost, lower and upper."""
+        return UNITS[self.name][0]
+
+    @property
+    def allowed(self) -> float:
+        """The largest predicted cost that is within the limit."""
+        return self.upper / (1 + self.margin_percent / 100)
+
+    def over(self, genes: Genes) -> Floats:
+        """By what share of the limit each network is outside, shape (n,); 0 within, infinity where it has no cost."""
+        cost = self.cost(genes)
+        out = np.zeros(len(genes))
+        if math.isfinite(self.upper):
+            out += np.maximum(cost / self.allowed - 1 - SLACK, 0)
+        if math.isfinite(self.lower):
+            out += np.maximum(1 - SLACK - cost / self.lower, 0)
+        return np.where(np.isnan(cost), np.inf, out)
+
+    def outcome(self, genes: Genes) -> dict[str, Any]:
+        """The limit and what one network (genes of shape (1, columns)) costs, as JSON values."""
+        ends = {"lower": self.lower, "upper": self.upper}
+        return {
+            "name": self.name, "unit": self.unit, "predicted": round(float(self.cost(genes)[0]), 5),
+            **{end: round(value, 5) if math.isfinite(value) else None for end, value in ends.items()},
+            "margin_percent": self.margin_percent, "of": self.of, "sha256": self.sha256,
+        }  # fmt: skip
+
+
+def over(limits: Sequence[Limit], genes: Genes) -> Floats:
+    """How far each network is outside of all the limits together, shape (n,); 0 within."""
+    return np.asarray(sum((limit.over(genes) for limit in limits), np.zeros(len(genes))))
+
+
+def latency_limit(table: LatencyTable, text: str, margin_percent: float | None) -> Limit:
+    """A limit on a device's latency.
+
+    Args:
+        table: of the device.
+        text: the budget as users type it, see `budget.parse_range`; shares are of predictions raised by the margin.
+        margin_percent: see `Limit`; None takes the error that 95 % of the table's test networks stay under.
+
+    Raises:
+        OfaDeployError: the budget is no latency, or the margin no percentage.
+        MeasureError: the table is unusable.
+    """
+    margin = table.error["p95_percent"] if margin_percent is None else margin_percent
+    if not 0 <= margin < 100:
+        source = "the table's own error" if margin_percent is None else "--margin"
+        raise OfaDeployError(
+            f"{source} must be between 0 and 100 percent, not {margin}; build the table anew, or set --margin"
+        )
+    raised = 1 + margin / 100
+    (_, fastest_ms), (_, slowest_ms) = extreme(table.space, table.cost), extreme(table.space, table.cost, dearest=True)
+    if fastest_ms <= 0:
+        raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
+    lower, upper = parse_range("latency", text, raised * fastest_ms, raised * slowest_ms)
+    checksum = hashlib.sha256(f"{table.sha256} {table.scale} {table.per_op_ms}".encode()).hexdigest()
+    return Limit("latency", table.cost, lower, upper, margin, table.label, checksum)
+
+
+def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
+    """A limit on multiply-accumulates, parameters, or the size of a float32 model file.
+
+    Args:
+        space: of the networks.
+        name: `macs`, `params` or `size`.
+        text: as users type it, see `budget.parse_range`.
+    """
+    cost, factor = {
+        "macs": (space.macs, 1e-6), "params": (space.params, 1e-6), "size": (space.params, BYTES * 1e-6)
+    }[name]  # fmt: skip
+    scaled = replace(cost, fixed=cost.fixed * factor, blocks=cost.blocks * factor)
+    (_, least), (_, most) = extreme(space, scaled), extreme(space, scaled, dearest=True)
+    return Limit(name, scaled, *parse_range(name, text, least, most))
+
+
+def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:
+    """Refuse a limit that no network meets.
+
+    Raises:
+        InfeasibleError: naming the network that comes closest, and what to allow.
+    """
+    for limit in limits:
+        least, most = extreme(space, limit.cost), extreme(space, limit.cost, dearest=True)
+        if limit.over(least[0])[0] > 0 and least[1] > limit.lower:
+            needs = _four_digits(least[1] * (1 + limit.margin_percent / 100), math.ceil)
+            margin = f" ({limit.margin_percent:.2g} % above its prediction, see --margin)"
+            raise InfeasibleError(
+                f"no network of {space.name} fits {limit.upper:.4g} {limit.unit} of {limit.name}: the "
+                f"{'fastest' if limit.name == 'latency' else 'smallest'}, {space.archs(least[0])[0]}, needs "
+                f"{needs:.4g} {limit.unit}; allow at least that{margin * (limit.margin_percent > 0)}"
+            )
+        if most[1] < limit.lower * (1 - SLACK):
+            has = _four_digits(most[1], math.floor)
+            raise InfeasibleError(
+                f"no network of {space.name} reaches {limit.lower:.4g} {limit.unit} of {limit.name}: the largest, "
+                f"{space.archs(most[0])[0]}, has {has:.4g} {limit.unit}; ask for at most that"
+            )
+
+
+def _four_digits(value: float, towards: Callable[[float], int]) -> float:
+    """Rounded to a side, so that a user who types it is within the limit."""
+    unit = 10 ** (math.floor(math.log10(value)) - 3)
+    return float(towards(value / unit) * unit)

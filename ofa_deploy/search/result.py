@@ -1,0 +1,177 @@
+"""What a search found, as a value and as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
+from ofa_deploy.errors import ArchError, ArtifactError
+from ofa_deploy.families import get_space
+from ofa_deploy.search.evolve import Settings
+
+KIND = "search-result"
+_LIMIT = {"name", "unit", "predicted", "lower", "upper", "margin_percent", "of", "sha256"}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The architecture that a search chose, and what it takes to run the search again.
+
+    Attributes:
+        space: name of the search space.
+        arch: the chosen architecture.
+        objective: what was maximised.
+        score: its predicted value (top-1 in percent where the objective is accuracy, otherwise millions of MACs).
+        score_std: standard deviation of the prediction; None where there is none.
+        risk: how many standard deviations were taken off a prediction when the best few were compared.
+        limits: each limit and what the architecture is predicted to cost, see `limits.Limit.outcome`.
+        macs: its multiply-accumulates.
+        params: its learned numbers.
+        evaluations: distinct architectures evaluated.
+        history: best score after each generation.
+        settings: of the search, the seed included.
+        inputs: of the command: what was asked for, checksums, and whether the table is this machine's.
+        front: of a search for a front: every network for which no other is better in score and first cost; rows as
+            `limits.Limit.outcome` and `score` have them. Empty otherwise.
+        hypervolume: of the front, see `front.hypervolume`.
+        verified: what was measured of the candidates, see `verify`.
+        certificate: a proof about the predictor's best, see `certify`.
+        message: the outcome in words.
+    """
+
+    space: str
+    arch: Arch
+    objective: str
+    score: float
+    score_std: float | None
+    risk: float
+    limits: tuple[dict[str, Any], ...]
+    macs: int
+    params: int
+    evaluations: int
+    history: tuple[float, ...]
+    settings: Settings
+    inputs: dict[str, Any]
+    front: tuple[dict[str, Any], ...] = ()
+    hypervolume: float | None = None
+    verified: dict[str, Any] | None = None
+    certificate: dict[str, Any] | None = None
+    message: str = ""
+
+    @property
+    def latency(self) -> dict[str, Any] | None:
+        """The first limit on a latency."""
+        return next((limit for limit in self.limits if limit["name"] == "latency"), None)
+
+    def predicted(self) -> dict[str, Any]:
+        """What a model card says was predicted."""
+        accuracy = {"top1_percent": self.score, "top1_std": self.score_std} if self.objective == "accuracy" else {}
+        costs = [{key: limit[key] for key in sorted(_LIMIT - {"sha256"})} for limit in self.limits]
+        return {**accuracy, "limits": costs}
+
+    def to_json(self) -> artifacts.Json:
+        """The result as JSON values."""
+        return asdict(self) | {"arch": str(self.arch)}
+
+    def front_csv(self) -> str:
+        """The front as CSV text, cheapest first."""
+        text = io.StringIO()
+        rows = list(self.front)
+        writer = csv.DictWriter(text, list(rows[0]) if rows else ["arch"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, Any]) -> SearchResult:
+        """The result that `to_json` made.
+
+        Raises:
+            ArchError, KeyError, TypeError, ValueError, AttributeError: something is missing or malformed.
+        """
+        space = get_space(about["space"])
+        rows = {key: tuple(dict(row) for row in about[key]) for key in ("limits", "front")}
+        made = cls(
+            **{**about, **rows, "arch": space.check(Arch.parse(about["arch"])),
+               "settings": Settings(**about["settings"]), "history": tuple(map(float, about["history"]))}
+        )  # fmt: skip
+        if not np.isfinite([made.score, *(limit["predicted"] for limit in made.limits)]).all():
+            raise ValueError("a figure is not finite")
+        if not all(set(limit) == _LIMIT for limit in made.limits):
+            raise ValueError("a limit is incomplete")
+        for row in made.front:
+            space.check(Arch.parse(row["arch"]))
+        return made
+
+
+def in_words(outcome: Mapping[str, Any]) -> str:
+    """What a network is predicted to cost, of what is allowed."""
+    unit, lower, upper = outcome["unit"], outcome["lower"], outcome["upper"]
+    low = "" if lower is None else f"at least {lower:.4g} {unit}"
+    high = "" if upper is None else f"at most {upper:.4g} {unit}"
+    allowed = " and ".join(end for end in (low, high) if end) or "any"
+    return f"{outcome['predicted']:.4g} {unit}, allowed {allowed}"
+
+
+def dumps(results: Sequence[SearchResult]) -> str:
+    """One result, or several of one command, as the JSON text of a file."""
+    about = {"schema": artifacts.SCHEMA, "kind": KIND}
+    content = results[0].to_json() if len(results) == 1 else {"results": [result.to_json() for result in results]}
+    return artifacts.dumps({**about, **content, "made_with": artifacts.made_with()})
+
+
+def write(results: Sequence[SearchResult], path: Path) -> None:
+    """Write results as JSON, or the front of one as `.csv`.
+
+    Raises:
+        ArtifactError: it cannot be written, or there is no front.
+    """
+    if path.suffix != ".csv":
+        artifacts.write(path, dumps(results))
+    elif len(results) == 1 and results[0].front:
+        artifacts.write(path, results[0].front_csv())
+    else:
+        raise ArtifactError(f"{path}: only the front of one search is written as CSV, see --front; choose a .json")
+
+
+def load_results(path: Path) -> tuple[SearchResult, ...]:
+    """Read the file of one or several results.
+
+    Raises:
+        ArtifactError: it is missing or no such file.
+    """
+    about = artifacts.loads(artifacts.read(path), path)
+    if about.pop("kind", None) != KIND:
+        raise ArtifactError(
+            f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out {path}"
+        )
+    if about.pop("schema", None) not in range(1, artifacts.SCHEMA + 1):
+        raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
+    about.pop("made_with", None)
+    try:
+        found = tuple(SearchResult.from_json(one) for one in about.get("results", [about]))
+        if not found:
+            raise ValueError("it holds none")
+        return found
+    except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}; search again") from error
+
+
+def load_result(path: Path) -> SearchResult:
+    """Read the file of one result.
+
+    Raises:
+        ArtifactError: see `load_results`; or it holds several.
+    """
+    found = load_results(path)
+    if len(found) > 1:
+        raise ArtifactError(f"{path} holds {len(found)} results; search with one table and latency, or without --each")
+    return found[0]

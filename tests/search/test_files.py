@@ -1,0 +1,128 @@
+"""Requests, and results as files."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.families import SPACES
+from ofa_deploy.search import files
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.result import SearchResult, dumps, load_result, load_results, write
+from ofa_deploy.search.run import search
+from ofa_deploy.space import SearchSpace
+from tests.conftest import made_up_table
+
+QUICK = Settings(population=8, generations=3, restarts=1)
+
+
+@pytest.fixture
+def known(tiny: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
+    """The tiny space, to be found by its name."""
+    monkeypatch.setitem(SPACES, "tiny", tiny)
+    return tiny
+
+
+def found(space: SearchSpace, front: bool = False) -> SearchResult:
+    return search(space, None, [latency_limit(made_up_table(space), "50%", None)], QUICK, front=front)
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_a_result_is_read_as_it_was_written(known: SearchSpace, tmp_path: Path, front: bool) -> None:
+    path = tmp_path / "r.json"
+    result = found(known, front)
+    write([result], path)
+    assert load_result(path) == result
+    assert load_results(path) == (result,)
+    write([result, dataclasses.replace(result, score=1.0)], path)
+    assert [one.score for one in load_results(path)] == [result.score, 1.0]
+    with pytest.raises(ArtifactError, match="holds 2 results"):
+        load_result(path)
+
+
+def test_only_a_front_is_written_as_csv(known: SearchSpace, tmp_path: Path) -> None:
+    write([found(known, True)], tmp_path / "f.csv")
+    assert (tmp_path / "f.csv").read_text().startswith("arch,score,latency_ms")
+    with pytest.raises(ArtifactError, match="--front"):
+        write([found(known)], tmp_path / "g.csv")
+    assert not (tmp_path / "g.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"kind": "song"}, "not a search result"),
+        ({"schema": 9}, "newer release"),
+        ({"schema": "x"}, "newer release"),
+        ({"settings": {"x": 1}}, "damaged"),
+        ({"score": None}, "damaged"),
+        ({"limits": [{"name": "latency"}]}, "damaged"),
+        ({"limits": None}, "damaged"),
+        ({"front": [{"arch": "r8"}]}, "damaged"),
+        ({"history": ["x"]}, "damaged"),
+        ({"more": 1}, "damaged"),
+        ({"arch": None}, "damaged"),
+        ({"results": []}, "damaged"),
+        ({"results": [1]}, "damaged"),
+    ],
+)
+def test_damage_is_named(known: SearchSpace, tmp_path: Path, change: dict[str, object], word: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(json.loads(dumps([found(known)])) | change))
+    with pytest.raises(ArtifactError, match=word):
+        load_result(path)
+
+
+@pytest.fixture
+def tables(space: SearchSpace, tmp_path: Path) -> tuple[str, str]:
+    """Two tables of `fmnist`, the second of a device that is twice as slow."""
+    table = made_up_table(space)
+    table.save(tmp_path / "a.csv", {})
+    dataclasses.replace(table, scale=2.0).save(tmp_path / "b.csv", {})
+    return str(tmp_path / "a.csv"), str(tmp_path / "b.csv")
+
+
+def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
+    request = files.Request("fmnist", ("0.4ms",), tables, objective="macs", settings=QUICK)
+    fast, slow = files.search_each(request, print)
+    assert fast.macs > slow.macs
+    both = files.search_files(request, print)
+    assert both.arch == slow.arch, "what fits the slower device fits both"
+    assert [limit["upper"] for limit in both.limits] == [0.4, 0.4]
+    pairs = dataclasses.replace(request, latency=("0.4ms", "0.8ms")).each()
+    assert [(p.latency, p.luts) for p in pairs] == [(("0.4ms",), tables[:1]), (("0.8ms",), tables[1:])]
+    one_table = dataclasses.replace(request, latency=("0.4ms", "0.8ms"), luts=tables[:1])
+    assert [p.latency for p in one_table.each()] == [("0.4ms",), ("0.8ms",)]
+    with pytest.raises(OfaDeployError, match="2 latencies do not go with 1 table"):
+        files.search_files(one_table, print)
+    with pytest.raises(OfaDeployError, match="3 latencies do not go with 2 tables"):
+        dataclasses.replace(request, latency=("1ms", "2ms", "3ms")).each()
+
+
+def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path: Path, space: SearchSpace) -> None:
+    request = files.Request("fmnist", ("0.4ms",), tables[:1], params="90%", settings=QUICK)
+    first = files.search_files(request, print)
+    path = tmp_path / "r.json"
+    write([first], path)
+    assert files.again(path, print) == first
+    table = made_up_table(space)
+    dataclasses.replace(table, scale=1.01).save(Path(tables[0]), {})
+    with pytest.raises(ArtifactError, match="changed since"):
+        files.again(path, print)
+    about = json.loads(path.read_text())
+    about["inputs"]["request"] = {"speed": 1}
+    path.write_text(json.dumps(about))
+    with pytest.raises(ArtifactError, match="does not say what was asked for"):
+        files.again(path, print)
+
+
+def test_what_a_request_needs() -> None:
+    with pytest.raises(OfaDeployError, match="needs a limit: --latency"):
+        files.Request("fmnist")
+    with pytest.raises(OfaDeployError, match="accuracy, macs"):
+        files.Request("fmnist", ("1ms",), objective="speed")
+    with pytest.raises(OfaDeployError, match="--lut needs a --latency"):
+        files.search_files(files.Request("fmnist", luts=("x.csv",), macs="3M"), print)
