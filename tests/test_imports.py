@@ -20,7 +20,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.device.runner"],
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
     ["accuracy.predictors.official", "accuracy.predictors.predictor"],
-    ["search.budget", "search.knapsack", "search.evolve", "search.run", "score"],
+    ["search.budget", "search.knapsack", "search.evolve", "search.program", "search.certify", "search.run", "score"],
     ["accuracy.predictors.estimator", "accuracy.predictors.members"],
     [f"accuracy.predictors.{name}" for name in ("ridge", "gp", "concave", "mlp", "published")],
     ["accuracy.predictors.official_files"],
