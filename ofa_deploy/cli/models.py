@@ -99,6 +99,8 @@ def search(
     params: Annotated[str | None, typer.Option(help="Limit on parameters: 5M.")] = None,
     size: Annotated[str | None, typer.Option(help="Limit on the float32 model file: 10MB.")] = None,
     front: Annotated[bool, typer.Option("--front", help="The whole front of accuracy against latency.")] = False,
+    certify: Annotated[bool, typer.Option("--certify", help="Prove how good it is; for a concave predictor.")] = False,
+    certify_seconds: Annotated[float, typer.Option(help="Time for the proof; then it says what is left open.")] = 60.0,
     predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
     objective: Objective = "accuracy",
     margin: Margin = None,
@@ -123,6 +125,7 @@ def search(
         request = files.Request(
             get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size, device,
             threads, None if predictor is None else str(predictor), objective, margin, risk, front,
+            certify_seconds if certify else None,
             Settings(population=population, generations=generations, seed=seed),
         )  # fmt: skip
         found = files.search_each(request, say) if each else [files.search_files(request, say)]
@@ -147,6 +150,11 @@ def _print_result(result: SearchResult) -> None:
         print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{margin}{of}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
     print(f"searched          {result.evaluations} architectures in {len(result.history)} generations")
+    if result.certificate is not None:
+        proof = result.certificate
+        print(f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "
+              f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
+              f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)")  # fmt: skip
     print(f"architecture      {result.arch}")
     if result.front:
         print(f"front             {len(result.front)} networks, of which this is the best; --out FILE.csv lists them")

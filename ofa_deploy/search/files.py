@@ -41,6 +41,7 @@ class Request:
         margin_percent: see `limits.latency_limit`.
         risk: see `run.search`.
         front: likewise.
+        prove_seconds: likewise.
         settings: of the search.
     """
 
@@ -57,6 +58,7 @@ class Request:
     margin_percent: float | None = None
     risk: float = RISK
     front: bool = False
+    prove_seconds: float | None = None
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -100,7 +102,9 @@ def search_files(request: Request, report: Report) -> SearchResult:
         named = Path(request.predictor) if request.predictor else None
         model = Predictor.load(named or artifacts.find("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
-    return search(space, model, limits, request.settings, report, request.risk, inputs, request.front)
+    return search(
+        space, model, limits, request.settings, report, request.risk, inputs, request.front, request.prove_seconds
+    )
 
 
 def search_each(request: Request, report: Report) -> list[SearchResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.progress import Report
+from ofa_deploy.search.certify import certify
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.knapsack import extreme
@@ -52,7 +53,7 @@ class Explored:
 def search(
     space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], settings: Settings,
     report: Report = lambda line: None, risk: float = RISK, inputs: Mapping[str, Any] | None = None,
-    front: bool = False,
+    front: bool = False, prove_seconds: float | None = None,
 ) -> SearchResult:  # fmt: skip
     """The best architecture within limits.
 
@@ -66,17 +67,32 @@ def search(
         inputs: to be recorded in the result.
         front: search the whole front of the objective against the first limit's cost; the chosen architecture is then
             the best of it.
+        prove_seconds: time for a proof of the best prediction, see `certify.certify`; None does without.
 
     Raises:
         InfeasibleError: no network is within the limits; the message names the closest.
-        OfaDeployError: the predictor is of another space, or `risk` is negative.
+        OfaDeployError: the predictor is of another space, or cannot be proved about, or `risk` is negative.
     """
     explored = explore(space, predictor, limits, settings, report, front)
+    proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
     chosen = candidates(explored, predictor, risk, 1)
     if not chosen:
         raise _infeasible(space, explored)
     made = result_of(space, explored, chosen[0], predictor, settings, risk, inputs or {})
+    made = replace(made, certificate=proof)
     return _with_front(made, space, explored) if front else made
+
+
+def _proof(
+    space: SearchSpace, predictor: AccuracyPredictor | None, explored: Explored, seconds: float, report: Report
+) -> dict[str, Any]:
+    """A certificate as JSON values; a better network that the proof comes across is added to what was explored."""
+    best = explored.archive.best(1)
+    known = explored.archive.genes[best] if explored.archive.over[best[0]] == 0 else None
+    found = certify(space, predictor, explored.limits, seconds, known, report)
+    explored.archive.add(space.genes([found.arch]))
+    about = {key: round(v, 5) if isinstance(v, float) else v for key, v in asdict(found).items()}
+    return about | {"arch": str(found.arch)}
 
 
 def explore(
