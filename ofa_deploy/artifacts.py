@@ -159,11 +159,13 @@ def check_output(path: Path, *suffixes: str) -> None:
     """Refuse an output that cannot be written before the work for it begins.
 
     Raises:
-        ArtifactError: its name does not end in one of `suffixes`, the JSON beside it is another file's, or its folder
-            cannot be made or written.
+        ArtifactError: its name does not end in one of `suffixes`, it is a folder, the JSON beside it is another
+            file's, or its folder cannot be made or written.
     """
     if path.suffix not in suffixes:
         raise ArtifactError(f"the output {path} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ArtifactError(f"the output {path} is a folder; choose another name")
     beside = path.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
         described = json.loads(beside.read_bytes())
