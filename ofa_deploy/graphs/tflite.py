@@ -122,7 +122,8 @@ class Graph:
         return self.act(self.window(x, name, weight, bias, act, op), act)
 
     def window(
-        self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None, apart: int = 1
+        self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None,
+        apart: int = 1,
     ) -> int:  # fmt: skip
         """A convolution with the part of its activation that can be fused; its rows lie `apart`."""
         span = (weight.shape[2] - 1) * apart + 1

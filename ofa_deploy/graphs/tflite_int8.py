@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
 
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.device.tflite import start
 from ofa_deploy.ops import Op
-
-schema = tflite.schema
 
 CALIBRATION_BATCH = 32
 """Images a run while ranges are collected."""
@@ -153,5 +153,6 @@ def _quantise(model: bytes, ranges: Mapping[str, Any]) -> bytes:
     made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
     for ends in ("INPUT", "OUTPUT"):  # they stay float32
         made.update_quantization_recipe(".*", ends, algorithm_key="no_quantize")
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # its progress bars and memory use
+        warnings.simplefilter("ignore", UserWarning)
         return bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)

@@ -46,9 +46,13 @@ def load(path: Path, space: SearchSpace) -> Supernet:
 
 
 def origin(path: Path) -> artifacts.Json:
-    """Name, checksum and licence of a weight file, for what is made from it."""
-    licence = artifacts.describe(path, KIND).get("licence", "not stated")
-    return {"file": path.name, "sha256": artifacts.sha256(path), "licence": licence}
+    """Name and checksum of a weight file, for what is made from it."""
+    return {"file": path.name, "sha256": artifacts.sha256(path)}
+
+
+def provenance(path: Path) -> artifacts.Json:
+    """Name and checksum of a supernet's file, and its licence where its description states one."""
+    return origin(path) | {"licence": artifacts.describe(path, KIND).get("licence", "not stated")}
 
 
 def subnet_content(net: Subnet, notes: Mapping[str, str]) -> bytes:
