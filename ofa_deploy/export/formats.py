@@ -164,7 +164,7 @@ FORMATS: dict[str, Format] = {
     ),
 }  # fmt: skip
 """Every format by the name that users give."""
-DEFAULTS = {one.suffix: name for name, one in reversed(FORMATS.items())}
+DEFAULTS = {one.suffix: name for name, one in FORMATS.items() if one.precision == "fp32"}
 """The format that the name of a file stands for, where none is given: fp32."""
 
 
