@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert import schema_py_generated as schema
 
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import tflite
@@ -24,7 +23,7 @@ from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.device.tflite import start
 from ofa_deploy.ops import Op
 
-CALIBRATION_BATCH = 32
+CALIBRATION_BATCH = 8
 """Images a run while ranges are collected."""
 MOST_WEIGHTS = 25
 """A channel's weights, up to which XNNPACK has a depthwise kernel."""
@@ -123,6 +122,8 @@ def _observed(model: bytes) -> Any:
 
 def _sums(model: bytes) -> list[tuple[str, str]]:
     """Names of each summand and its sum."""
+    from ai_edge_litert import schema_py_generated as schema
+
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     inside = graph.subgraphs[0]
     added = [one.builtinCode == schema.BuiltinOperator.ADD for one in graph.operatorCodes]
