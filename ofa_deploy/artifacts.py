@@ -297,7 +297,10 @@ def sha256(path: Path) -> str:
 
 def made_with() -> Json:
     """Versions and machine, for an artifact's description."""
-    packages = ("ofa-deploy", "torch", "numpy", "onnx", "onnxruntime", "scikit-learn", "deap")
+    packages = (
+        "ofa-deploy", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "scikit-learn",
+        "deap",
+    )  # fmt: skip
     versions = {name: version(name) for name in packages}
     return {
         "python": platform.python_version(), "packages": {k: v for k, v in versions.items() if v},

@@ -18,16 +18,10 @@ def make_card(
     subject: Subject, name: str, file: str, content: bytes, checked: Mapping[str, Any], origin: Mapping[str, Any],
     predicted: Mapping[str, Any] | None,
 ) -> artifacts.Json:  # fmt: skip
-    """The card of a file.
+    """The card of a file, by the name of its format, the file's name and content.
 
-    Args:
-        subject: what was exported.
-        name: of the format.
-        file: name of the file.
-        content: of the file.
-        checked: what its checks found, see `export.check`.
-        origin: file, checksum and licence of the supernet.
-        predicted: figures of the search that chose it.
+    `checked` is what the checks found (see `export.check`), `origin` says whence the supernet is, and `predicted` holds
+    figures of the search.
     """
     net, data, one = subject.net, subject.data, FORMATS[name]
     space, arch = net.space, net.arch

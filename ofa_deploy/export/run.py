@@ -78,25 +78,29 @@ def export_files(
         OfaDeployError: not exactly one of `arch` and `result` is given, one of the inputs is unusable, or a file
             does not compute what it should.
     """
-    if (arch is None) == (result is None):
-        raise OfaDeployError("export needs either --arch TEXT or --result FILE")
     if not max_drop >= 0:
         raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
-    predicted = None
-    if result is not None:
-        found = load_result(result)
-        if found.space != space.name:
-            raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
-        wanted, predicted = found.arch, found.predicted()
-    else:
-        wanted = Arch.parse(str(arch))
-    space.check(wanted)
+    wanted, predicted = _wanted(space, arch, result)
     files = chosen(formats, out, space.name)
     net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
     made = _made(net, wanted, load(data, space), files, origin, predicted, max_drop)
     _time(made, space, wanted)
     _write(made)
     return {path: card for path, _, card in made}
+
+
+def _wanted(space: SearchSpace, text: str | None, result: Path | None) -> tuple[Arch, dict[str, Any] | None]:
+    """The architecture, and what was predicted of it where it comes from a search."""
+    if (text is None) == (result is None):
+        raise OfaDeployError("export needs either --arch TEXT or --result FILE")
+    if result is None:
+        arch = Arch.parse(str(text))
+        space.check(arch)
+        return arch, None
+    found = load_result(result)
+    if found.space != space.name:
+        raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
+    return found.arch, found.predicted()
 
 
 Made = tuple[Path, bytes, artifacts.Json]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,17 +45,23 @@ def quantised(
             image = next(self.left, None)
             return None if image is None else {INPUT: image[None]}
 
-    silenced = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises to fold batch norms and infer shapes, which the emitter has done
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "quantised.onnx"
-            quantization.quantize_static(
-                emit(parts, weights), path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            )  # fmt: skip
-            model = onnx.load(path)
-    finally:
-        logging.disable(silenced)
+    with tempfile.TemporaryDirectory() as folder, _silence():
+        path = Path(folder) / "quantised.onnx"
+        quantization.quantize_static(
+            emit(parts, weights), path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+        )  # fmt: skip
+        model = onnx.load(path)
     helper.set_model_props(model, dict(notes or {}))
     return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without the advice to fold batch norms and infer shapes, which the emitter has done."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
