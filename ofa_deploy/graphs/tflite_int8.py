@@ -38,6 +38,10 @@ Extremes = Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 class Int8Graph(tflite.Graph):
     """A graph whose operators XNNPACK also takes, and has fast code for, in int8."""
 
+    def padded(self, x: int, op: Op, value: float = 0.0, rows: int | None = None) -> tuple[int, int]:
+        """The input of a window, padded with zeros: a maximum is taken of what a ReLU left, which is not below them."""
+        return super().padded(x, op, 0.0, rows)
+
     def act(self, x: int, act: str) -> int:
         """An activation that could not be fused."""
         return x if act in tflite.FUSED else self.product(x, self.hard_sigmoid(x))
@@ -102,7 +106,7 @@ def _extremes(model: bytes, images: npt.NDArray[np.float32]) -> Extremes:
         interpreter.invoke()
         for one in details:
             value = interpreter.get_tensor(one["index"])
-            value = value.reshape(CALIBRATION_BATCH if len(value) == CALIBRATION_BATCH else 1, -1)
+            value = value.reshape(CALIBRATION_BATCH if value.shape[:1] == (CALIBRATION_BATCH,) else 1, -1)
             lows[one["name"]].append(value.min(1))
             highs[one["name"]].append(value.max(1))
     return {name: (np.concatenate(lows[name]), np.concatenate(highs[name])) for name in lows}

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from ofa_deploy.families import get_space
 from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import tflite_int8, weights
 from ofa_deploy.latency.device import tflite
 from ofa_deploy.ops import Op
+from ofa_deploy.space import SearchSpace
 from tests.graphs.test_onnx import BLOCKS, reference
 from tests.graphs.test_tflite import last
 
@@ -39,6 +41,21 @@ def test_int8_block_is_near_torch(size: int) -> None:
     expected = last(reference(op, drawn, torch.from_numpy(x)).numpy())
     got = np.concatenate([session(image[None]) for image in last(x)])
     assert np.abs(got - expected).mean() < 0.03 * expected.std()
+
+
+@pytest.mark.parametrize("name", ["tiny", "proxyless-w1.3", "resnet50d"])
+def test_networks_of_all_families_start(name: str, tiny: SearchSpace) -> None:
+    """XNNPACK ends the process where it does not take a range."""
+    pytest.importorskip("ai_edge_quantizer", reason="pip install 'ofa-deploy[quant]'")
+    space = tiny if name == "tiny" else get_space(name)
+    arch = space.extreme(False)
+    parts = space.walk(arch)
+    rng = np.random.default_rng(0)
+    drawn = {part: weights.draw(op, rng) for part, op in parts}
+    x = rng.standard_normal((32, arch.resolution, arch.resolution, space.in_channels)).astype(np.float32)
+    expected = tflite.start(graphs.emit(parts, drawn), 1)(x[:1])
+    got = tflite.start(tflite_int8.quantised(parts, drawn, x), 1)(x[:1])
+    assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 def test_a_summand_is_never_much_finer_than_its_sum() -> None:
