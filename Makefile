@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-supernet bench-accuracy bench-latency clean
+.PHONY: demo test lint bench bench-supernet bench-accuracy bench-latency bench-export clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
@@ -32,6 +32,9 @@ bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of p
 bench-latency: $(READY)  ## error of latency tables, and of those fitted to whole networks (committed results)
 	$(BIN)/python benchmarks/latency_error.py --show
 	$(BIN)/python benchmarks/fitted_tables.py --show
+
+bench-export: $(READY)  ## accuracy, size and latency of exported files, fp32 and int8 (committed results)
+	$(BIN)/python benchmarks/export_quality.py --show
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

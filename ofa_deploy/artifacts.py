@@ -159,11 +159,13 @@ def check_output(path: Path, *suffixes: str) -> None:
     """Refuse an output that cannot be written before the work for it begins.
 
     Raises:
-        ArtifactError: its name does not end in one of `suffixes`, the JSON beside it is another file's, or its folder
-            cannot be made or written.
+        ArtifactError: its name does not end in one of `suffixes`, it is a folder, the JSON beside it is another
+            file's, or its folder cannot be made or written.
     """
     if path.suffix not in suffixes:
         raise ArtifactError(f"the output {path} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ArtifactError(f"the output {path} is a folder; choose another name")
     beside = path.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
         described = json.loads(beside.read_bytes())
@@ -295,7 +297,10 @@ def sha256(path: Path) -> str:
 
 def made_with() -> Json:
     """Versions and machine, for an artifact's description."""
-    packages = ("ofa-deploy", "torch", "numpy", "onnx", "onnxruntime", "scikit-learn", "deap")
+    packages = (
+        "ofa-deploy", "torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "scikit-learn",
+        "deap",
+    )  # fmt: skip
     versions = {name: version(name) for name in packages}
     return {
         "python": platform.python_version(), "packages": {k: v for k, v in versions.items() if v},

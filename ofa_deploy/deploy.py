@@ -14,6 +14,7 @@ from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
+from ofa_deploy.export.card import write_card
 from ofa_deploy.export.check import top1
 from ofa_deploy.export.run import export
 from ofa_deploy.latency import table as tables
@@ -96,7 +97,7 @@ def deploy(
     predictor = Predictor.load(found, space)
     images = data_sets.load(data, space)
     net = checkpoint.load(weights, space)
-    origin = checkpoint.origin(weights)
+    origin = checkpoint.provenance(weights)
     if predictor.weights_sha256 not in (None, origin["sha256"]):
         raise ArtifactError(
             f"{found} was fitted on subnetworks of other weights than {weights}; for these, run: "
@@ -127,7 +128,7 @@ def deploy(
             "heldout": top1(session, images, images.heldout, size),
             "test": top1(session, images, images.test, size) if images.test is not None else None,
         }
-        artifacts.write(file.with_suffix(".json"), artifacts.dumps(card))
+        write_card(file, card)
         delivered.append(Deployed(budget, file, result, card))
     return delivered
 

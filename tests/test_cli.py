@@ -157,7 +157,7 @@ def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: P
     assert names == {
         "supernets/fmnist.safetensors", "supernets/fmnist.json", "supernets/fmnist_log.csv",
         "predictors/fmnist_samples.csv", "predictors/fmnist_samples.json", "predictors/fmnist.safetensors",
-        "predictors/fmnist.json", "predictors/fmnist.png", "fmnist.onnx", "fmnist.json",
+        "predictors/fmnist.json", "predictors/fmnist.png", "fmnist.onnx", "fmnist.json", "fmnist.md",
     }  # fmt: skip
     about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
     assert [phase["epochs"] for phase in about["recipe"]["phases"]] == [2, 1, 1, 1, 1, 1]

@@ -212,25 +212,50 @@ def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
 def export(
     arch: Annotated[str | None, typer.Option(help="Architecture in text form.")] = None,
     result: Annotated[Path | None, typer.Option(help="Search result (search --out FILE).")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write, .onnx or .tflite; default: SPACE.onnx.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, or with several formats what their names begin with.")
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Of onnx, onnx-int8, tflite, tflite-int8, pt2, safetensors; several with commas between."
+        ),
+    ] = None,
+    max_drop: Annotated[float, typer.Option(help="Points of top-1 that int8 may lose.")] = 1.0,
     space: Space = None,
     data: Data = None,
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an architecture as an ONNX or TFLite model, checked against torch, with a card beside it."""
+    """Write an architecture as a model, checked against torch, with a card beside it.
+
+    The format is what --out ends in (.onnx, .tflite, .pt2, .safetensors), else ONNX. With --format, files are named
+    SPACE_FORMAT. With --json the card is printed; with several formats, a list of them.
+    """
     from ofa_deploy.export.run import export_files
 
     chosen = get_space(space)
-    path = out or Path(f"{chosen.name}.onnx")
-    card = export_files(chosen, arch, result, data, weights_of(weights, chosen), path)
+    cards = export_files(chosen, arch, result, data, weights_of(weights, chosen), out, format_, max_drop)
     if as_json:
-        print(artifacts.dumps(card), end="")
+        print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
         return
-    checked = card["agreement_with_torch"]
-    say(f"{card['bytes'] / 1e6:.2f} MB; logits differ from torch by {checked['max_difference']:.1g} at most, "
-         f"classes agree on {checked['agreement_percent']:.4g} % of {checked['images']} held-out images")  # fmt: skip
-    print(path)
+    for path, card in cards.items():
+        say(_exported(card))
+        print(path)
+
+
+def _exported(card: dict[str, Any]) -> str:
+    """What `export` says of a file."""
+    checked, drop = card["agreement_with_torch"], card.get("accuracy")
+    latency = card["measured"].get("latency")
+    return "; ".join([
+        f"{card['format']}: {card['bytes'] / 1e6:.2f} MB",
+        *([f"{latency['latency_ms']:.3g} ms"] if latency else []),
+        f"logits differ from torch by {checked['max_difference']:.1g} at most, classes agree on "
+        f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images",
+        *([f"top-1 {drop['drop_points']:.2f} points (±{drop['interval95_points']:.2f}) lower on {drop['images']}"]
+          if drop else []),
+    ])  # fmt: skip
 
 
 def deploy(

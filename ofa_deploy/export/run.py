@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,22 @@ import numpy as np
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.measure import specialise
 from ofa_deploy.arch import Arch
-from ofa_deploy.data import RECALIBRATION, Dataset, load
-from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.export.check import parity
-from ofa_deploy.graphs.weights import INPUT, OUTPUT
-from ofa_deploy.latency.runtimes import FORMATS
-from ofa_deploy.official import to_ofa
+from ofa_deploy.data import Dataset, load
+from ofa_deploy.errors import MeasureError, OfaDeployError
+from ofa_deploy.export.card import make_card, write_card
+from ofa_deploy.export.check import accuracy_drop, parity
+from ofa_deploy.export.formats import FORMATS, Subject, chosen
+from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.latency.whole import side_by_side
 from ofa_deploy.search.result import load_result
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import Supernet, folded
+from ofa_deploy.supernet.network import Supernet
+
+MAX_DROP = 1.0
+"""Points of top-1 that int8 may lose."""
+ROUNDS, PAUSE = 5, 0.1
+"""Of measuring latencies, see `latency.whole.side_by_side`."""
 
 
 def export(
@@ -33,7 +38,7 @@ def export(
         net: the supernet.
         arch: which subnetwork.
         data: whose training images recalibrate the batch norms, and whose held-out images check the file.
-        out: the `.onnx` or `.tflite` file to write; the card is the `.json` of the same stem.
+        out: the file to write, in the format that its name ends in; the card is the `.json` and `.md` of the same stem.
         weights: where the supernet came from, for the card.
         predicted: figures of the search that chose it, for the card.
 
@@ -43,57 +48,115 @@ def export(
     Raises:
         ArchError: `arch` is not of the space.
         MeasureError: the file does not compute what torch computes.
-        ArtifactError: the name ends in neither, or it cannot be written.
+        ArtifactError: the name ends in no format, or it cannot be written.
     """
-    space = net.space
-    space.check(arch)
-    artifacts.check_output(out, *FORMATS)
-    runtime = FORMATS[out.suffix]
-    plain = specialise(net, arch, data)
-    shape = runtime.native(np.zeros((1, space.in_channels, arch.resolution, arch.resolution), np.float32)).shape
-    preprocessing = {
-        "layout": runtime.layout, "dtype": "float32", "shape": list(shape),
-        "scale": "pixels / 255, then (x - mean) / std", "mean": data.mean, "std": data.std,
-        "resize": "bilinear with antialiasing",
-    }  # fmt: skip
-    props = {"arch": str(arch), "space": space.name, "mean": data.mean, "std": data.std, "classes": data.classes}
-    notes = {key: str(value) for key, value in props.items()}
-    content = runtime.emit(space.walk(arch), folded(plain), notes=notes)
-    checked = parity(runtime.session(content, 1), plain, data)
-    genes = space.genes([arch])
-    card = {
-        "schema": artifacts.SCHEMA, "kind": "model-card", "space": space.name, "file": out.name,
-        "format": out.suffix[1:], "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-        "arch": str(arch), "once_for_all": to_ofa(space, arch),
-        "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
-        "input": {"name": INPUT, **preprocessing}, "output": {"name": OUTPUT, "classes": data.classes},
-        "recalibrated_on": f"{min(RECALIBRATION, len(data.train))} training images of {data.name}",
-        "data_licence": data.licence, "weights": dict(weights), "agreement_with_torch": checked,
-        "predicted": dict(predicted or {}), "measured": {}, "made_with": artifacts.made_with(),
-    }  # fmt: skip
-    artifacts.write(out, content)
-    artifacts.write(out.with_suffix(".json"), artifacts.dumps(card))
-    return card
+    files = chosen(None, out, net.space.name)
+    (made,) = _made(net, arch, data, files, weights, predicted, MAX_DROP)
+    _write([made])
+    return made[2]
 
 
 def export_files(
-    space: SearchSpace, arch: str | None, result: Path | None, data: str | None, weights: Path, out: Path
-) -> artifacts.Json:
-    """Export an architecture given as text, or as the file of a search result, from files.
+    space: SearchSpace, arch: str | None, result: Path | None, data: str | None, weights: Path, out: Path | None,
+    formats: str | None = None, max_drop: float = MAX_DROP,
+) -> dict[Path, artifacts.Json]:  # fmt: skip
+    """Export an architecture given as text, or as the file of a search result, from files, with measured latency.
+
+    Args:
+        space: of the supernet.
+        arch: as text; or
+        result: the file of a search result.
+        data: the images, as `data.load` takes them.
+        weights: file of the supernet.
+        out: see `formats.chosen`.
+        formats: likewise.
+        max_drop: points of top-1 that int8 may lose.
+
+    Returns:
+        the card of each file. All are written, or none.
 
     Raises:
-        OfaDeployError: not exactly one of `arch` and `result` is given, or one of the inputs is unusable.
+        OfaDeployError: not exactly one of `arch` and `result` is given, one of the inputs is unusable, or a file
+            does not compute what it should.
     """
-    if (arch is None) == (result is None):
+    if not max_drop >= 0:
+        raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
+    wanted, predicted = _wanted(space, arch, result)
+    files = chosen(formats, out, space.name)
+    net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
+    made = _made(net, wanted, load(data, space), files, origin, predicted, max_drop)
+    _time(made, space, wanted)
+    _write(made)
+    return {path: card for path, _, card in made}
+
+
+def _wanted(space: SearchSpace, text: str | None, result: Path | None) -> tuple[Arch, dict[str, Any] | None]:
+    """The architecture, and what was predicted of it where it comes from a search."""
+    if (text is None) == (result is None):
         raise OfaDeployError("export needs either --arch TEXT or --result FILE")
-    predicted = None
-    if result is not None:
-        found = load_result(result)
-        if found.space != space.name:
-            raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
-        chosen = found.arch
-        predicted = found.predicted()
-    else:
-        chosen = Arch.parse(str(arch))
-    net = checkpoint.load(weights, space)
-    return export(net, chosen, load(data, space), out, checkpoint.origin(weights), predicted)
+    if result is None:
+        arch = Arch.parse(str(text))
+        space.check(arch)
+        return arch, None
+    found = load_result(result)
+    if found.space != space.name:
+        raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
+    return found.arch, found.predicted()
+
+
+Made = tuple[Path, bytes, artifacts.Json]
+"""Where a file goes, its content and its card."""
+
+
+def _made(
+    net: Supernet, arch: Arch, data: Dataset, files: Mapping[str, Path], weights: Mapping[str, Any],
+    predicted: Mapping[str, Any] | None, max_drop: float,
+) -> list[Made]:  # fmt: skip
+    """The checked files of a subnetwork, not yet written."""
+    net.space.check(arch)
+    subject = Subject(specialise(net, arch, data), data)
+    made = []
+    for name, path in files.items():
+        content = FORMATS[name].write(subject)
+        checked = _checked(name, content, subject, max_drop)
+        made.append((path, content, make_card(subject, name, path.name, content, checked, weights, predicted)))
+    return made
+
+
+def _checked(name: str, content: bytes, subject: Subject, max_drop: float) -> artifacts.Json:
+    """What the checks of a file find.
+
+    Raises:
+        MeasureError: it computes something else, or int8 loses too much.
+    """
+    session = FORMATS[name].session(content)
+    if FORMATS[name].precision == "fp32":
+        return {"agreement_with_torch": parity(session, subject.net, subject.data)}
+    drop = accuracy_drop(session, subject.net, subject.data)
+    if drop["drop_points"] > max_drop:
+        raise MeasureError(
+            f"{name} loses {drop['drop_points']:.2f} points of top-1 on {drop['images']} held-out images, more than "
+            f"{max_drop:g}, so nothing was written; --max-drop {np.ceil(drop['drop_points']):.0f} would take it"
+        )
+    return {"agreement_with_torch": parity(session, subject.net, subject.data, None), "accuracy": drop}
+
+
+def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:
+    """Measure the latency of those files that this machine has a runtime for, interleaved, into their cards."""
+    image = np.random.default_rng(0).standard_normal((1, space.in_channels, arch.resolution, arch.resolution))
+    sessions, cards = {}, {}
+    for path, content, card in made:
+        one = FORMATS[card["format"]]
+        if one.device is not None:
+            sessions[path.name] = one.start(content, 1), one.native(image.astype(np.float32))
+            cards[path.name] = card
+    for name, found in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
+        one = FORMATS[cards[name]["format"]]
+        at = conditions(str(one.device), 1) | {"precision": one.precision}
+        cards[name]["measured"] = {"latency": {**found, "conditions": at}}
+
+
+def _write(made: list[Made]) -> None:
+    for path, content, card in made:
+        artifacts.write(path, content)
+        write_card(path, card)

@@ -24,7 +24,9 @@ except ImportError as _error:
 
 ALIGNMENT = 16
 """Bytes that the schema wants arrays aligned to; its Python code leaves that out."""
-_FUSED = {
+MOST_WEIGHTS = 25
+"""A channel's weights, up to which XNNPACK has a depthwise kernel."""
+FUSED = {
     "none": schema.ActivationFunctionType.NONE,
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
@@ -48,7 +50,7 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         return schema.BufferEnd(builder)
 
 
-class _Graph:
+class Graph:
     """Tensors and operators of a graph that grows at its end; a tensor is an index."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -99,24 +101,51 @@ class _Graph:
         self.operators.append(made)
         return self.end
 
-    def padded(self, x: int, op: Op, value: float = 0.0) -> tuple[int, int]:
-        """The input of a window and TensorFlow's padding for it, so that it lies where PyTorch has it."""
+    def padded(self, x: int, op: Op, value: float = 0.0, rows: int | None = None) -> tuple[int, int]:
+        """The input of a window and TensorFlow's padding for it, so that it lies where PyTorch has it.
+
+        With `rows`, the window spans that many rows, around the middle of the operator's own.
+        """
         if op.stride == 1 or op.size % 2:
             return x, schema.Padding.SAME
         n, height, width, channels = self.shape(x)
-        pad = op.kernel // 2
+        pad, above = op.kernel // 2, (rows or op.kernel) // 2
         sizes = self.array(
-            f"paddings_{len(self.operators)}", np.array([[0, 0], [pad] * 2, [pad] * 2, [0, 0]], np.int32)
+            f"paddings_{len(self.operators)}", np.array([[0, 0], [above] * 2, [pad] * 2, [0, 0]], np.int32)
         )
-        shape = [n, height + 2 * pad, width + 2 * pad, channels]
+        shape = [n, height + 2 * above, width + 2 * pad, channels]
         if value == 0:
             return self.add("PAD", [x, sizes], shape, schema.PadOptionsT()), schema.Padding.VALID
         fill = self.array(f"fill_{len(self.operators)}", np.array(value, np.float32))
         return self.add("PADV2", [x, sizes, fill], shape, schema.PadV2OptionsT()), schema.Padding.VALID
 
     def conv(self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None) -> int:
-        """A convolution, of an operator's window or 1x1, dense or depthwise, with its activation."""
-        x, padding = (x, schema.Padding.SAME) if op is None else self.padded(x, op)
+        """A convolution, of an operator's window or 1x1, dense or depthwise, with its activation.
+
+        XNNPACK has depthwise kernels for up to 25 weights; a larger window falls back to a dense convolution for each
+        channel, which takes ten times longer. So a window of 7x7 is written as the sum of three: its middle rows, and
+        two pairs of rows around them, which are dilated.
+        """
+        middle, height = weight.shape[2] // 2, self.shape(x)[1]
+        if weight.shape[1] > 1 or weight.shape[2] * weight.shape[3] <= MOST_WEIGHTS:
+            return self.act(self.window(x, name, weight, bias, act, op), act)
+        last = min(middle, height - 1)  # rows further away than that see nothing but padding
+        fused = act if act in FUSED else "none"
+        near = weight[:, :, middle - 1 : middle + 2]
+        y = self.window(x, f"{name}.0", near, bias, fused if last < 2 else "none", op)
+        for away in range(2, last + 1):
+            pair = weight[:, :, [middle - away, middle + away]]
+            other = self.window(x, f"{name}.{away}", pair, np.zeros_like(bias), "none", op, 2 * away)
+            y = self.sum(y, other, fused if away == last else "none")
+        return self.act(y, act)
+
+    def window(
+        self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None,
+        apart: int = 1,
+    ) -> int:  # fmt: skip
+        """A convolution with the part of its activation that can be fused; its rows lie `apart`."""
+        span = (weight.shape[2] - 1) * apart + 1
+        x, padding = (x, schema.Padding.SAME) if op is None else self.padded(x, op, rows=span)
         stride = 1 if op is None else op.stride
         n, height, width, c_in = self.shape(x)
         depthwise = weight.shape[1] == 1 and weight.shape[0] == c_in > 1
@@ -124,25 +153,23 @@ class _Graph:
         if depthwise:
             options.depthMultiplier = 1
         options.strideH = options.strideW = stride
-        options.dilationHFactor = options.dilationWFactor = 1
+        options.dilationHFactor, options.dilationWFactor = apart, 1
         options.padding = padding
-        options.fusedActivationFunction = _FUSED.get(act, _FUSED["none"])
-        kernel = weight.shape[2]
+        options.fusedActivationFunction = FUSED.get(act, FUSED["none"])
         if padding == schema.Padding.VALID:
-            height, width = height - kernel + 1, width - kernel + 1
+            height, width = height - span + 1, width - weight.shape[3] + 1
         order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
         arrays = [self.array(f"{name}.weight", weight.transpose(order)), self.array(f"{name}.bias", bias)]
         shape = [n, -(-height // stride), -(-width // stride), weight.shape[0]]
-        y = self.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, *arrays], shape, options)
-        return self.act(y, act)
+        return self.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, *arrays], shape, options)
 
     def act(self, x: int, act: str) -> int:
         """An activation that could not be fused."""
-        return x if act in _FUSED else self.add("HARD_SWISH", [x], self.shape(x))
+        return x if act in FUSED else self.add("HARD_SWISH", [x], self.shape(x))
 
     def sum(self, x: int, y: int, act: str = "none") -> int:
         options = schema.AddOptionsT()
-        options.fusedActivationFunction = _FUSED[act]
+        options.fusedActivationFunction = FUSED[act]
         return self.add("ADD", [x, y], self.shape(x), options)
 
     def product(self, x: int, y: int) -> int:
@@ -154,6 +181,11 @@ class _Graph:
         n, _, _, channels = self.shape(x)
         axes = self.array(f"axes_{len(self.operators)}", np.array([1, 2], np.int32))
         return self.add("MEAN", [x, axes], [n, 1, 1, channels], options)
+
+    def hard_sigmoid(self, x: int) -> int:
+        number = len(self.operators)
+        y = self.sum(x, self.array(f"three_{number}", np.array([3.0], np.float32)), "relu6")
+        return self.product(y, self.array(f"sixth_{number}", np.array([1 / 6], np.float32)))
 
     def pool(self, kind: str, x: int, kernel: int, stride: int, padding: int, size: int) -> int:
         options = schema.Pool2DOptionsT()
@@ -195,14 +227,14 @@ def _pair(weights: Weights, part: str) -> tuple[npt.NDArray[np.float32], npt.NDA
     return weights[f"{part}.weight"], weights[f"{part}.bias"]
 
 
-def _conv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+def _conv(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     x = graph.end
     y = graph.conv(x, f"{name}.conv", *_pair(weights, "conv"), op.act, op)
     if op.shortcut:
         graph.sum(x, y)
 
 
-def _mbconv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+def _mbconv(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     x = y = graph.end
     if op.c_mid != op.c_in:
         y = graph.conv(y, f"{name}.expand", *_pair(weights, "expand"), op.act, None)
@@ -211,15 +243,13 @@ def _mbconv(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
         gate = graph.mean(y)
         gate = graph.conv(gate, f"{name}.se_reduce", *_pair(weights, "se_reduce"), "relu", None)
         gate = graph.conv(gate, f"{name}.se_expand", *_pair(weights, "se_expand"), "none", None)
-        gate = graph.sum(gate, graph.array(f"{name}.three", np.array([3.0], np.float32)), "relu6")
-        gate = graph.product(gate, graph.array(f"{name}.sixth", np.array([1 / 6], np.float32)))
-        y = graph.product(y, gate)
+        y = graph.product(y, graph.hard_sigmoid(gate))
     y = graph.conv(y, f"{name}.project", *_pair(weights, "project"), "none", None)
     if op.shortcut:
         graph.sum(y, x)
 
 
-def _bottleneck(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+def _bottleneck(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     x = graph.end
     y = graph.conv(x, f"{name}.conv1", *_pair(weights, "conv1"), op.act, None)
     y = graph.conv(y, f"{name}.conv2", *_pair(weights, "conv2"), op.act, op)
@@ -231,36 +261,36 @@ def _bottleneck(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
     graph.sum(x, y, op.act)
 
 
-def _maxpool(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+def _maxpool(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     x, padding = graph.padded(graph.end, op, float(np.finfo(np.float32).min))
     graph.pool("MAX_POOL_2D", x, op.kernel, op.stride, padding, op.out_size)
 
 
-def _pool(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+def _pool(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     graph.mean(graph.end)
 
 
-def _linear(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
+def _linear(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     """A dense layer; with a bias it ends the network and its output is flat."""
     weight = weights["linear.weight"]
     if not op.bias:
         graph.conv(graph.end, name, weight[:, :, None, None], np.zeros(op.c_out, np.float32), op.act, None)
         return
     options = schema.FullyConnectedOptionsT()
-    options.fusedActivationFunction = _FUSED.get(op.act, _FUSED["none"])
+    options.fusedActivationFunction = FUSED.get(op.act, FUSED["none"])
     arrays = [graph.array(f"{name}.weight", weight), graph.array(f"{name}.bias", weights["linear.bias"])]
     n = graph.shape(graph.end)[0]
     graph.act(graph.add("FULLY_CONNECTED", [graph.end, *arrays], [n, op.c_out], options), op.act)
 
 
-_EMITTERS: dict[str, Callable[[_Graph, str, Op, Weights], None]] = {
+_EMITTERS: dict[str, Callable[[Graph, str, Op, Weights], None]] = {
     "conv": _conv, "mbconv": _mbconv, "bottleneck": _bottleneck, "maxpool": _maxpool, "pool": _pool, "linear": _linear,
 }  # fmt: skip
 
 
 def emit(
     parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None, forms: type[Graph] = Graph,
 ) -> bytes:  # fmt: skip
     """The TFLite file of operators in sequence.
 
@@ -269,13 +299,14 @@ def emit(
         weights: the arrays of each part by its name (see `graphs.weights.shapes`).
         batch: images a run.
         notes: more to be written into the file's metadata.
+        forms: in which operators are written.
 
     Returns:
         a model from `image`, float32 (batch, height, width, channels), to `logits`: (batch, classes), or the
         feature map of the last operator, channels last.
     """
     first = parts[0][1]
-    graph = _Graph([batch, first.size, first.size, first.c_in])
+    graph = forms([batch, first.size, first.size, first.c_in])
     for name, op in parts:
         _EMITTERS[op.kind](graph, name, op, weights[name])
     return graph.serialise(notes or {})

@@ -26,6 +26,15 @@ class Emit(Protocol):
         """The file of operators in sequence; `notes` become its metadata."""
 
 
+class Quantise(Protocol):
+    """Writes a model file that computes in int8."""
+
+    def __call__(
+        self, parts: Parts, weights: Mapping[str, Weights], images: Array, notes: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The file of operators in sequence, calibrated on normalised images in the runtime's layout."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One way to run a network.
@@ -34,12 +43,14 @@ class Runtime:
         suffix: of its model files.
         layout: of its inputs: `NCHW` or `NHWC`.
         emit: writes a model file.
+        quantise: writes one that computes in int8.
         start: from the content of a model file and a number of threads to a session.
     """
 
     suffix: str
     layout: str
     emit: Emit
+    quantise: Quantise
     start: Callable[[bytes, int], Session]
 
     def native(self, x: Array) -> Array:
@@ -75,10 +86,24 @@ def _emit_tflite(
     return emit(parts, weights, batch, notes)
 
 
+def _quantise_onnx(
+    parts: Parts, weights: Mapping[str, Weights], images: Array, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from ofa_deploy.graphs.onnx_int8 import quantised
+
+    return quantised(parts, weights, images, notes)
+
+
+def _quantise_tflite(
+    parts: Parts, weights: Mapping[str, Weights], images: Array, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from ofa_deploy.graphs.tflite_int8 import quantised
+
+    return quantised(parts, weights, images, notes)
+
+
 RUNTIMES: dict[str, Runtime] = {
-    "onnxruntime": Runtime(".onnx", "NCHW", _emit_onnx, START["onnxruntime"]),
-    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, START["tflite"]),
+    "onnxruntime": Runtime(".onnx", "NCHW", _emit_onnx, _quantise_onnx, START["onnxruntime"]),
+    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, _quantise_tflite, START["tflite"]),
 }
 """Every runtime by the name that tables record."""
-FORMATS = {runtime.suffix: runtime for runtime in RUNTIMES.values()}
-"""The runtime of each suffix of a model file."""

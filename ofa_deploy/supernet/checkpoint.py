@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError
+from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.network import Subnet, Supernet
 
 KIND = "supernet"
 
@@ -45,6 +48,45 @@ def load(path: Path, space: SearchSpace) -> Supernet:
 def origin(path: Path) -> artifacts.Json:
     """Name and checksum of a weight file, for what is made from it."""
     return {"file": path.name, "sha256": artifacts.sha256(path)}
+
+
+def provenance(path: Path) -> artifacts.Json:
+    """Name and checksum of a supernet's file, and its licence where that is known."""
+    ships = path.resolve().parent == artifacts.shipped("supernets").resolve()
+    known = "MIT, as ofa-deploy" if ships else artifacts.describe(path, KIND).get("licence", "not stated")
+    return origin(path) | {"licence": known}
+
+
+def subnet_content(net: Subnet, notes: Mapping[str, str]) -> bytes:
+    """A safetensors file of a subnetwork; its metadata are `notes`, with the architecture and the space's name."""
+    state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
+    return safetensors.torch.save(state, {**notes, "arch": str(net.arch), "space": net.space.name})
+
+
+def load_subnet(path: Path | str) -> Subnet:
+    """The subnetwork of a safetensors file that `export` wrote, in evaluation mode.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or no subnetwork's.
+    """
+    return subnet_of(artifacts.read(Path(path)), Path(path))
+
+
+def subnet_of(content: bytes, path: Path) -> Subnet:
+    """Like `load_subnet`, from what was read of `path`."""
+    state = tensors(content, path)
+    notes = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    if not {"arch", "space"} <= notes.keys():
+        raise ArtifactError(f"{path} is no subnetwork: its metadata lack arch and space")
+    space = get_space(notes["space"])
+    arch = Arch.parse(notes["arch"])
+    space.check(arch)
+    net = Subnet(space, arch)
+    try:
+        net.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path} does not fit its architecture {arch}") from error
+    return net.eval()
 
 
 def tensors(data: bytes, path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,127 @@
+"""What exported files keep of a network: accuracy, size, and how int8's latency compares with fp32's.
+
+Networks of the shipped supernet, each in every format that a runtime runs, and as torch computes it: correct ones of
+all test images, bytes, and latency in the shares of the same runtime's fp32 file, all files interleaved in one run
+(smallest and typical of the rounds' medians). `tflite in int8's forms` is an fp32 file with the windows of 7x7 written
+as int8 has them: it tells what of int8's gain is due to them. Takes about five minutes. Writes
+benchmarks/results/export-quality_fmnist.csv.
+
+    python benchmarks/export_quality.py [--rounds 16] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ofa_deploy import artifacts, data
+from ofa_deploy.accuracy.measure import count_correct, specialise
+from ofa_deploy.arch import Arch
+from ofa_deploy.export.formats import FORMATS, Subject
+from ofa_deploy.families import get_space
+from ofa_deploy.graphs import tflite
+from ofa_deploy.graphs.tflite_int8 import Int8Graph
+from ofa_deploy.latency.runtimes import RUNTIMES
+from ofa_deploy.latency.whole import side_by_side
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
+
+RESULT = Path(__file__).parent / "results" / "export-quality_fmnist.csv"
+TIMED = ("onnx", "onnx-int8", "tflite", "tflite-int8")
+FORMS = "tflite in int8's forms"
+
+
+def networks(space: SearchSpace) -> dict[str, Arch]:
+    """The smallest, the median of 200 by MACs, the largest, and the largest with no window above 5x5."""
+    drawn = space.archs(space.sample(np.random.default_rng(0), 200))
+    middle = sorted(drawn, key=lambda arch: int(space.macs(space.genes([arch]))[0]))[100]
+    largest = space.extreme(True)
+    fives = Arch.parse(str(largest).replace("k7", "k5"))
+    return {"small": space.extreme(False), "middle": middle, "large": largest, "large, 5x5": fives}
+
+
+def correct(subject: Subject, content: bytes | None, runtime: str = "") -> int:
+    """Test images that a file, or torch where there is none, classifies correctly."""
+    images, size = subject.data.test, subject.net.arch.resolution
+    assert images is not None
+    if content is not None:
+        return count_correct(RUNTIMES[runtime].session(content, 1), subject.data, images, size, 1)
+    with torch.inference_mode():
+        return count_correct(lambda x: subject.net(torch.from_numpy(x)).numpy(), subject.data, images, size, 100)
+
+
+def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]]:
+    """A row for each format of a network."""
+    net = subject.net
+    contents = {one: FORMATS[one].write(subject) for one in TIMED}
+    contents[FORMS] = tflite.emit(net.space.walk(net.arch), subject.weights, forms=Int8Graph)
+    runtimes = {one: "onnxruntime" if one.startswith("onnx") else "tflite" for one in contents}
+    x = np.random.default_rng(0).standard_normal((1, 1, net.arch.resolution, net.arch.resolution)).astype(np.float32)
+    sessions = {}
+    for one, content in contents.items():
+        runtime = RUNTIMES[runtimes[one]]
+        sessions[one] = runtime.start(content, 1), runtime.native(x)
+    times = side_by_side(sessions, 1, rounds)
+    macs = int(net.space.macs(net.space.genes([net.arch]))[0])
+    about = {"network": name, "arch": str(net.arch), "macs": macs}
+    reference = correct(subject, None)
+    rows: list[dict[str, object]] = [{**about, "format": "torch", "correct": reference, "drop_points": 0.0}]
+    for one, content in contents.items():
+        fp32 = times["onnx" if runtimes[one] == "onnxruntime" else "tflite"]
+        found = correct(subject, content, runtimes[one])
+        rows.append({
+            **about, "format": one, "correct": found,
+            "drop_points": round(100 * (reference - found) / len(subject.data.test or ()), 2), "bytes": len(content),
+            "latency_ratio": round(times[one]["latency_ms"] / fp32["latency_ms"], 3),
+            "typical_ratio": round(times[one]["typical_ms"] / fp32["typical_ms"], 3),
+        })  # fmt: skip
+    return rows
+
+
+def run(rounds: int) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    space = get_space("fmnist")
+    net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    images = data.load(None, space)
+    rows = []
+    for name, arch in networks(space).items():
+        rows += measured(name, Subject(specialise(net, arch, images), images), rounds)
+        print(f"{name}: done", flush=True)
+    return pd.DataFrame(rows)
+
+
+def show() -> None:
+    table = pd.read_csv(RESULT, comment="#")
+    print(RESULT.read_text().splitlines()[0])
+    head = f"{'network':12}{'MACs':>10}  {'format':24}{'correct':>9}{'drop':>8}{'MB':>7}"
+    print(f"{head}{'latency / fp32':>16}{'typical':>9}")
+    for row in table.itertuples():
+        timed = (
+            "" if np.isnan(row.bytes) else f"{row.bytes / 1e6:7.2f}{row.latency_ratio:16.2f}{row.typical_ratio:9.2f}"
+        )
+        print(f"{row.network:12}{row.macs / 1e6:8.2f} M  {row.format:24}{row.correct:9}{row.drop_points:8.2f}{timed}")
+    print("correct: of 10,000 test images; drop: points of top-1 below torch")
+    print("run again with: python benchmarks/export_quality.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if not options.show:
+        versions = ", ".join(f"{name} {artifacts.version(name)}" for name in ("onnxruntime", "ai-edge-litert", "torch"))
+        header = f"# one thread, {artifacts.machine()['cpu']}, shared with a training; {versions}\n"
+        artifacts.write(RESULT, header + run(options.rounds).to_csv(index=False))
+    if RESULT.exists():
+        show()
+    else:
+        print("no results yet: run python benchmarks/export_quality.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""TFLite graphs in int8, quantised after training by ai-edge-quantizer, in forms that XNNPACK runs fast.
+
+XNNPACK leaves an int8 hard-swish to slower code, at the price of copies, but takes it as a sum and two products.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ofa_deploy.errors import MeasureError
+from ofa_deploy.graphs import tflite
+from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.latency.device.tflite import start
+from ofa_deploy.ops import Op
+
+CALIBRATION_BATCH = 8
+"""Images a run while ranges are collected."""
+FINEST = 2.0**-9
+"""Of the range of a sum, the least that a summand's may be: with less than 2**-10 XNNPACK ends the process."""
+COVERED = (1.0, 0.97, 0.9)
+"""Shares of the calibration images whose extremes a range may have to cover; see `quantised`."""
+Extremes = Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+"""Of each tensor by name: its smallest and its largest value, an image each."""
+
+
+class Int8Graph(tflite.Graph):
+    """A graph whose operators XNNPACK also takes, and has fast code for, in int8."""
+
+    def padded(self, x: int, op: Op, value: float = 0.0, rows: int | None = None) -> tuple[int, int]:
+        """The input of a window, padded with zeros: a maximum is taken of what a ReLU left, which is not below them."""
+        return super().padded(x, op, 0.0, rows)
+
+    def act(self, x: int, act: str) -> int:
+        """An activation that could not be fused."""
+        return x if act in tflite.FUSED else self.product(x, self.hard_sigmoid(x))
+
+
+def quantised(
+    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], images: npt.NDArray[np.float32],
+    notes: Mapping[str, str] | None = None,
+) -> bytes:  # fmt: skip
+    """The TFLite file of operators in sequence, int8 inside, with float32 input and output and a batch of 1.
+
+    Weights have a scale a channel. A range that covers every value of every image can be wide, one that cuts off rare
+    values cuts off what they mean: the model is made with several, and the one kept has the logits that are nearest
+    to those of the float model, in the mean of their squared differences over the images.
+
+    Args:
+        parts: as in `graphs.tflite.emit`.
+        weights: likewise.
+        images: normalised ones to calibrate with, (n, height, width, channels).
+        notes: as in `graphs.tflite.emit`.
+
+    Raises:
+        MeasureError: ai-edge-quantizer is not installed.
+    """
+    extremes = _extremes(tflite.emit(parts, weights, CALIBRATION_BATCH, forms=Int8Graph), images)
+    model = tflite.emit(parts, weights, notes=notes, forms=Int8Graph)
+    expected = _outputs(model, images)
+    sums = _sums(model)
+    found = [_quantise(model, _ranges(extremes, share, sums)) for share in COVERED]
+    return min(found, key=lambda made: float(np.square(_outputs(made, images) - expected).mean()))
+
+
+def _outputs(model: bytes, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    session = start(model, 1)
+    return np.concatenate([session(image[None]) for image in images])
+
+
+def _extremes(model: bytes, images: npt.NDArray[np.float32]) -> Extremes:
+    """The extremes of each tensor; the last images are left out where they do not fill a batch."""
+    interpreter = _observed(model)
+    source = interpreter.get_input_details()[0]["index"]
+    details = [one for one in interpreter.get_tensor_details() if one["dtype"] == np.float32]
+    lows: dict[str, list[Any]] = {one["name"]: [] for one in details}
+    highs: dict[str, list[Any]] = {one["name"]: [] for one in details}
+    for begin in range(0, len(images) - CALIBRATION_BATCH + 1, CALIBRATION_BATCH):
+        interpreter.set_tensor(source, images[begin : begin + CALIBRATION_BATCH])
+        interpreter.invoke()
+        for one in details:
+            value = interpreter.get_tensor(one["index"])
+            value = value.reshape(CALIBRATION_BATCH if value.shape[:1] == (CALIBRATION_BATCH,) else 1, -1)
+            lows[one["name"]].append(value.min(1))
+            highs[one["name"]].append(value.max(1))
+    return {name: (np.concatenate(lows[name]), np.concatenate(highs[name])) for name in lows}
+
+
+def _observed(model: bytes) -> Any:
+    """An interpreter that keeps every tensor, so that it can be looked at."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    made = Interpreter(
+        model_content=model, num_threads=1, experimental_op_resolver_type=plain, experimental_preserve_all_tensors=True
+    )
+    made.allocate_tensors()
+    return made
+
+
+def _sums(model: bytes) -> list[tuple[str, str]]:
+    """Names of each summand and its sum."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    inside = graph.subgraphs[0]
+    added = [one.builtinCode == schema.BuiltinOperator.ADD for one in graph.operatorCodes]
+    names = [tensor.name.decode() for tensor in inside.tensors]
+    return [(names[x], names[op.outputs[0]]) for op in inside.operators if added[op.opcodeIndex] for x in op.inputs]
+
+
+def _ranges(extremes: Extremes, share: float, sums: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """The range of each tensor that covers the smallest values of a share of the images, and the largest."""
+    found = {name: (np.quantile(low, 1 - share), np.quantile(high, share)) for name, (low, high) in extremes.items()}
+    for summand, total in sums:
+        low, high = found[summand]
+        least = FINEST * (found[total][1] - found[total][0])
+        found[summand] = (low, max(high, low + least))
+    return {
+        name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+        for name, (low, high) in found.items()
+    }
+
+
+def _quantise(model: bytes, ranges: Mapping[str, Any]) -> bytes:
+    try:
+        from ai_edge_quantizer import quantizer, recipe
+    except ImportError as error:
+        raise MeasureError(
+            "int8 TFLite models need ai-edge-quantizer, which is not installed; pip install 'ofa-deploy[quant]'"
+        ) from error
+    made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+    for ends in ("INPUT", "OUTPUT"):  # they stay float32
+        made.update_quantization_recipe(".*", ends, algorithm_key="no_quantize")
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # its progress bars and memory use
+        warnings.simplefilter("ignore", UserWarning)
+        return bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
