@@ -42,7 +42,7 @@ class Axis:
         """Distance of ticks: 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / self.ticks
         power = 10.0 ** math.floor(math.log10(rough))
-        return power * next(m for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+        return power * next(m for m in (1, 2, 5, 10) if m * power >= 0.7 * rough)
 
     def marks(self) -> list[tuple[float, str]]:
         """Value and text of each tick."""

@@ -10,6 +10,8 @@ from ofa_deploy.report.markup import NOTHING, Html, join, tag, text
 
 COLOURS = 6
 """Of series, after which they begin anew."""
+NEAR = 1.15
+"""A budget beyond the dearest network is shown up to this multiple of its cost."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
 """Room around a chart's area, in pixels."""
 
@@ -70,7 +72,10 @@ def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, siz
         name: of the chart, unique on the page.
     """
     dots = [dot for layer in layers for dot in layer.dots]
-    x, y = _area([d.x for d in dots], [v for d in dots for v in _ends(d)], labels, size)
+    xs = [d.x for d in dots]
+    near = max(xs, default=0) * NEAR
+    xs += [budget for layer in layers for budget in layer.budgets if budget < near]
+    x, y = _area(xs, [v for d in dots for v in _ends(d)], labels, size)
     inside = [
         tag("g", *(_series(layer, _points(layer.cloud, x, y, 2.2)) for layer in layers), class_="random"),
         tag("g", *(_series(layer, _budgets(layer, x, y, unit)) for layer in layers), class_="limits"),
@@ -80,7 +85,9 @@ def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, siz
     return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *inside)
 
 
-def agreement_chart(dots: Sequence[Dot], labels: tuple[str, str], size: tuple[int, int], name: str, colour: int) -> Html:
+def agreement_chart(
+    dots: Sequence[Dot], labels: tuple[str, str], size: tuple[int, int], name: str, colour: int
+) -> Html:
     """Measured against predicted values, which agree on the diagonal."""
     values = [v for d in dots for v in (d.x, *_ends(d))]
     x, y = _area(values, values, labels, size)
@@ -98,7 +105,9 @@ def deviation_chart(
     parts = []
     if band is not None:
         parts.append(
-            tag("rect", x=x.start, y=y(band), width=x.end - x.start, height=y(-band) - y(band), class_=f"band s{colour}")
+            tag(
+                "rect", x=x.start, y=y(band), width=x.end - x.start, height=y(-band) - y(band), class_=f"band s{colour}"
+            )
         )
     parts.append(tag("line", x1=x.start, x2=x.end, y1=y(0), y2=y(0), class_="diagonal"))
     body = tag("g", _points(dots, x, y, 3.6), class_=f"s{colour} solid")
@@ -174,7 +183,7 @@ def _budgets(layer: Layer, x: Axis, y: Axis, unit: str) -> Html:
             last = at
     for value in sorted(set(filter(y.shows, layer.bounds))):
         parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="bound"))
-        parts.append(tag("text", text(f"proved bound {value:.2f}"), x=x.start + 6, y=y(value) - 5, class_="note"))
+        parts.append(tag("text", text("bound"), x=x.end, y=y(value) - 5, class_="note end"))
     return join(parts) if parts else NOTHING
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ofa_deploy.arch import Arch
@@ -13,7 +14,7 @@ from ofa_deploy.report.charts import Dot, agreement_chart, deviation_chart
 from ofa_deploy.report.markup import DASH, Html, figure, join, number, tag, text
 from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, mapping, request_of
 from ofa_deploy.report.networks import Networks
-from ofa_deploy.report.sections import allowed, listing, swatch, table
+from ofa_deploy.report.sections import allowed, candidates_of, listing, swatch, table
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.space import SearchSpace
 
@@ -25,23 +26,22 @@ def verified(panel: Panel, shown: Networks, name: str) -> list[Html]:
     """Predicted and measured figures of the candidates of each result that has them."""
     parts = []
     for i, (colour, result) in enumerate(panel.results):
-        about = mapping(result.verified)
-        rows = [mapping(row) for row in _list(about.get("candidates"))]
-        if rows:
-            parts += _verified(panel, colour, about, rows, shown, f"{name}-{i}")
+        if rows := candidates_of(result):
+            parts += _verified(panel, colour, result, rows, shown, f"{name}-{i}")
     return parts
 
 
 def _verified(
-    panel: Panel, colour: int, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shown: Networks, name: str
+    panel: Panel, colour: int, result: SearchResult, rows: Sequence[Mapping[str, Any]], shown: Networks, name: str
 ) -> list[Html]:
     cells, latency, accuracy = [], [], []
+    labels_ms, labels_top1 = ("predicted (ms)", "measured (ms)"), ("predicted top-1 (%)", "measured top-1 (%)")
     for place, row in enumerate(rows, 1):
         ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
         spread, interval = number(row.get("spread_percent")), number(row.get("interval95_points"))
         said = [
             ("predicted", figure(row.get("predicted_ms"), "ms")),
-            ("measured", figure(ms, "ms") + (f" ± {spread:.2g} %" if spread else "")),
+            ("measured", figure(ms, "ms") + (f" (spread {spread:.2g} %)" if spread else "")),
             ("predicted top-1", figure(row.get("predicted_top1_percent"), "%", places=2)),
             ("measured top-1", figure(top1, "%", places=2) + (f" ± {interval:.2f}" if interval else "")),
         ]
@@ -51,23 +51,33 @@ def _verified(
             latency.append(Dot(said_ms, ms, which, ms * spread / 100 if spread else None))
         if said_top1 is not None and top1 is not None:
             accuracy.append(Dot(said_top1, top1, which, interval))
-        cells.append([text(place), *(text(value) for _, value in said), tag("code", text(row.get("arch", DASH)))])
-    charts = []
-    if latency:
-        labels = "predicted latency (ms)", "measured latency (ms)"
-        charts.append(agreement_chart(latency, labels, SIZE, f"{name}-ms", colour))
-    if accuracy:
-        labels = "predicted top-1 (%)", "measured top-1 (%)"
-        charts.append(agreement_chart(accuracy, labels, SIZE, f"{name}-top1", colour))
-    rounds, within = about.get("rounds"), about.get("within_budget")
-    words = [f"rounds of measuring: {len(rounds) if isinstance(rounds, list) else figure(rounds)}"] * bool(rounds)
-    words += [f"within the budget as measured: {'yes' if within else 'NO'}"] * isinstance(within, bool)
+        chosen = row.get("arch") == str(result.arch)
+        first = tag("b", text(f"{place} chosen")) if chosen else text(place)
+        cells.append([first, *(text(value) for _, value in said), tag("code", text(row.get("arch", DASH)))])
+    charts = [agreement_chart(latency, labels_ms, SIZE, f"{name}-ms", colour)] if latency else []
+    charts += [agreement_chart(accuracy, labels_top1, SIZE, f"{name}-top1", colour)] if accuracy else []
     head = ["", "predicted", "measured", "predicted top-1", "measured top-1", "network"]
+    words = "Bars: the spread of repeated measurements of a latency, the 95 % interval of an accuracy."
     return [
         tag("h3", swatch(colour), text(panel.series[colour].name)),
-        tag("p", text("; ".join(words).capitalize() + "." * bool(words)), class_="hint"),
-        _pair(charts), table(head, cells),
+        listing(_loop(mapping(result.verified)), "tiles small"),
+        _pair(charts), tag("p", text(words), class_="hint"), table(head, cells),
     ]  # fmt: skip
+
+
+def _loop(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How measuring went, as far as it is on record."""
+    rounds, within = about.get("rounds"), about.get("within_budget")
+    listed = [("within the budget, as measured", "yes" if within else "NO")] * isinstance(within, bool)
+    listed.append(("rounds of measuring", figure(len(rounds) if isinstance(rounds, list) else rounds)))
+    words = {
+        "table_correction_percent": "the table was corrected by",
+        "machine_slower_percent": "the machine was slower by",
+    }
+    listed += [
+        (said, f"{value:+.2g} %") for key, said in words.items() if (value := number(about.get(key))) is not None
+    ]
+    return listed
 
 
 def tables(panel: Panel, shown: Networks, name: str) -> list[Html]:
@@ -93,7 +103,7 @@ def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, n
         errors.append(Dot(ms, off, which, hollow=use != "test"))
     p95 = number(error.get("p95_percent")) if error.get("networks") else None
     figures = [
-        ("off on average", figure(error.get("mape_percent"), "%", 2)), ("for 95 % of networks", figure(p95, "%", 2)),
+        ("off on average", figure(error.get("mape_percent"), "%", 2)), ("95 % are within", figure(p95, "%", 2)),
         ("at worst", figure(error.get("worst_percent"), "%", 2)), ("bias", figure(error.get("bias_percent"), "%", 2)),
         ("Spearman", figure(error.get("spearman"), places=3)), ("networks", figure(error.get("networks"))),
     ]  # fmt: skip
@@ -115,8 +125,9 @@ def predictor(found: PredictorFile) -> list[Html]:
     """How wrong a predictor is about networks that it was not fitted on."""
     about, error = found.about, mapping(found.about.get("error"))
     named = [
-        ("RMSE", figure(error.get("rmse_points"), "points", 3)), ("Kendall's τ", figure(error.get("kendall_tau"), places=3)),
-        ("τ in one resolution", figure(error.get("kendall_tau_within_resolution"), places=3)),
+        ("RMSE", figure(error.get("rmse_points"), "points", 3)),
+        ("Kendall's tau", figure(error.get("kendall_tau"), places=3)),
+        ("tau in one resolution", figure(error.get("kendall_tau_within_resolution"), places=3)),
         ("in its 90 % interval", figure(error.get("coverage90_percent"), "%", 3)),
         ("fitted on", figure(error.get("fitted"), "networks")),
     ]  # fmt: skip
@@ -128,13 +139,16 @@ def predictor(found: PredictorFile) -> list[Html]:
         one, own = mapping(values), name == about.get("model")
         cells = [figure(one.get(key), places=3) for key in ("rmse_points", "kendall_tau", "spearman_rho")]
         rows.append([tag("b", text(name)) if own else text(name), *map(text, cells)])
-    parts = [tag("h3", text(f"{found.predictor.space.name}: {about.get('model', DASH)}")), listing(named, "tiles small")]
+    parts = [
+        tag("h3", text(f"{found.predictor.space.name}: {about.get('model', DASH)}")),
+        listing(named, "tiles small"),
+    ]
     pieces = []
     if found.plot:
         source = f"data:image/png;base64,{base64.b64encode(found.plot).decode()}"
         pieces.append(tag("img", src=source, alt="measured against predicted accuracy of each sample"))
     if rows:
-        pieces.append(table(["model", "RMSE, points", "Kendall's τ", "Spearman's ρ"], rows))
+        pieces.append(table(["model", "RMSE, points", "Kendall's tau", "Spearman's rho"], rows))
     return [*parts, tag("div", *pieces, class_="pair")]
 
 
@@ -151,15 +165,16 @@ def provenance(material: Material) -> list[Html]:
         for series in panel.series:
             if series.table:
                 about = series.table.about
-                listed = [("latency table", str(series.table.path)), ("SHA-256", str(about.get("sha256"))),
-                          ("created", str(about.get("created", DASH))), *_made(mapping(about.get("made_with")))]  # fmt: skip
-                parts.append(listing(listed, "long"))
+                parts.append(listing(_file("latency table", series.table.path, about), "long"))
     for found in material.predictors.values():
-        listed = [("predictor", str(found.path)), ("SHA-256", str(found.about.get("sha256"))),
-                  ("created", str(found.about.get("created", DASH)))]  # fmt: skip
-        listed += [("source", str(found.about["source"]))] if found.about.get("source") else []
-        parts.append(listing([*listed, *_made(mapping(found.about.get("made_with")))], "long"))
+        parts.append(listing(_file("predictor", found.path, found.about), "long"))
     return parts
+
+
+def _file(what: str, path: Path, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where an artifact lies and how it came to be."""
+    known = [(key, str(about[key])) for key in ("created", "source") if about.get(key)]
+    return [(what, str(path)), ("SHA-256", str(about.get("sha256"))), *known, *_made(mapping(about.get("made_with")))]
 
 
 def _search(result: SearchResult) -> list[tuple[str, str]]:
@@ -183,7 +198,11 @@ def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     machine, packages = mapping(made.get("machine")), mapping(made.get("packages"))
     listed = []
     if machine:
-        words = [str(machine.get("cpu", DASH)), f"{_flat(machine.get('cores', DASH))} cores", str(machine.get("system", ""))]
+        words = [
+            str(machine.get("cpu", DASH)),
+            f"{_flat(machine.get('cores', DASH))} cores",
+            str(machine.get("system", "")),
+        ]
         listed.append(("made on", ", ".join(filter(None, words))))
     if packages or made.get("python"):
         versions = [f"Python {_flat(made.get('python', DASH))}", *(f"{k} {_flat(v)}" for k, v in packages.items())]
@@ -201,10 +220,6 @@ def _known(space: SearchSpace, arch: Any, title: str, figures: nets.Figures, sho
         return shown.add(space, space.check(Arch.parse(arch)), title, figures)
     except (ArchError, TypeError, AttributeError):
         return None
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else []
 
 
 def _pair(charts: Sequence[Html]) -> Html:

@@ -11,7 +11,7 @@ from typing import Any, NewType
 Html = NewType("Html", str)
 """Markup. Whatever comes from a file becomes this by `text`, `tag` or `script_data`, and in no other way."""
 NOTHING = Html("")
-DASH = "–"
+DASH, TIMES, SPACE = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{NO-BREAK SPACE}"
 _VOID = ("meta", "img", "br")
 _LARGEST = 1e15
 
@@ -64,4 +64,4 @@ def figure(value: Any, unit: str = "", digits: int = 4, places: int | None = Non
     if found is None or not math.isfinite(found):
         return DASH
     shown = f"{found:.{places}f}" if places is not None else f"{found:.{digits}g}"
-    return f"{shown} {unit}".strip()
+    return f"{shown}{SPACE}{unit}" if unit else shown

@@ -114,7 +114,8 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
     Raises:
         ArtifactError: a file is no result.
     """
-    files, groups = [], {}  # type: ignore[var-annotated]
+    files = []
+    groups: dict[tuple[str, str, str, str], list[SearchResult]] = {}
     for path in paths:
         found = load_results(path)
         data = artifacts.read(path)
@@ -123,20 +124,22 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
             first = result.limits[0] if result.limits else {"name": "macs", "unit": "M"}
             group = (result.space, str(result.objective), str(first["name"]), str(first["unit"]))
             groups.setdefault(group, []).append(result)
-    predictors = {}
+    predictors: dict[str, PredictorFile] = {}
     for result in (result for results in groups.values() for result in results):
         wanted = mapping(result.inputs).get("predictor_sha256")
         if isinstance(wanted, str) and wanted not in predictors and (model := find_predictor(result, wanted)):
             predictors[wanted] = model
-    panels = tuple(_panel(*group, results, predictors, seed) for group, results in groups.items())
+    panels = tuple(_panel(group, results, predictors, seed) for group, results in groups.items())
     return Material(tuple(files), panels, predictors)
 
 
 def _panel(
-    space_name: str, objective: str, cost: str, unit: str, results: Sequence[SearchResult],
-    predictors: Mapping[str, PredictorFile], seed: int,
-) -> Panel:  # fmt: skip
-    space = get_space(space_name)
+    group: tuple[str, str, str, str],
+    results: Sequence[SearchResult],
+    predictors: Mapping[str, PredictorFile],
+    seed: int,
+) -> Panel:
+    space, (objective, cost, unit) = get_space(group[0]), group[1:]
     devices: dict[tuple[str, str], list[SearchResult]] = {}
     for result in results:
         first = first_limit(result)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ofa_deploy.arch import Arch
-from ofa_deploy.report.markup import Html, join, tag, text
+from ofa_deploy.report.markup import TIMES, Html, join, tag, text
 from ofa_deploy.space import SearchSpace
 
 Figures = Sequence[tuple[str, str]]
@@ -36,7 +36,12 @@ class Networks:
 def drawing(space: SearchSpace, arch: Arch) -> Html:
     """A network: a bar for each block, as high as it expands, coloured by its kernel; dashed where it is left out."""
     stages = [
-        tag("div", text("input"), tag("b", text(f"{arch.resolution}×{arch.resolution}"), class_="size"), class_="input")
+        tag(
+            "div",
+            text("input"),
+            tag("b", text(f"{arch.resolution}{TIMES}{arch.resolution}"), class_="size"),
+            class_="input",
+        )
     ]
     for number, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True), 1):
         slots = []
@@ -50,7 +55,7 @@ def drawing(space: SearchSpace, arch: Arch) -> Html:
                 "i", text(kernel), class_=f"k{space.kernels.index(kernel)}",
                 style=f"--share:{expand / space.expands[-1]:.3f}",
             )  # fmt: skip
-            slots.append(tag("div", bar, tag("span", text(f"×{expand:g}")), class_="slot"))
+            slots.append(tag("div", bar, tag("span", text(f"{TIMES}{expand:g}")), class_="slot"))
         channels = f"{stage.width} ch" if isinstance(stage.width, int) and stage.width else ""
         caption = tag("div", text(f"stage {number}"), tag("small", text(channels)), class_="caption")
         stages.append(tag("div", tag("div", *slots, class_="slots"), caption, class_="stage"))
@@ -61,7 +66,8 @@ def drawing(space: SearchSpace, arch: Arch) -> Html:
 def key(space: SearchSpace) -> Html:
     """What colours and heights of `drawing` mean."""
     kernels = [
-        tag("span", tag("i", class_=f"swatch k{i}"), text(f"{kernel}×{kernel}")) for i, kernel in enumerate(space.kernels)
+        tag("span", tag("i", class_=f"swatch k{i}"), text(f"{kernel}{TIMES}{kernel}"))
+        for i, kernel in enumerate(space.kernels)
     ]
     expands = ", ".join(f"{expand:g}" for expand in space.expands)
     words = f"Height: expansion ({expands} times the channels). Dashed: a block that is left out. Colour: kernel"

@@ -41,9 +41,20 @@ def result_figures(panel: Panel, result: SearchResult) -> list[tuple[str, str]]:
         listed[0] = (listed[0][0], f"{result.score:.2f} ± {half:.2f} %")
     if result.limits:
         listed.insert(2, ("allowed", allowed(first_limit(result))))
+    for row in candidates_of(result):
+        if row.get("arch") == str(result.arch):
+            listed.insert(2, ("measured latency", figure(row.get("measured_ms"), "ms")))
+            if (top1 := number(row.get("measured_top1_percent"))) is not None:
+                listed.insert(1, ("measured top-1", figure(top1, "%", places=2)))
     for limit in result.limits[1:]:
         listed.append((f"{limit['name']}, {limit['of']}", figure(limit["predicted"], str(limit["unit"]))))
     return listed
+
+
+def candidates_of(result: SearchResult) -> list[Mapping[str, Any]]:
+    """What was measured of each candidate of a result; nothing where none was."""
+    rows = mapping(result.verified).get("candidates")
+    return [mapping(row) for row in rows] if isinstance(rows, list) else []
 
 
 def interval(result: SearchResult) -> float | None:
@@ -68,7 +79,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
     """A table; the first column holds names, the others figures."""
     heading = tag("tr", *(tag("th", text(cell), scope="col") for cell in head))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    return tag("div", tag("table", tag("thead", heading), tag("tbody", *body)), class_="scroll")
+    return tag("div", tag("table", tag("thead", heading), tag("tbody", *body)), class_="scroll", tabindex=0)
 
 
 def listing(pairs: Figures, class_: str = "figures") -> Html:
@@ -78,20 +89,36 @@ def listing(pairs: Figures, class_: str = "figures") -> Html:
 
 def summary(panel: Panel) -> Html:
     """The results of a panel at a glance."""
-    if len(panel.results) == 1:
-        return listing(result_figures(panel, panel.results[0][1]), "tiles")
+    best = {"accuracy": "most accurate", "macs": "largest"}.get(panel.objective, "best")
+    where = f" on {panel.series[0].name}" if len(panel.series) == 1 and panel.cost == "latency" else ""
+    one = len(panel.results) == 1
+    words = f"The {best} network" if one else f"{len(panel.results)} networks, each the {best}"
+    cost = COST_WORDS.get(panel.cost, panel.cost)
+    limits = f"with {cost} {allowed(first_limit(panel.results[0][1]))}" if one else "within its limits"
+    words += f" of {panel.space.name} that the search found {limits}{where}."
+    foreign = any(mapping(r.inputs).get("table_of_this_machine") is False for _, r in panel.results)
+    note = "The latency table is of another machine than the one that searched: latencies hold for that machine."
+    lede = tag("p", text(words), *([tag("span", text(note), class_="warning")] if foreign else []), class_="lede")
+    shown = listing(result_figures(panel, panel.results[0][1]), "tiles") if one else _rows(panel)
+    return join([lede, shown])
+
+
+def _rows(panel: Panel) -> Html:
+    """A table with a row a result."""
     score, unit = score_words(panel.objective)
-    head = ["device", "allowed", f"predicted {panel.cost}", f"{score}, {unit}", "MACs", "parameters"]
+    several = len(panel.series) > 1
+    head = ["device" if several else "allowed", "allowed", f"predicted {panel.cost}", f"{score}, {unit}", "MACs",
+            "parameters"]  # fmt: skip
     rows = []
     for colour, result in panel.results:
-        half = interval(result)
+        half, within = interval(result), text(allowed(first_limit(result)))
         rows.append([
-            join([swatch(colour), text(panel.series[colour].name)]), text(allowed(first_limit(result))),
+            join([swatch(colour), text(panel.series[colour].name) if several else within]), within,
             text(figure(first_limit(result).get("predicted"), panel.unit)),
             text(figure(result.score, places=2) + (f" ± {half:.2f}" if half else "")),
             text(_millions(result.macs)), text(_millions(result.params)),
         ])  # fmt: skip
-    return table(head, rows)
+    return table(head, rows) if several else table(head[1:], [[row[0], *row[2:]] for row in rows])
 
 
 def _millions(value: Any) -> str:
@@ -144,7 +171,9 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
         genes = panel.space.genes([p.arch for p in points])
         costs = zip(panel.space.macs(genes), panel.space.params(genes), strict=True)
         return [
-            Dot(p.cost, p.score, shown.add(panel.space, p.arch, title, figures_of(panel, p.score, p.cost, macs, params)))
+            Dot(
+                p.cost, p.score, shown.add(panel.space, p.arch, title, figures_of(panel, p.score, p.cost, macs, params))
+            )
             for p, (macs, params) in zip(points, costs, strict=True)
         ]
 
@@ -169,8 +198,9 @@ def chosen(panel: Panel) -> Html:
         name = f"{figure(result.score, score_words(panel.objective)[1], places=2)}"
         cost = figure(first_limit(result).get("predicted"), panel.unit)
         title = join([swatch(colour), text(f"{name} at {cost}")])
-        where = [tag("p", text(panel.series[colour].name), class_="hint")] if len(panel.series) > 1 else []
-        cards.append(nets.card(panel.space, result.arch, title, [], [*where, *_proof(result)]))
+        if len(panel.series) > 1:
+            title = join([title, tag("span", text(panel.series[colour].name), class_="where")])
+        cards.append(nets.card(panel.space, result.arch, title, [], _proof(result)))
     return join([nets.key(panel.space), *cards])
 
 
