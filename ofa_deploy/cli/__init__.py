@@ -26,10 +26,11 @@ for _command in (
     supernets.download_data, supernets.pack_data, supernets.train, supernets.import_weights, supernets.weights,
     accuracy.sample, accuracy.fit_predictor, accuracy.import_predictor, accuracy.predict,
     models.build_lut, models.search, models.export, models.deploy,
-    views.report,
+    views.report, views.doctor,
 ):  # fmt: skip
     app.command()(_command)
 
+app.command("list")(views.list_)
 app.add_typer(tables.app, name="lut")
 
 

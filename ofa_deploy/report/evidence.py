@@ -9,10 +9,11 @@ from typing import Any
 
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError
+from ofa_deploy.figures import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import Dot, agreement_chart, deviation_chart
-from ofa_deploy.report.markup import DASH, Html, figure, join, number, tag, text
-from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, mapping, request_of
+from ofa_deploy.report.markup import Html, figure, join, tag, text
+from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, request_of
 from ofa_deploy.report.networks import Networks
 from ofa_deploy.report.sections import allowed, candidates_of, listing, swatch, table
 from ofa_deploy.search.result import SearchResult
@@ -45,7 +46,7 @@ def _verified(
             ("predicted top-1", figure(row.get("predicted_top1_percent"), "%", places=2)),
             ("measured top-1", figure(top1, "%", places=2) + (f" ± {interval:.2f}" if interval else "")),
         ]
-        which = _known(panel.space, row.get("arch"), f"candidate {place}", said, shown)
+        which = _known(panel.space, row.get("arch"), f"Candidate {place}", said, shown)
         said_ms, said_top1 = number(row.get("predicted_ms")), number(row.get("predicted_top1_percent"))
         if said_ms is not None and ms is not None:
             latency.append(Dot(said_ms, ms, which, ms * spread / 100 if spread else None))
@@ -97,7 +98,7 @@ def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, n
             continue
         off = 100 * (said / ms - 1)
         figures = [("predicted", figure(said, "ms")), ("measured", figure(ms, "ms")), ("off by", f"{off:+.2f} %")]
-        title = "kept out of the fit" if use == "test" else "the table is calibrated with it"
+        title = "Kept out of the fit" if use == "test" else "The table is calibrated with it"
         which = _known(space, row.get("arch"), title, figures, shown)
         dots.append(Dot(said, ms, which, hollow=use != "test"))
         errors.append(Dot(ms, off, which, hollow=use != "test"))

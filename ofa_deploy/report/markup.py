@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterable
 from typing import Any, NewType
+
+from ofa_deploy import figures
 
 Html = NewType("Html", str)
 """Markup. Whatever comes from a file becomes this by `text`, `tag` or `script_data`, and in no other way."""
 NOTHING = Html("")
-DASH, TIMES, SPACE = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{NO-BREAK SPACE}"
+TIMES, SPACE = "\N{MULTIPLICATION SIGN}", "\N{NO-BREAK SPACE}"
 _VOID = ("meta", "img", "br")
-_LARGEST = 1e15
 
 
 def text(value: object) -> Html:
@@ -51,17 +51,6 @@ def script_data(value: object) -> Html:
     return Html(json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def number(value: Any) -> float | None:
-    """A finite number of a size that can be drawn; None for anything else that a file may hold in its place."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
-        return None
-    return float(value)
-
-
 def figure(value: Any, unit: str = "", digits: int = 4, places: int | None = None) -> str:
-    """A number with its unit as text: four significant digits, or so many decimal places; a dash where it is none."""
-    found = number(value)
-    if found is None or not math.isfinite(found):
-        return DASH
-    shown = f"{found:.{places}f}" if places is not None else f"{found:.{digits}g}"
-    return f"{shown}{SPACE}{unit}" if unit else shown
+    """A number as `figures.figure` writes it, that no line break tears from its unit."""
+    return figures.figure(value, unit, digits, places).replace(" ", SPACE)

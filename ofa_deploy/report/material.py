@@ -14,11 +14,11 @@ from ofa_deploy.accuracy.predictors.predictor import KIND as PREDICTOR
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import AdditiveCost
-from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
+from ofa_deploy.figures import mapping, number
 from ofa_deploy.latency.table import KIND as TABLE
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.report.markup import number
 from ofa_deploy.search.budget import UNITS
 from ofa_deploy.search.limits import cost_limit, latency_limit
 from ofa_deploy.search.result import SearchResult, load_results
@@ -117,7 +117,7 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
     files = []
     groups: dict[tuple[str, str, str, str], list[SearchResult]] = {}
     for path in paths:
-        found = load_results(path)
+        found = _loaded(path)
         data = artifacts.read(path)
         files.append((path, artifacts.sha256(path), mapping(artifacts.loads(data, path).get("made_with"))))
         for result in found:
@@ -131,6 +131,13 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
             predictors[wanted] = model
     panels = tuple(_panel(group, results, predictors, seed) for group, results in groups.items())
     return Material(tuple(files), panels, predictors)
+
+
+def _loaded(path: Path) -> tuple[SearchResult, ...]:
+    try:
+        return load_results(path)
+    except OverflowError as error:  # a whole number of hundreds of digits
+        raise ArtifactError(f"{path} is damaged: {error}; search again") from error
 
 
 def _panel(
@@ -202,7 +209,7 @@ def find_table(space: SearchSpace, result: SearchResult) -> TableFile | None:
             table = LatencyTable.load(path, space)
             if latency_limit(table, "100%", 0).sha256 == wanted:
                 return TableFile(path, table, artifacts.describe(path, TABLE))
-        except (OfaDeployError, KeyError, TypeError, ValueError):
+        except (OfaDeployError, KeyError, TypeError, ValueError, OverflowError):
             continue  # a page about a result does not fail because of another table
     return None
 
@@ -249,11 +256,6 @@ def first_limit(result: SearchResult) -> Mapping[str, Any]:
 def request_of(result: SearchResult) -> Mapping[str, Any]:
     """What was asked for, as far as a file says it."""
     return mapping(mapping(result.inputs).get("request"))
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """A JSON object, or an empty one in place of anything else."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def _strings(values: Any) -> Iterable[str]:

@@ -3,6 +3,11 @@
   const { networks, spaces } = JSON.parse(document.getElementById("data").textContent);
   const tip = document.querySelector(".tip");
   const make = (name, words) => Object.assign(document.createElement(name), { textContent: words });
+  const row = ([name, value], first, second) => {
+    const made = make("div", "");
+    made.append(make(first, name), make(second, value));
+    return made;
+  };
   const visible = (dot) => dot.getClientRects().length > 0;
   const dotsOf = (svg) => [...svg.querySelectorAll("circle[data-n]")].filter(visible);
   const where = (dot) => [dot.cx.baseVal.value, dot.cy.baseVal.value];
@@ -32,7 +37,7 @@
     tip.hidden = !dot;
     if (!dot) return;
     const net = networks[dot.dataset.n];
-    tip.replaceChildren(make("b", net.title), ...net.figures.map(([name, value]) => make("div", `${name} ${value}`)));
+    tip.replaceChildren(make("b", net.title), ...net.figures.map((pair) => row(pair, "span", "span")));
     const box = dot.getBoundingClientRect();
     const main = tip.parentElement.getBoundingClientRect();
     const left = Math.min(Math.max(box.left + 16, 8), innerWidth - tip.offsetWidth - 8);
@@ -74,11 +79,7 @@
     const net = networks[dot.dataset.n];
     card.querySelector("h3").textContent = net.title;
     card.querySelector("dl").replaceChildren(
-      ...net.figures.map(([name, value]) => {
-        const row = make("div", "");
-        row.append(make("dt", name), make("dd", value));
-        return row;
-      }),
+      ...net.figures.map((pair) => row(pair, "dt", "dd")),
     );
     card.querySelector("code").textContent = net.arch;
     const blank = [...document.querySelectorAll(".card:not(.pinned) .net")].find((n) => n.dataset.space === net.space);

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
+from ofa_deploy.figures import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import COLOURS, Dot, Layer, front_chart
-from ofa_deploy.report.markup import DASH, NOTHING, Html, figure, join, number, tag, text
-from ofa_deploy.report.material import Panel, Point, Series, first_limit, mapping
+from ofa_deploy.report.markup import NOTHING, Html, figure, join, tag, text
+from ofa_deploy.report.material import Panel, Point, Series, first_limit
 from ofa_deploy.report.networks import Figures, Networks
 from ofa_deploy.search.result import SearchResult
 
@@ -167,12 +168,16 @@ def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
 def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
     """The dots of a series, each of a network that the script knows."""
 
+    of = f", {series.name}" * (len(panel.series) > 1)
+
     def dots(points: Sequence[Point], title: str) -> list[Dot]:
         genes = panel.space.genes([p.arch for p in points])
         costs = zip(panel.space.macs(genes), panel.space.params(genes), strict=True)
         return [
             Dot(
-                p.cost, p.score, shown.add(panel.space, p.arch, title, figures_of(panel, p.score, p.cost, macs, params))
+                p.cost,
+                p.score,
+                shown.add(panel.space, p.arch, title + of, figures_of(panel, p.score, p.cost, macs, params)),
             )
             for p, (macs, params) in zip(points, costs, strict=True)
         ]
@@ -181,12 +186,12 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
     for result in series.results:
         limit = first_limit(result)
         if (cost := number(limit.get("predicted"))) is not None:
-            which = shown.add(panel.space, result.arch, "chosen", result_figures(panel, result))
+            which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
             chosen.append(Dot(cost, result.score, which, interval(result)))
     budgets = [v for r in series.results if (v := number(first_limit(r).get("upper"))) is not None]
     bounds = [v for r in series.results if (v := number(mapping(r.certificate).get("bound_percent"))) is not None]
     return Layer(
-        colour, dots(series.cloud, "a random network"), [dots(points, "on the front") for points in series.fronts],
+        colour, dots(series.cloud, "Random network"), [dots(points, "On the front") for points in series.fronts],
         chosen, budgets, bounds,
     )  # fmt: skip
 
