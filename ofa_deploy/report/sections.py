@@ -9,7 +9,7 @@ from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
 from ofa_deploy.figures import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import COLOURS, Dot, Layer, front_chart
-from ofa_deploy.report.markup import NOTHING, Html, figure, join, tag, text
+from ofa_deploy.report.markup import NOTHING, SPACE, Html, figure, join, tag, text
 from ofa_deploy.report.material import Panel, Point, Series, first_limit
 from ofa_deploy.report.networks import Figures, Networks
 from ofa_deploy.search.result import SearchResult
@@ -67,7 +67,7 @@ def interval(result: SearchResult) -> float | None:
 def allowed(limit: Mapping[str, Any]) -> str:
     """What a limit allows, in words."""
     ends = (("≥", number(limit.get("lower"))), ("≤", number(limit.get("upper"))))
-    words = [f"{sign} {figure(end, str(limit.get('unit')))}" for sign, end in ends if end is not None]
+    words = [f"{sign}{SPACE}{figure(end, str(limit.get('unit')))}" for sign, end in ends if end is not None]
     return ", ".join(words) or "any"
 
 
