@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.export.check import latency, top1
+from ofa_deploy.export.check import top1
 from ofa_deploy.export.run import export
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Plan
-from ofa_deploy.latency.device.timing import Array, Session
 from ofa_deploy.latency.runtimes import RUNTIMES
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.whole import beside_table
 from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import Settings
@@ -32,12 +31,6 @@ from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-
-YARDSTICKS = 4
-"""Networks of the table that are timed with the delivered models, to tell the state of the machine."""
-SLOWER_PERCENT = 5.0
-PASSES = 4
-"""See `_measured`."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +118,7 @@ def deploy(
         sessions[budget] = runtime.start(content, plan.threads), runtime.native(image)
         cards.append((file, card))
     report("measuring the exported files")
-    latencies, slower = _measured(sessions, table, plan.threads, report)
+    latencies, slower = beside_table(sessions, table, plan.threads, report)
     delivered = []
     for budget, result, (file, card) in zip(budgets, results, cards, strict=True):
         session, size = runtime.taking_nchw(sessions[budget][0]), result.arch.resolution
@@ -137,36 +130,6 @@ def deploy(
         artifacts.write(file.with_suffix(".json"), artifacts.dumps(card))
         delivered.append(Deployed(budget, file, result, card))
     return delivered
-
-
-def _measured(
-    sessions: Mapping[str, tuple[Session, Array]], table: LatencyTable, threads: int, report: Report
-) -> tuple[dict[str, Any], float]:
-    """Latencies of the delivered models, and how much slower the machine was than when its table was measured, in %.
-
-    Some of the table's own networks are timed in the same rounds. Where they take `SLOWER_PERCENT` longer than then,
-    everything is measured again, a few times; the pass in which the machine was fastest counts.
-    """
-    known = sorted(table.networks, key=lambda network: float(network["measured_ms"]))
-    yardsticks = {n["arch"]: float(n["measured_ms"]) for n in known[:: max(1, len(known) // YARDSTICKS)][:YARDSTICKS]}
-    job = Job(table.space, table.resolutions, Plan(threads=threads))
-    timed = dict(sessions)
-    for arch in yardsticks:
-        timed[arch] = job.started(table.space.walk(Arch.parse(arch)), table.conditions["runtime"])
-    passes: list[tuple[float, dict[str, Any]]] = []
-    for number in range(PASSES):
-        found = latency(timed, threads)
-        ratios = [found[arch]["latency_ms"] / then for arch, then in yardsticks.items()]
-        slower = round(100 * (float(np.median(ratios)) - 1), 1) if ratios else 0.0
-        passes.append((slower, found))
-        if slower < SLOWER_PERCENT:
-            break
-        report(
-            f"the machine runs {slower:.0f} % slower than when its table was measured"
-            + ("; measuring again" if number + 1 < PASSES else "")
-        )
-    slower, found = min(passes, key=lambda one: one[0])
-    return found, slower
 
 
 def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> LatencyTable:

@@ -42,7 +42,7 @@ def test_search_result_feeds_export(ofa: Run, tmp_path: Path) -> None:
     assert out.strip() == "m.onnx"
     card = json.loads((tmp_path / "m.json").read_text())
     assert card["arch"] == result["arch"]
-    assert card["predicted"]["latency_ms"] == result["latency_ms"]
+    assert card["predicted"]["limits"][0]["predicted"] == result["limits"][0]["predicted"]
     assert card["agreement_with_torch"]["max_difference"] < 1e-4
     assert card["agreement_with_torch"]["agreement_percent"] == 100
     model = onnx.load(tmp_path / "m.onnx")
@@ -70,6 +70,20 @@ def test_tflite_from_a_table_to_a_model(ofa: Run, tmp_path: Path) -> None:
     x = data.tensor(data.heldout.pixels[:100], 16).numpy()
     right = [session(one[None].transpose(0, 2, 3, 1).copy()).argmax() for one in x] == data.heldout.labels[:100]
     assert np.mean(right) > 0.7
+
+
+def test_search_verifies_on_this_machine(ofa: Run, tmp_path: Path) -> None:
+    """With a made-up table of this machine, which the measured candidates correct."""
+    space = get_space("fmnist")
+    table = made_up_table(space, (16,))
+    table.save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
+    found = json.loads(succeeded(ofa("search", "--latency", "40%", "--verify", 1, "--json", "--generations", 5)))
+    about = found["verified"]
+    chosen = next(row for row in about["candidates"] if row["arch"] == found["arch"])
+    assert chosen["measured_ms"] == about["measured_ms"] > 0
+    assert 80 < chosen["measured_top1_percent"] < 95
+    assert about["within_budget"] == (about["measured_ms"] <= about["budget_ms"])
+    assert found["limits"][0]["upper"] == about["budget_ms"]
 
 
 def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
@@ -168,7 +182,7 @@ def test_pack_data(ofa: Run, images: Path, tmp_path: Path) -> None:
         assert len(packed["test_labels"]) == 40
 
 
-@pytest.mark.parametrize("arguments", ["search", "search --latency 30ms --seed=-1", "build-lut --rounds 0", "fly"])
+@pytest.mark.parametrize("arguments", ["deploy", "search --latency 30ms --seed=-1", "build-lut --rounds 0", "fly"])
 def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
     done = ofa(*arguments.split())
     assert done.returncode == 2
@@ -187,6 +201,14 @@ def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
         ("search --latency 30ms --space mbv3-w1.2", ["build-lut --device cpu --space mbv3-w1.2"]),
         ("search --latency 30ms --generations 2 --out lut.txt/x/r.json", ["cannot write"]),
         ("search --latency 30ms --margin 200", ["--margin"]),
+        ("search", ["needs a limit", "--macs 300M"]),
+        ("search --macs 300ms", ["unknown unit"]),
+        ("search --macs 1k", ["the smallest", "allow at least that"]),
+        ("search --latency 1ms --latency 2ms", ["2 latencies do not go with 1 table", "--each"]),
+        ("search --latency 30ms --certify", ["only the optimum of a concave predictor", "--model concave"]),
+        ("search --macs 3M --verify 2", ["--verify goes with one --latency"]),
+        ("search --latency 30ms --out front.csv", ["--front"]),
+        ("search --again gone.json", ["cannot read gone.json"]),
         ("search --latency 30ms --lut .", ["is no file"]),
         ("build-lut --out lut.json", ["must end in .csv"]),
         ("sample --out .", ["must end in .csv"]),

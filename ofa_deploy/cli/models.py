@@ -101,6 +101,11 @@ def search(
     front: Annotated[bool, typer.Option("--front", help="The whole front of accuracy against latency.")] = False,
     certify: Annotated[bool, typer.Option("--certify", help="Prove how good it is; for a concave predictor.")] = False,
     certify_seconds: Annotated[float, typer.Option(help="Time for the proof; then it says what is left open.")] = 60.0,
+    verify: Annotated[
+        int | None, typer.Option(help="Measure that many candidates on this machine, correct the table, search again.")
+    ] = None,
+    weights: Weights = None,
+    data: Data = None,
     predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
     objective: Objective = "accuracy",
     margin: Margin = None,
@@ -128,7 +133,13 @@ def search(
             certify_seconds if certify else None,
             Settings(population=population, generations=generations, seed=seed),
         )  # fmt: skip
-        found = files.search_each(request, say) if each else [files.search_files(request, say)]
+        if verify is not None:
+            from ofa_deploy.search.verify import verify_files
+
+            requests = request.each() if each else [request]
+            found = [verify_files(one, verify, weights, data, say) for one in requests]
+        else:
+            found = files.search_each(request, say) if each else [files.search_files(request, say)]
     if out is not None:
         write(found, out)
     if as_json:
@@ -156,8 +167,33 @@ def _print_result(result: SearchResult) -> None:
               f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
               f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)")  # fmt: skip
     print(f"architecture      {result.arch}")
+    if result.verified is not None:
+        _print_verified(result)
     if result.front:
         print(f"front             {len(result.front)} networks, of which this is the best; --out FILE.csv lists them")
+
+
+def _print_verified(result: SearchResult) -> None:
+    """What was measured of the chosen network and the other candidates."""
+    about = result.verified
+    assert about is not None
+    rows = [["predicted", "measured", "predicted", "held-out", "architecture"]]
+    for row in about["candidates"]:
+        top = row["measured_top1_percent"]
+        rows.append([
+            f"{row['predicted_ms']:.4g} ms", f"{row['measured_ms']:.4g} ms", f"{row['predicted_top1_percent']:.2f}",
+            "-" if top is None else f"{top:.2f} ±{row['interval95_points']:.2f}",
+            ("* " if row["arch"] == str(result.arch) else "  ") + row["arch"],
+        ])  # fmt: skip
+    print(f"\n             latency              top-1\n{aligned(rows)}")
+    share = 100 * about["measured_ms"] / about["budget_ms"]
+    kept = (
+        f"yes: {about['measured_ms']:.4g} ms measured, {share:.1f} % of the budget"
+        if about["within_budget"]
+        else (f"NO: no measured network is within the budget; the fastest takes {about['measured_ms']:.4g} ms")
+    )
+    print(f"kept              {kept} (after {about['rounds']} rounds; the table was corrected by "
+          f"{about['table_correction_percent']:+.1f} %)")  # fmt: skip
 
 
 def _summary(results: Sequence[SearchResult]) -> list[list[str]]:

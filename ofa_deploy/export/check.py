@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 
 from ofa_deploy.accuracy.measure import count_correct
 from ofa_deploy.data import Dataset, Images
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.device.timing import Array, Session, visit
+from ofa_deploy.latency.device.timing import Session
 from ofa_deploy.supernet.network import Subnet
 
 PARITY_IMAGES = 256
@@ -45,35 +41,3 @@ def top1(session: Session, data: Dataset, images: Images, resolution: int) -> di
     share = count_correct(session, data, images, resolution, 1) / len(images)
     half = 1.96 * float(np.sqrt(share * (1 - share) / len(images)))
     return {"top1_percent": 100 * share, "interval95_points": round(100 * half, 3), "images": len(images)}
-
-
-def latency(
-    sessions: Mapping[str, tuple[Session, Array]], threads: int, rounds: int = 16, pause: float = 0.5
-) -> dict[str, Any]:
-    """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
-
-    Args:
-        sessions: by name: a session of batch 1, and its input.
-        threads: that the sessions use.
-        rounds: visits to each.
-        pause: seconds between rounds, so that a short disturbance does not meet them all.
-
-    Returns:
-        by name: latency_ms (the smallest of the rounds' medians, as in the tables), typical_ms (the median of the
-        rounds' medians), spread_percent over the rounds, runs.
-    """
-    rng = np.random.default_rng(0)
-    visits = {name: [] for name in sessions}  # type: dict[str, list[Any]]
-    for _ in range(rounds):
-        time.sleep(pause)
-        for name in rng.permutation(list(sessions)).tolist():
-            visits[name].append(visit(*sessions[name], threads, 50, 0.1))
-    found = {}
-    for name, several in visits.items():
-        medians = np.array([v.median_ms for v in several])
-        found[name] = {
-            "latency_ms": round(float(medians.min()), 5), "typical_ms": round(float(np.median(medians)), 5),
-            "spread_percent": round(float(100 * (medians.max() / medians.min() - 1)), 2),
-            "runs": sum(v.runs for v in several),
-        }  # fmt: skip
-    return found

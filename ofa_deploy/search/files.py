@@ -79,6 +79,25 @@ class Request:
         ]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a request needs, read from files.
+
+    Attributes:
+        space: of the search.
+        limits: those of latencies first, in the order of `tables`.
+        tables: latency tables.
+        predictor: None where the objective needs none.
+        inputs: to be recorded in the result.
+    """
+
+    space: SearchSpace
+    limits: tuple[Limit, ...]
+    tables: tuple[LatencyTable, ...]
+    predictor: Predictor | None
+    inputs: dict[str, Any]
+
+
 def search_files(request: Request, report: Report) -> SearchResult:
     """Search with tables and a predictor from files.
 
@@ -92,19 +111,26 @@ def search_files(request: Request, report: Report) -> SearchResult:
     Raises:
         OfaDeployError: a file is missing or unusable, the limits cannot be understood or met.
     """
+    ready = prepare(request, report)
+    return search(
+        ready.space, ready.predictor, ready.limits, request.settings, report, request.risk, ready.inputs, request.front,
+        request.prove_seconds,
+    )  # fmt: skip
+
+
+def prepare(request: Request, report: Report) -> Prepared:
+    """Read what a request needs; see `search_files`."""
     space = get_space(request.space)
     inputs: dict[str, Any] = {"request": {key: v for key, v in asdict(request).items() if key != "settings"}}
-    limits, own = _limits(space, request, report)
+    limits, named, own = _limits(space, request, report)
     inputs["table_of_this_machine"] = own
     model = None
     if request.objective == "accuracy":
         hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
-        named = Path(request.predictor) if request.predictor else None
-        model = Predictor.load(named or artifacts.find("predictors", predictor_file(space), hint), space)
+        chosen = Path(request.predictor) if request.predictor else None
+        model = Predictor.load(chosen or artifacts.find("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
-    return search(
-        space, model, limits, request.settings, report, request.risk, inputs, request.front, request.prove_seconds
-    )
+    return Prepared(space, tuple(limits), tuple(named), model, inputs)
 
 
 def search_each(request: Request, report: Report) -> list[SearchResult]:
@@ -143,9 +169,12 @@ def again(path: Path, report: Report) -> SearchResult:
     return found
 
 
-def _limits(space: SearchSpace, request: Request, report: Report) -> tuple[list[Limit], bool | None]:
-    """The limits of a request, and whether its latencies are this machine's; None without a latency."""
+def _limits(
+    space: SearchSpace, request: Request, report: Report
+) -> tuple[list[Limit], list[LatencyTable], bool | None]:
+    """The limits of a request, its tables, and whether these are this machine's; None without a latency."""
     limits: list[Limit] = []
+    found: list[LatencyTable] = []
     own: bool | None = None
     if request.latency or (request.front and not (request.macs or request.params or request.size)):
         found, own = _tables(space, request, report)
@@ -162,7 +191,8 @@ def _limits(space: SearchSpace, request: Request, report: Report) -> tuple[list[
     elif request.luts:
         raise OfaDeployError("--lut needs a --latency, or --front")
     texts = {name: getattr(request, name) for name in COSTS}
-    return limits + [cost_limit(space, name, text) for name, text in texts.items() if text is not None], own
+    limits += [cost_limit(space, name, text) for name, text in texts.items() if text is not None]
+    return limits, found, own
 
 
 def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[LatencyTable], bool]:

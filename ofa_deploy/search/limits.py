@@ -118,9 +118,14 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
     cost, factor = {
         "macs": (space.macs, 1e-6), "params": (space.params, 1e-6), "size": (space.params, BYTES * 1e-6)
     }[name]  # fmt: skip
-    scaled = replace(cost, fixed=cost.fixed * factor, blocks=cost.blocks * factor)
-    (_, least), (_, most) = extreme(space, scaled), extreme(space, scaled, dearest=True)
-    return Limit(name, scaled, *parse_range(name, text, least, most))
+    cost = scaled(cost, factor)
+    (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
+    return Limit(name, cost, *parse_range(name, text, least, most))
+
+
+def scaled(cost: AdditiveCost, factor: float) -> AdditiveCost:
+    """A cost times a factor."""
+    return replace(cost, fixed=cost.fixed * factor, blocks=cost.blocks * factor)
 
 
 def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:

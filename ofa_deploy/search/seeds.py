@@ -9,7 +9,7 @@ import numpy as np
 
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.search.knapsack import best_within
-from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.limits import Limit, scaled
 from ofa_deploy.space import SearchSpace
 
 SHARES = (1.0, 0.97, 0.9)
@@ -77,7 +77,7 @@ def surrogate(space: SearchSpace, genes: Genes, score: Floats, like: AdditiveCos
 
 def _relative(limit: Limit) -> AdditiveCost:
     """The cost as a share of what is allowed."""
-    return replace(limit.cost, fixed=limit.cost.fixed / limit.allowed, blocks=limit.cost.blocks / limit.allowed)
+    return scaled(limit.cost, 1 / limit.allowed)
 
 
 def _sum(costs: Sequence[AdditiveCost], weight: float) -> AdditiveCost:

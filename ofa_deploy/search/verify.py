@@ -1,0 +1,278 @@
+"""The closed loop: measure what a search found, correct the table by it, and search again until the budget is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy import artifacts
+from ofa_deploy import data as data_sets
+from ofa_deploy.accuracy.measure import measure
+from ofa_deploy.accuracy.predictors import AccuracyPredictor
+from ofa_deploy.arch import Arch
+from ofa_deploy.errors import ArtifactError, DataError, InfeasibleError, OfaDeployError
+from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.latency.device.rounds import Plan
+from ofa_deploy.latency.table import LatencyTable, build_command
+from ofa_deploy.latency.whole import beside_table
+from ofa_deploy.progress import Report
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.files import Prepared, Request, prepare
+from ofa_deploy.search.limits import Limit, latency_limit, scaled
+from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.run import Explored, candidates, explore, result_of
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
+
+ROUNDS = 4
+"""Searches at most."""
+GUARD_PERCENT = 1.0
+"""Kept below the budget: what the same network differs by when it is measured again."""
+USED_PERCENT = 97.0
+"""Of the budget; a network that uses as much ends the loop."""
+CONFIRMED = 2
+"""Times that a network must be measured within the budget; its latency is the largest of them."""
+
+Accuracies = Callable[[Sequence[Arch]], Sequence[tuple[float, float]]]
+"""Measured top-1 of networks in percent, with the half width of the 95 % interval in points."""
+
+
+def search_verified(
+    space: SearchSpace, predictor: AccuracyPredictor | None, table: LatencyTable, budget: str, others: Sequence[Limit],
+    settings: Settings, number: int, report: Report, risk: float, inputs: Mapping[str, Any],
+    accuracies: Accuracies | None = None,
+) -> SearchResult:  # fmt: skip
+    """Search, measure the best candidates on this machine, correct the table by them, and repeat.
+
+    Args:
+        space: the search space.
+        predictor: see `run.search`.
+        table: of this machine.
+        budget: the latency as users type it.
+        others: further limits.
+        settings: of each search.
+        number: of candidates that are measured after each search.
+        report: receives lines of progress.
+        risk: see `run.search`.
+        inputs: to be recorded in the result.
+        accuracies: measures candidates' accuracy; None goes by the prediction.
+
+    Returns:
+        the best network whose measured latency is within the budget, with all that was measured in `verified`; where
+        none is, the fastest of those measured, and `verified` says so.
+
+    Raises:
+        InfeasibleError: by the table no network is within the limits.
+        OfaDeployError: the table is not this machine's.
+    """
+    wanted = conditions(table.conditions["device"], int(table.conditions["threads"]))
+    if dict(table.conditions) != wanted:
+        raise OfaDeployError(
+            f"--verify measures this machine, the table is of {table.label}; run: {build_command(space, wanted)}"
+        )
+    if number < 1:
+        raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
+    limit = latency_limit(table, budget, 0.0)
+    loop = _Loop(table, limit.upper, predictor, risk, accuracies, report)
+    correction, explored = 1.0, None
+    for rounds in range(1, ROUNDS + 1):
+        corrected = replace(limit, cost=scaled(limit.cost, correction), upper=limit.upper * (1 - GUARD_PERCENT / 100))
+        try:
+            explored = explore(space, predictor, [corrected, *others], settings, report)
+        except InfeasibleError:
+            if explored is None:
+                raise
+            break
+        found = space.archs(explored.archive.genes[candidates(explored, predictor, risk, number)])
+        correction = loop.measure(found, correction)
+        report(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
+        if loop.done:
+            break
+    loop.confirm()
+    assert explored is not None
+    made = _result(space, explored, predictor, loop, settings, risk, inputs, limit.upper)
+    return replace(made, verified=loop.verified(rounds, correction, made.arch))
+
+
+class _Loop:
+    """What was measured so far.
+
+    Args:
+        table: of this machine.
+        budget_ms: the limit.
+        predictor: of accuracy.
+        risk: see `run.search`.
+        accuracies: see `search_verified`.
+        report: receives lines of progress.
+    """
+
+    def __init__(
+        self, table: LatencyTable, budget_ms: float, predictor: AccuracyPredictor | None, risk: float,
+        accuracies: Accuracies | None, report: Report,
+    ) -> None:  # fmt: skip
+        self._table, self._budget_ms, self._predictor, self._risk = table, budget_ms, predictor, risk
+        self._accuracies, self._report = accuracies, report
+        self._plan = Plan(threads=int(table.conditions["threads"]))
+        self._rows: dict[Arch, dict[str, Any]] = {}
+        self._slower = 0.0
+
+    def measure(self, archs: Sequence[Arch], correction: float) -> float:
+        """Measure networks, and the best so far again; returns the corrected correction of the table."""
+        new = [arch for arch in archs if arch not in self._rows]
+        self._time([*new, *self._within()[:CONFIRMED]], self._fresh_rows(new, correction))
+        ratios = [max(self._rows[arch]["latencies_ms"]) / self._rows[arch]["raw_ms"] for arch in archs]
+        return float(np.median(ratios))
+
+    def _fresh_rows(self, archs: Sequence[Arch], correction: float) -> dict[Arch, dict[str, Any]]:
+        """What is predicted of networks, and their measured accuracy where it can be."""
+        if not archs:
+            return {}
+        space = self._table.space
+        genes = space.genes(archs)
+        means, deviations = space.macs(genes) / 1e6, np.zeros(len(genes))
+        if self._predictor is not None:
+            means, deviations = self._predictor.predict(genes)
+        careful = means - self._risk * np.nan_to_num(deviations)
+        predicted = self._table.latency_ms(genes)
+        measured = [(None, None)] * len(archs) if self._accuracies is None else self._accuracies(archs)
+        return {
+            arch: {
+                "arch": str(arch), "raw_ms": float(raw), "predicted_ms": round(float(raw) * correction, 5),
+                "latencies_ms": [], "spread_percent": 0.0, "careful": float(low),
+                "predicted_top1_percent": round(float(mean), 4), "measured_top1_percent": top,
+                "interval95_points": half,
+            }
+            for arch, raw, mean, low, (top, half) in zip(archs, predicted, means, careful, measured, strict=True)
+        }  # fmt: skip
+
+    def confirm(self) -> None:
+        """Measure the best again until one has been within the budget `CONFIRMED` times."""
+        while (best := self._within()) and len(self._rows[best[0]]["latencies_ms"]) < CONFIRMED:
+            self._time(best[:3], {})
+
+    @property
+    def done(self) -> bool:
+        """Whether the best network uses enough of the budget."""
+        best = self._within()
+        return bool(best) and self._latency(best[0]) >= USED_PERCENT / 100 * self._budget_ms
+
+    @property
+    def in_words(self) -> str:
+        """The state of the loop."""
+        best = self._within()
+        if not best:
+            return f"none of {len(self._rows)} measured networks is within {self._budget_ms:.4g} ms"
+        return f"the best within {self._budget_ms:.4g} ms takes {self._latency(best[0]):.4g} ms"
+
+    @property
+    def chosen(self) -> Arch:
+        """The best network within the budget; where there is none, the fastest."""
+        return (self._within() or sorted(self._rows, key=self._latency))[0]
+
+    def verified(self, rounds: int, correction: float, chosen: Arch) -> dict[str, Any]:
+        """All that was measured, as JSON values."""
+        rows = sorted(self._rows.values(), key=lambda row: row["raw_ms"])
+        shown = [
+            {key: value for key, value in row.items() if key not in ("raw_ms", "latencies_ms", "careful")}
+            | {"measured_ms": max(row["latencies_ms"]), "times_measured": len(row["latencies_ms"])}
+            for row in rows
+        ]  # fmt: skip
+        return {
+            "budget_ms": round(self._budget_ms, 5), "within_budget": chosen in self._within(),
+            "measured_ms": self._latency(chosen), "rounds": rounds,
+            "table_correction_percent": round(100 * (correction - 1), 2), "machine_slower_percent": self._slower,
+            "conditions": dict(self._table.conditions), "candidates": shown,
+        }  # fmt: skip
+
+    def _within(self) -> list[Arch]:
+        """Those measured within the budget, best first."""
+        kept = [arch for arch in self._rows if self._latency(arch) <= self._budget_ms]
+        return sorted(kept, key=self._score, reverse=True)
+
+    def _score(self, arch: Arch) -> float:
+        row = self._rows[arch]
+        measured = row["measured_top1_percent"]
+        return float(row["careful"] if measured is None else measured)
+
+    def _latency(self, arch: Arch) -> float:
+        return float(max(self._rows[arch]["latencies_ms"]))
+
+    def _time(self, archs: Sequence[Arch], fresh: Mapping[Arch, dict[str, Any]]) -> None:
+        """Measure networks; `fresh` are the rows of those that were not measured before."""
+        if not archs:
+            return
+        self._report(f"measuring {len(archs)} candidates on this machine")
+        job = Job(self._table.space, self._table.resolutions, self._plan)
+        runtime = self._table.conditions["runtime"]
+        sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
+        found, self._slower = beside_table(sessions, self._table, self._plan.threads, self._report)
+        self._rows.update(fresh)
+        for arch in archs:
+            row = self._rows[arch]
+            row["latencies_ms"].append(found[str(arch)]["latency_ms"])
+            row["spread_percent"] = max(row["spread_percent"], found[str(arch)]["spread_percent"])
+
+
+def _result(
+    space: SearchSpace, explored: Explored, predictor: AccuracyPredictor | None, loop: _Loop, settings: Settings,
+    risk: float, inputs: Mapping[str, Any], budget_ms: float,
+) -> SearchResult:  # fmt: skip
+    """The result that the chosen network is, by the last correction of the table; its limit is the whole budget."""
+    genes = space.genes([loop.chosen])
+    explored.archive.add(genes)
+    made = result_of(space, explored, int(explored.archive.numbers(genes)[0]), predictor, settings, risk, inputs)
+    first = made.limits[0] | {"upper": round(budget_ms, 5)}
+    return replace(made, limits=(first, *made.limits[1:]))
+
+
+def verify_files(request: Request, number: int, weights: Path | None, data: str | None, report: Report) -> SearchResult:
+    """Search in a closed loop with files; see `search_verified`.
+
+    Where the weights of the supernet and its images are at hand, the candidates' accuracy is measured as well.
+
+    Args:
+        request: with one latency, of this machine.
+        number: of candidates that are measured after each search.
+        weights: of the supernet; None finds the space's own.
+        data: the images, as `data.load` takes them.
+        report: receives lines of progress.
+    """
+    if len(request.latency) != 1 or len(request.luts) > 1 or request.front or request.prove_seconds is not None:
+        raise OfaDeployError("--verify goes with one --latency of this machine, without --front and --certify")
+    ready = prepare(request, report)
+    return search_verified(
+        ready.space, ready.predictor, ready.tables[0], request.latency[0], ready.limits[1:], request.settings, number,
+        report, request.risk, ready.inputs, _accuracies(ready, weights, data, report),
+    )  # fmt: skip
+
+
+def _accuracies(ready: Prepared, weights: Path | None, data: str | None, report: Report) -> Accuracies | None:
+    """What measures accuracies, if weights and images are there."""
+    space = ready.space
+    try:
+        found = weights or artifacts.find("supernets", checkpoint.file_name(space), "")
+        images = data_sets.load(data, space)
+    except (ArtifactError, DataError):
+        if weights is not None or data is not None:
+            raise
+        report(f"note: accuracy is not measured, as weights or images of {space.name} are not at hand")
+        return None
+    if ready.predictor is not None and ready.predictor.weights_sha256 not in (None, checkpoint.origin(found)["sha256"]):
+        raise ArtifactError(f"the predictor was fitted on subnetworks of other weights than {found}; name its own")
+    net, total = checkpoint.load(found, space), len(images.heldout)
+
+    def measured(archs: Sequence[Arch]) -> list[tuple[float, float]]:
+        report(f"measuring the accuracy of {len(archs)} candidates on {total} held-out images")
+        right: dict[Arch, int] = {}
+        for size in sorted({arch.resolution for arch in archs}):
+            same = [arch for arch in archs if arch.resolution == size]
+            right |= dict(zip(same, measure(net, same, images), strict=True))
+        shares = [right[arch] / total for arch in archs]
+        return [(round(100 * s, 4), round(196 * float(np.sqrt(s * (1 - s) / total)), 3)) for s in shares]
+
+    return measured

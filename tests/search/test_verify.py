@@ -1,0 +1,126 @@
+"""The closed loop, on a device whose latency is arithmetic: nothing here is timed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from ofa_deploy.arch import Arch
+from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search import verify
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.limits import cost_limit
+from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.verify import Accuracies, search_verified
+from ofa_deploy.space import SearchSpace
+from tests.conftest import made_up_table
+
+QUICK = Settings(population=20, generations=10, restarts=1)
+
+
+class Device:
+    """Takes `factor` times what the table says, and a little more or less for each network and each time."""
+
+    def __init__(self, table: LatencyTable, factors: Sequence[float], wobble: float = 0.0) -> None:
+        self.table, self.factors, self.wobble, self.passes = table, list(factors), wobble, 0
+
+    def __call__(self, sessions: Mapping[str, Any], *_: Any) -> tuple[dict[str, Any], float]:
+        factor = self.factors[min(self.passes, len(self.factors) - 1)]
+        self.passes += 1
+        out = {}
+        for number, name in enumerate(sessions):
+            predicted = self.table.latency_ms(self.table.space.genes([Arch.parse(name)]))[0]
+            off = 1 + self.wobble * (-1) ** (number + self.passes)
+            out[name] = {"latency_ms": float(predicted * factor * off), "spread_percent": 1.0}
+        return out, 0.0
+
+
+@pytest.fixture
+def table(space: SearchSpace) -> LatencyTable:
+    return made_up_table(space)
+
+
+def run(
+    table: LatencyTable, device: Device, monkeypatch: pytest.MonkeyPatch, budget: str = "0.5ms", number: int = 3,
+    accuracies: Accuracies | None = None, lines: list[str] | None = None,
+) -> SearchResult:  # fmt: skip
+    monkeypatch.setattr(verify, "beside_table", device)
+    report = (lines if lines is not None else []).append
+    return search_verified(table.space, None, table, budget, [], QUICK, number, report, 0.5, {}, accuracies)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
+def test_a_wrong_table_is_corrected_until_the_budget_is_kept_and_used(
+    table: LatencyTable, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    found = run(table, Device(table, [factor], 0.004), monkeypatch, lines=lines)
+    about = found.verified
+    assert about is not None
+    true_ms = factor * table.latency_ms(table.space.genes([found.arch]))[0]
+    assert 0.97 * 0.5 <= true_ms <= 0.5
+    assert about["within_budget"]
+    assert about["measured_ms"] == pytest.approx(true_ms, rel=0.005)
+    assert about["table_correction_percent"] == pytest.approx(100 * (factor - 1), abs=1)
+    assert about["rounds"] == (1 if factor == 1.0 else 2)
+    assert found.limits[0]["upper"] == 0.5
+    assert found.limits[0]["predicted"] == pytest.approx(true_ms, rel=0.01)
+    chosen = next(row for row in about["candidates"] if row["arch"] == str(found.arch))
+    assert chosen["measured_ms"] == about["measured_ms"]
+    assert chosen["times_measured"] >= 2, "what is delivered was measured again"
+    assert f"round {about['rounds']}" in " ".join(lines)
+
+
+def test_a_network_that_is_over_the_second_time_is_not_delivered(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is faster in the first pass than ever after."""
+    found = run(table, Device(table, [0.9, 1.0]), monkeypatch)
+    assert found.verified is not None
+    assert found.verified["within_budget"]
+    assert table.latency_ms(table.space.genes([found.arch]))[0] <= 0.5
+
+
+def test_a_budget_that_cannot_be_kept_is_admitted(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(table, Device(table, [5.0]), monkeypatch, "2%")
+    about = found.verified
+    assert about is not None
+    assert not about["within_budget"]
+    assert about["measured_ms"] > about["budget_ms"]
+    with pytest.raises(InfeasibleError, match="the fastest"):
+        run(table, Device(table, [1.0]), monkeypatch, "1us")
+
+
+def test_measured_accuracy_decides_among_those_within_the_budget(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Arch] = []
+
+    def accuracies(archs: Sequence[Arch]) -> list[tuple[float, float]]:
+        """The network of fewest parameters is the best, whatever was predicted."""
+        assert not set(archs) & set(seen), "a network is measured once"
+        seen.extend(archs)
+        return [(100 - table.space.params(table.space.genes([arch]))[0] / 1e6, 0.5) for arch in archs]
+
+    found = run(table, Device(table, [1.0]), monkeypatch, number=6, accuracies=accuracies)
+    assert found.params == min(table.space.params(table.space.genes(seen)))
+    assert found.verified is not None
+    assert all(row["interval95_points"] == 0.5 for row in found.verified["candidates"])
+
+
+def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "beside_table", Device(table, [1.2]))
+    params = cost_limit(table.space, "params", "30%")
+    found = search_verified(table.space, None, table, "0.5ms", [params], QUICK, 3, print, 0.5, {})
+    assert found.params <= params.upper * 1e6
+    assert [limit["name"] for limit in found.limits] == ["latency", "params"]
+
+
+def test_what_is_refused(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = dataclasses.replace(table, conditions={**table.conditions, "machine": {"cpu": "abacus", "cores": 1}})
+    with pytest.raises(OfaDeployError, match=r"measures this machine, the table is of cpu of abacus.*build-lut"):
+        run(elsewhere, Device(table, [1.0]), monkeypatch)
+    with pytest.raises(OfaDeployError, match="at least 1 candidate"):
+        run(table, Device(table, [1.0]), monkeypatch, number=0)
