@@ -10,6 +10,8 @@ from ofa_deploy.report.markup import NOTHING, Html, join, tag, text
 
 COLOURS = 6
 """Of series, after which they begin anew."""
+CUT = 4
+"""Times the range of the points, beyond which intervals do not stretch an axis."""
 NEAR = 1.15
 """A budget beyond the dearest network is shown up to this multiple of its cost."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
@@ -24,14 +26,14 @@ class Dot:
         x: its value.
         y: likewise.
         network: number of the network that it stands for, see `networks.Networks`.
-        half: half the length of the interval of `y`; None without one.
+        span: the interval of `y`, from its lower to its upper end; None without one.
         hollow: drawn as a ring.
     """
 
     x: float
     y: float
     network: int | None = None
-    half: float | None = None
+    span: tuple[float, float] | None = None
     hollow: bool = False
 
 
@@ -88,11 +90,14 @@ def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, siz
 def agreement_chart(
     dots: Sequence[Dot], labels: tuple[str, str], size: tuple[int, int], name: str, colour: int
 ) -> Html:
-    """Measured against predicted values, which agree on the diagonal."""
-    values = [v for d in dots for v in (d.x, *_ends(d))]
-    x, y = _area(values, values, labels, size)
-    line = tag("line", x1=x(x.low), y1=y(y.low), x2=x(x.high), y2=y(y.high), class_="diagonal")
-    body = tag("g", _intervals(dots, x, y), _points(dots, x, y, 3.6), class_=f"s{colour} solid")
+    """Measured against predicted values, which agree on the diagonal; intervals much longer than errors are cut off."""
+    xs, ys = [d.x for d in dots], [d.y for d in dots]
+    values, ends = [*xs, *ys], [end for d in dots for end in _ends(d)]
+    longest = CUT * (max(values) - min(values))
+    x, y = _area(xs, values if max(ends) - min(ends) > longest else [*values, *ends], labels, size)
+    low, high = min(x.low, y.low), max(x.high, y.high)
+    line = tag("line", x1=x(low), y1=y(low), x2=x(high), y2=y(high), class_="diagonal")
+    body = tag("g", _intervals(dots, x, y), _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
     return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", line, body)
 
 
@@ -106,11 +111,16 @@ def deviation_chart(
     if band is not None:
         parts.append(
             tag(
-                "rect", x=x.start, y=y(band), width=x.end - x.start, height=y(-band) - y(band), class_=f"band s{colour}"
+                "rect",
+                x=x.start,
+                y=y(band),
+                width=x.end - x.start,
+                height=y(-band) - y(band),
+                class_=f"band s{colour % COLOURS}",
             )
         )
     parts.append(tag("line", x1=x.start, x2=x.end, y1=y(0), y2=y(0), class_="diagonal"))
-    body = tag("g", _points(dots, x, y, 3.6), class_=f"s{colour} solid")
+    body = tag("g", _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
     return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *parts, body)
 
 
@@ -166,9 +176,7 @@ def _chosen(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
 
 def _intervals(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
     return join(
-        tag("line", x1=x(d.x), x2=x(d.x), y1=y(d.y - d.half), y2=y(d.y + d.half), class_="interval")
-        for d in dots
-        if d.half
+        tag("line", x1=x(d.x), x2=x(d.x), y1=y(d.span[0]), y2=y(d.span[1]), class_="interval") for d in dots if d.span
     )
 
 
@@ -188,4 +196,4 @@ def _budgets(layer: Layer, x: Axis, y: Axis, unit: str) -> Html:
 
 
 def _ends(dot: Dot) -> tuple[float, ...]:
-    return (dot.y - dot.half, dot.y + dot.half) if dot.half else (dot.y,)
+    return dot.span or (dot.y,)

@@ -49,16 +49,18 @@ def _verified(
         which = _known(panel.space, row.get("arch"), f"Candidate {place}", said, shown)
         said_ms, said_top1 = number(row.get("predicted_ms")), number(row.get("predicted_top1_percent"))
         if said_ms is not None and ms is not None:
-            latency.append(Dot(said_ms, ms, which, ms * spread / 100 if spread else None))
+            latency.append(Dot(said_ms, ms, which, (ms, ms * (1 + spread / 100)) if spread else None))
         if said_top1 is not None and top1 is not None:
-            accuracy.append(Dot(said_top1, top1, which, interval))
+            accuracy.append(Dot(said_top1, top1, which, (top1 - interval, top1 + interval) if interval else None))
         chosen = row.get("arch") == str(result.arch)
         first = tag("b", text(f"{place} chosen")) if chosen else text(place)
         cells.append([first, *(text(value) for _, value in said), tag("code", text(row.get("arch", DASH)))])
     charts = [agreement_chart(latency, labels_ms, SIZE, f"{name}-ms", colour)] if latency else []
     charts += [agreement_chart(accuracy, labels_top1, SIZE, f"{name}-top1", colour)] if accuracy else []
     head = ["", "predicted", "measured", "predicted top-1", "measured top-1", "network"]
-    words = "Bars: the spread of repeated measurements of a latency, the 95 % interval of an accuracy."
+    words = (
+        "Dashed: agreement. Bars: how far repeated measurements of a latency reach up; 95 % interval of an accuracy."
+    )
     return [
         tag("h3", swatch(colour), text(panel.series[colour].name)),
         listing(_loop(mapping(result.verified)), "tiles small"),
@@ -71,13 +73,10 @@ def _loop(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     rounds, within = about.get("rounds"), about.get("within_budget")
     listed = [("within the budget, as measured", "yes" if within else "NO")] * isinstance(within, bool)
     listed.append(("rounds of measuring", figure(len(rounds) if isinstance(rounds, list) else rounds)))
-    words = {
-        "table_correction_percent": "the table was corrected by",
-        "machine_slower_percent": "the machine was slower by",
-    }
-    listed += [
-        (said, f"{value:+.2g} %") for key, said in words.items() if (value := number(about.get(key))) is not None
-    ]
+    if (corrected := number(about.get("table_correction_percent"))) is not None:
+        listed.append(("the table was corrected by", f"{corrected:+.2g} %"))
+    if (slower := number(about.get("machine_slower_percent"))) is not None:
+        listed.append((f"the machine ran {'slower' if slower >= 0 else 'faster'} by", f"{abs(slower):.2g} %"))
     return listed
 
 

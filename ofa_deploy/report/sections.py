@@ -138,7 +138,11 @@ def front(panel: Panel, shown: Networks, name: str) -> Html:
     ]
     few = len(layers[0].cloud)
     words = [f"{few} random networks of the space lie behind"] * bool(few)
-    words += ["bars are 90 % intervals of the prediction"] * any(d.half for layer in layers for d in layer.chosen)
+    corrected = any("table_correction_percent" in mapping(result.verified) for _, result in panel.results)
+    words += ["their latencies are by the table as it was built, chosen ones by the corrected table"] * (
+        corrected and bool(few)
+    )
+    words += ["bars are 90 % intervals of the prediction"] * any(d.span for layer in layers for d in layer.chosen)
     missing = [series.name for series, layer in zip(panel.series, layers, strict=True) if not layer.cloud]
     absent = tag("p", text(f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."),
                  class_="note") if missing else NOTHING  # fmt: skip
@@ -162,7 +166,7 @@ def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
     kinds.insert(1, ("front", "front")) if any(layer.fronts for layer in layers) else None
     kinds.append(("random", "random networks")) if any(layer.cloud for layer in layers) else None
     marks = [button(f".{kind}", tag("i", class_=f"mark {kind}"), text(words)) for kind, words in kinds]
-    return tag("div", *series, tag("span", class_="gap"), *marks, class_="legend")
+    return tag("div", tag("div", *series), tag("div", *marks), class_="legend")
 
 
 def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
@@ -187,7 +191,9 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
         limit = first_limit(result)
         if (cost := number(limit.get("predicted"))) is not None:
             which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
-            chosen.append(Dot(cost, result.score, which, interval(result)))
+            half = interval(result)
+            span = (result.score - half, result.score + half) if half else None
+            chosen.append(Dot(cost, result.score, which, span))
     budgets = [v for r in series.results if (v := number(first_limit(r).get("upper"))) is not None]
     bounds = [v for r in series.results if (v := number(mapping(r.certificate).get("bound_percent"))) is not None]
     return Layer(
