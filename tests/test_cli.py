@@ -19,6 +19,7 @@ from ofa_deploy.latency.device.conditions import conditions
 from tests.conftest import Run, made_up_table, refused, succeeded
 
 ROOT = Path(__file__).parents[1]
+LED = ("search", "export", "report", "list", "doctor")
 SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
 
 
@@ -233,6 +234,10 @@ def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
         ("build-lut --resolutions 17", ["resolution 17"]),
         ("build-lut --out lut.txt/x.csv", ["cannot write"]),
         ("deploy --latency 1us --out models", ["the fastest"]),
+        ("report gone.json", ["cannot read gone.json"]),
+        ("report lut.txt", ["lut.txt is damaged: it is not JSON"]),
+        ("report lut.txt --out page.pdf", ["must end in .html"]),
+        ("report gone.json --out lut.txt/x.html", ["cannot write"]),
     ],
 )
 def test_bad_input_is_one_line_and_2(ofa: Run, tmp_path: Path, arguments: str, words: list[str]) -> None:
@@ -279,7 +284,7 @@ def test_every_command_of_the_readme_is_understood(ofa: Run) -> None:
 
 
 def test_commands_that_the_readme_leads_with_run_as_typed(ofa: Run) -> None:
-    quick = [line for line in commands_of(ROOT / "README.md") if line.split()[1] in ("search", "export")]
+    quick = [line for line in commands_of(ROOT / "README.md") if line.split()[1] in LED]
     ran = [line for line in quick if "mbv3" not in line and "--lut" not in line]
     assert len(ran) >= 3
     for line in ran:

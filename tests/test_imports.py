@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ofa_deploy"
 ROWS = [  # a module imports only from its own row and rows above
     ["ofa_deploy", "errors"],
-    ["ops", "artifacts", "progress", "arch", "downloads"],
+    ["ops", "artifacts", "progress", "arch", "downloads", "figures"],
     ["parts", "costs"],
     ["space"],
     ["families", "official", "data", "arch_lists", "torch_files"],
-    ["latency", "accuracy", "supernet", "search", "export", "graphs"],  # their __init__ alone
+    ["inventory"],
+    ["latency", "accuracy", "supernet", "search", "export", "graphs", "report"],  # their __init__ alone
     ["latency.device", "latency.device.timing"],
     ["latency.device.onnxruntime", "latency.device.tflite", "latency.device.conditions", "latency.device.rounds"],
     ["latency.device.runner"],
@@ -40,8 +41,15 @@ ROWS = [  # a module imports only from its own row and rows above
     ["search.verify"],
     ["export.check", "export.formats"],
     ["export.card", "export.run"],
-    ["deploy"],
+    ["deploy", "doctor"],
+    ["report.markup"],
+    ["report.axes", "report.networks", "report.material"],
+    ["report.charts"],
+    ["report.sections"],
+    ["report.evidence"],
+    ["report.page"],
     ["cli.options"],
+    ["cli.views"],
     ["cli.supernets", "cli.accuracy", "cli.models", "cli.tables", "cli"],
     ["__main__"],
 ]
@@ -78,7 +86,7 @@ def test_imports_point_to_rows_above(path: Path) -> None:
 
 def test_search_needs_neither_torch_nor_runtimes() -> None:
     code = (
-        "import sys, ofa_deploy.search.files, ofa_deploy.cli;"
+        "import sys, ofa_deploy.search.files, ofa_deploy.report.page, ofa_deploy.doctor, ofa_deploy.cli;"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

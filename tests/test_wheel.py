@@ -35,3 +35,11 @@ def test_installed_wheel_searches_from_an_empty_folder(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "architecture" in done.stdout
     assert list(empty.iterdir()) == []
+    for command in ("search --latency 30% --out r.json", "report r.json"):
+        done = subprocess.run(
+            [place / "bin" / "ofa-deploy", *command.split()], cwd=empty, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    page = (empty / "report.html").read_text()
+    assert "random networks" in page
+    assert "data:image/png;base64," in page

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ofa_deploy import __version__
-from ofa_deploy.cli import accuracy, models, supernets, tables
+from ofa_deploy.cli import accuracy, models, supernets, tables, views
 from ofa_deploy.errors import OfaDeployError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -26,9 +26,11 @@ for _command in (
     supernets.download_data, supernets.pack_data, supernets.train, supernets.import_weights, supernets.weights,
     accuracy.sample, accuracy.fit_predictor, accuracy.import_predictor, accuracy.predict,
     models.build_lut, models.search, models.export, models.deploy,
+    views.report, views.doctor,
 ):  # fmt: skip
     app.command()(_command)
 
+app.command("list")(views.list_)
 app.add_typer(tables.app, name="lut")
 
 

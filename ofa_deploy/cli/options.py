@@ -75,3 +75,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as text with straight columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def listed(sizes: Sequence[int]) -> str:
+    """Resolutions in words."""
+    return f"{sizes[0]} to {sizes[-1]} ({len(sizes)})" if len(sizes) > 5 else ", ".join(map(str, sizes))

@@ -19,12 +19,14 @@ from ofa_deploy.cli.options import (
     Seed,
     Space,
     Threads,
-    aligned,
+    listed,
     numbers,
     say,
     tables_of,
 )
+from ofa_deploy.cli.views import artifact_rows
 from ofa_deploy.families import get_space
+from ofa_deploy.inventory import items
 from ofa_deploy.latency.table import KIND, LatencyTable
 
 app = typer.Typer(
@@ -39,16 +41,15 @@ def show(
 ) -> None:
     """Show what a table is about and how wrong it is, or list the tables of this folder and those that ship."""
     if file is None:
-        paths = [path.with_suffix(".csv") for path in artifacts.candidates("lut", "*.json")]
-        tables = [(path, _load(path)) for path in paths]
-        print(aligned([["space", "resolutions", "error", "table"], *(_row(path, table) for path, table in tables)]))
+        found = [item.to_json() for item in items("tables")] if as_json else []
+        print(json.dumps(found, indent=1) if as_json else artifact_rows("tables"))
         return
     table = _load(file)
     if as_json:
         print(json.dumps(artifacts.describe(file, KIND)))
         return
     spread = sorted(row.spread_percent for row in table.rows.values())
-    print(f"space        {table.space.name}, resolutions {_listed(table)}")
+    print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
     print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
     print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
     print(f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each")
@@ -74,7 +75,7 @@ def import_(
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
     table = import_tables(files, chosen, device, path)
-    say(f"{len(table.rows)} operators at {_listed(table)} pixels; {table.error_in_words}")
+    say(f"{len(table.rows)} operators at {listed(table.resolutions)} pixels; {table.error_in_words}")
     print(path)
 
 
@@ -142,19 +143,9 @@ def fit(
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
     table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed)
-    say(f"{len(table.rows)} operators at {_listed(table)} pixels; {table.error_in_words}")
+    say(f"{len(table.rows)} operators at {listed(table.resolutions)} pixels; {table.error_in_words}")
     print(path)
 
 
 def _load(path: Path) -> LatencyTable:
     return LatencyTable.load(path, get_space(artifacts.describe(path, KIND)["space"]))
-
-
-def _row(path: Path, table: LatencyTable) -> list[str]:
-    known = f"{table.error['mape_percent']:.2g} %" if table.error["networks"] else "not known"
-    return [table.space.name, _listed(table), known, str(path)]
-
-
-def _listed(table: LatencyTable) -> str:
-    sizes = table.resolutions
-    return f"{sizes[0]} to {sizes[-1]} ({len(sizes)})" if len(sizes) > 5 else ", ".join(map(str, sizes))

@@ -26,6 +26,8 @@ KIND = "latency-table"
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
 _COLUMNS = [field.name for field in fields(Op)]
+LARGEST_MS = 1e9
+"""Of an operator; sums of latencies that a file may hold stay finite."""
 _ERRORS = ("networks", "mape_percent", "p95_percent", "worst_percent")
 _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
 
@@ -157,7 +159,7 @@ class LatencyTable:
                     int(line["runs"]),
                 )
                 counted = row.latency_ms > 0 or row == Estimate(0, 0, 0, 0)  # a format may leave an operator out
-                if not (np.isfinite(row.latency_ms) and counted):
+                if not (row.latency_ms < LARGEST_MS and counted):
                     raise ValueError(f"a latency of {row.latency_ms} ms")
                 rows[_read_op(line)] = row
             resolutions = tuple(about["resolutions"])
@@ -166,6 +168,8 @@ class LatencyTable:
             figures = [about["scale"], about["per_op_ms"], *(about["error"][key] for key in _ERRORS)]
             if not np.isfinite(np.array(figures, float)).all():
                 raise ValueError("a figure of its calibration or error is not finite")
+            if not (0 < about["scale"] < LARGEST_MS and abs(about["per_op_ms"]) < LARGEST_MS):
+                raise ValueError(f"a scale of {about['scale']} and {about['per_op_ms']} ms for each operator")
             if not all(isinstance(n["arch"], str) and 0 < float(n["measured_ms"]) < np.inf for n in about["networks"]):
                 raise ValueError("one of its networks has no latency")
             return cls(
@@ -173,7 +177,7 @@ class LatencyTable:
                 float(about["scale"]), float(about["per_op_ms"]), about["error"], tuple(about["networks"]),
                 about["sha256"],
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
 
 
@@ -208,12 +212,17 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
     paths = [p.with_suffix(".csv") for p in artifacts.candidates("lut", f"{space.name}_{device}_*.json")]
     for path in paths:
         about = artifacts.describe(path, KIND)
-        if about["space"] == space.name and all(about.get(key) == measured[key] for key in _CONDITIONS):
+        if about["space"] == space.name and not differing(about, measured):
             return LatencyTable.load(path, space), True
     reference = [p for p in paths if p.parent.resolve() == artifacts.shipped("lut").resolve()]
     if not reference:
         raise ArtifactError(f"no latency table of {space.name} for {device}; run: {build_command(space, measured)}")
     return LatencyTable.load(reference[0], space), False
+
+
+def differing(about: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
+    """Which conditions of a table, by its JSON, are not those of a machine (see `device.conditions`)."""
+    return [key for key in _CONDITIONS if about.get(key) != measured[key]]
 
 
 def _read_op(line: Mapping[str, str]) -> Op:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
-from ofa_deploy.errors import ArchError, ArtifactError
+from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.search.evolve import Settings
 
@@ -95,7 +95,8 @@ class SearchResult:
         """The result that `to_json` made.
 
         Raises:
-            ArchError, KeyError, TypeError, ValueError, AttributeError: something is missing or malformed.
+            OfaDeployError, KeyError, TypeError, ValueError, OverflowError, AttributeError: something is missing or
+                malformed.
         """
         space = get_space(about["space"])
         rows = {key: tuple(dict(row) for row in about[key]) for key in ("limits", "front")}
@@ -161,7 +162,7 @@ def load_results(path: Path) -> tuple[SearchResult, ...]:
         if not found:
             raise ValueError("it holds none")
         return found
-    except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OfaDeployError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ArtifactError(f"{path} is damaged: {error}; search again") from error
 
 

@@ -1,0 +1,199 @@
+"""The charts, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ofa_deploy.report.axes import Axis, axis, clip, drawn
+from ofa_deploy.report.markup import NOTHING, Html, join, tag, text
+
+COLOURS = 6
+"""Of series, after which they begin anew."""
+CUT = 4
+"""Times the range of the points, beyond which intervals do not stretch an axis."""
+NEAR = 1.15
+"""A budget beyond the dearest network is shown up to this multiple of its cost."""
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
+"""Room around a chart's area, in pixels."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point of a chart.
+
+    Attributes:
+        x: its value.
+        y: likewise.
+        network: number of the network that it stands for, see `networks.Networks`.
+        span: the interval of `y`, from its lower to its upper end; None without one.
+        hollow: drawn as a ring.
+    """
+
+    x: float
+    y: float
+    network: int | None = None
+    span: tuple[float, float] | None = None
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a front chart shows of one series.
+
+    Attributes:
+        colour: number of its colour, from 0.
+        cloud: random networks.
+        fronts: each a sequence from cheap to dear.
+        chosen: the chosen networks.
+        budgets: largest costs that were allowed.
+        bounds: proved upper bounds of the score.
+    """
+
+    colour: int
+    cloud: Sequence[Dot]
+    fronts: Sequence[Sequence[Dot]]
+    chosen: Sequence[Dot]
+    budgets: Sequence[float]
+    bounds: Sequence[float]
+
+    @property
+    def dots(self) -> list[Dot]:
+        """All of them."""
+        return [*self.cloud, *(dot for front in self.fronts for dot in front), *self.chosen]
+
+
+def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, size: tuple[int, int], name: str) -> Html:
+    """Score against cost.
+
+    Args:
+        layers: one a series.
+        labels: of the axes, with units.
+        unit: of the cost.
+        size: width and height in pixels.
+        name: of the chart, unique on the page.
+    """
+    dots = [dot for layer in layers for dot in layer.dots]
+    xs = [d.x for d in dots]
+    near = max(xs, default=0) * NEAR
+    xs += [budget for layer in layers for budget in layer.budgets if budget < near]
+    x, y = _area(xs, [v for d in dots for v in _ends(d)], labels, size)
+    inside = [
+        tag("g", *(_series(layer, _points(layer.cloud, x, y, 2.2)) for layer in layers), class_="random"),
+        tag("g", *(_series(layer, _budgets(layer, x, y, unit)) for layer in layers), class_="limits"),
+        tag("g", *(_series(layer, *(_front(f, x, y) for f in layer.fronts)) for layer in layers), class_="front"),
+        tag("g", *(_series(layer, _chosen(layer.chosen, x, y)) for layer in layers), class_="chosen"),
+    ]
+    return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *inside)
+
+
+def agreement_chart(
+    dots: Sequence[Dot], labels: tuple[str, str], size: tuple[int, int], name: str, colour: int
+) -> Html:
+    """Measured against predicted values, which agree on the diagonal; intervals much longer than errors are cut off."""
+    xs, ys = [d.x for d in dots], [d.y for d in dots]
+    values, ends = [*xs, *ys], [end for d in dots for end in _ends(d)]
+    longest = CUT * (max(values) - min(values))
+    x, y = _area(xs, values if max(ends) - min(ends) > longest else [*values, *ends], labels, size)
+    low, high = min(x.low, y.low), max(x.high, y.high)
+    line = tag("line", x1=x(low), y1=y(low), x2=x(high), y2=y(high), class_="diagonal")
+    body = tag("g", _intervals(dots, x, y), _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
+    return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", line, body)
+
+
+def deviation_chart(
+    dots: Sequence[Dot], labels: tuple[str, str], band: float | None, size: tuple[int, int], name: str, colour: int
+) -> Html:
+    """Relative errors around zero, and the band that most of them stay within."""
+    shown = [band, -band] if band is not None else []
+    x, y = _area([d.x for d in dots], [0, *(d.y for d in dots), *shown], labels, size)
+    parts = []
+    if band is not None:
+        parts.append(
+            tag(
+                "rect",
+                x=x.start,
+                y=y(band),
+                width=x.end - x.start,
+                height=y(-band) - y(band),
+                class_=f"band s{colour % COLOURS}",
+            )
+        )
+    parts.append(tag("line", x1=x.start, x2=x.end, y1=y(0), y2=y(0), class_="diagonal"))
+    body = tag("g", _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
+    return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *parts, body)
+
+
+def _area(
+    xs: Sequence[float], ys: Sequence[float], labels: tuple[str, str], size: tuple[int, int]
+) -> tuple[Axis, Axis]:
+    width, height = size
+    return (
+        axis(xs, LEFT, width - RIGHT, labels[0], max(3, width // 95)),
+        axis(ys, height - BOTTOM, TOP, labels[1], max(3, height // 70)),
+    )
+
+
+def _svg(x: Axis, y: Axis, size: tuple[int, int], name: str, title: str, *inside: Html) -> Html:
+    ring = tag("circle", r=0, class_="ring")
+    return tag(
+        "svg", clip(x, y, name), drawn(x, y), tag("g", *inside, clip_path=f"url(#{name})"), ring,
+        tag("circle", r=0, class_="ring pin"), viewBox=f"0 0 {size[0]} {size[1]}", role="img", aria_label=title,
+        tabindex=0,
+    )  # fmt: skip
+
+
+def _series(layer: Layer, *content: Html) -> Html:
+    return tag("g", *content, class_=f"series s{layer.colour % COLOURS}", data_series=layer.colour)
+
+
+def _points(dots: Sequence[Dot], x: Axis, y: Axis, radius: float) -> Html:
+    return join(
+        tag("circle", cx=x(d.x), cy=y(d.y), r=radius, data_n=d.network, class_="hollow" if d.hollow else None)
+        for d in dots
+    )
+
+
+def _front(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
+    """Steps: what is reached at a cost stays within reach above it."""
+    steps = []
+    for i, dot in enumerate(dots):
+        steps += [f"H{x(dot.x):.1f}V{y(dot.y):.1f}"] if i else [f"M{x(dot.x):.1f} {y(dot.y):.1f}"]
+    return join([tag("path", d="".join(steps), class_="steps"), _points(dots, x, y, 2.8)])
+
+
+def _chosen(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
+    labels: list[Html] = []
+    taken: list[tuple[float, float]] = []
+    for dot in sorted(dots, key=lambda d: d.x):
+        at = x(dot.x) - 9, y(dot.y) - 9
+        if at[0] - x.start < 60 or any(abs(at[0] - a) < 64 and abs(at[1] - b) < 16 for a, b in taken):
+            continue
+        taken.append(at)
+        labels.append(tag("text", text(f"{dot.y:.2f}"), x=at[0], y=at[1], class_="value end"))
+    return join([_intervals(dots, x, y), _points(dots, x, y, 6.0), *labels])
+
+
+def _intervals(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
+    return join(
+        tag("line", x1=x(d.x), x2=x(d.x), y1=y(d.span[0]), y2=y(d.span[1]), class_="interval") for d in dots if d.span
+    )
+
+
+def _budgets(layer: Layer, x: Axis, y: Axis, unit: str) -> Html:
+    parts, last = [], -1e9
+    for value in sorted(set(filter(x.shows, layer.budgets))):
+        at = x(value)
+        parts.append(tag("line", x1=at, x2=at, y1=y.start, y2=y.end, class_="budget"))
+        if at - last > 80:
+            side = {"x": at + 5, "class_": "note"} if at < x.end - 80 else {"x": at - 5, "class_": "note end"}
+            parts.append(tag("text", text(f"≤ {value:.3g} {unit}"), y=y.start - 8 - 15 * layer.colour, **side))
+            last = at
+    for value in sorted(set(filter(y.shows, layer.bounds))):
+        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="bound"))
+        parts.append(tag("text", text("bound"), x=x.end, y=y(value) - 5, class_="note end"))
+    return join(parts) if parts else NOTHING
+
+
+def _ends(dot: Dot) -> tuple[float, ...]:
+    return dot.span or (dot.y,)

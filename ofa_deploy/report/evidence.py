@@ -1,0 +1,226 @@
+"""The parts of a page that say how far its figures can be trusted: what was measured, and on what."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.arch import Arch
+from ofa_deploy.errors import ArchError
+from ofa_deploy.figures import DASH, mapping, number
+from ofa_deploy.report import networks as nets
+from ofa_deploy.report.charts import Dot, agreement_chart, deviation_chart
+from ofa_deploy.report.markup import Html, figure, join, tag, text
+from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, request_of
+from ofa_deploy.report.networks import Networks
+from ofa_deploy.report.sections import allowed, candidates_of, listing, swatch, table
+from ofa_deploy.search.result import SearchResult
+from ofa_deploy.space import SearchSpace
+
+SIZE = (440, 340)
+"""Pixels of the charts that stand side by side."""
+
+
+def verified(panel: Panel, shown: Networks, name: str) -> list[Html]:
+    """Predicted and measured figures of the candidates of each result that has them."""
+    parts = []
+    for i, (colour, result) in enumerate(panel.results):
+        if rows := candidates_of(result):
+            parts += _verified(panel, colour, result, rows, shown, f"{name}-{i}")
+    return parts
+
+
+def _verified(
+    panel: Panel, colour: int, result: SearchResult, rows: Sequence[Mapping[str, Any]], shown: Networks, name: str
+) -> list[Html]:
+    cells, latency, accuracy = [], [], []
+    labels_ms, labels_top1 = ("predicted (ms)", "measured (ms)"), ("predicted top-1 (%)", "measured top-1 (%)")
+    for place, row in enumerate(rows, 1):
+        ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
+        spread, interval = number(row.get("spread_percent")), number(row.get("interval95_points"))
+        said = [
+            ("predicted", figure(row.get("predicted_ms"), "ms")),
+            ("measured", figure(ms, "ms") + (f" (spread {spread:.2g} %)" if spread else "")),
+            ("predicted top-1", figure(row.get("predicted_top1_percent"), "%", places=2)),
+            ("measured top-1", figure(top1, "%", places=2) + (f" ± {interval:.2f}" if interval else "")),
+        ]
+        which = _known(panel.space, row.get("arch"), f"Candidate {place}", said, shown)
+        said_ms, said_top1 = number(row.get("predicted_ms")), number(row.get("predicted_top1_percent"))
+        if said_ms is not None and ms is not None:
+            latency.append(Dot(said_ms, ms, which, (ms, ms * (1 + spread / 100)) if spread else None))
+        if said_top1 is not None and top1 is not None:
+            accuracy.append(Dot(said_top1, top1, which, (top1 - interval, top1 + interval) if interval else None))
+        chosen = row.get("arch") == str(result.arch)
+        first = tag("b", text(f"{place} chosen")) if chosen else text(place)
+        cells.append([first, *(text(value) for _, value in said), tag("code", text(row.get("arch", DASH)))])
+    charts = [agreement_chart(latency, labels_ms, SIZE, f"{name}-ms", colour)] if latency else []
+    charts += [agreement_chart(accuracy, labels_top1, SIZE, f"{name}-top1", colour)] if accuracy else []
+    head = ["", "predicted", "measured", "predicted top-1", "measured top-1", "network"]
+    words = (
+        "Dashed: agreement. Bars: how far repeated measurements of a latency reach up; 95 % interval of an accuracy."
+    )
+    return [
+        tag("h3", swatch(colour), text(panel.series[colour].name)),
+        listing(_loop(mapping(result.verified)), "tiles small"),
+        _pair(charts), tag("p", text(words), class_="hint"), table(head, cells),
+    ]  # fmt: skip
+
+
+def _loop(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How measuring went, as far as it is on record."""
+    rounds, within = about.get("rounds"), about.get("within_budget")
+    listed = [("within the budget, as measured", "yes" if within else "NO")] * isinstance(within, bool)
+    listed.append(("rounds of measuring", figure(len(rounds) if isinstance(rounds, list) else rounds)))
+    if (corrected := number(about.get("table_correction_percent"))) is not None:
+        listed.append(("the table was corrected by", f"{corrected:+.2g} %"))
+    if (slower := number(about.get("machine_slower_percent"))) is not None:
+        listed.append((f"the machine ran {'slower' if slower >= 0 else 'faster'} by", f"{abs(slower):.2g} %"))
+    return listed
+
+
+def tables(panel: Panel, shown: Networks, name: str) -> list[Html]:
+    """How wrong each latency table is about the whole networks that were measured with it."""
+    parts = []
+    for colour, series in enumerate(panel.series):
+        if series.table:
+            parts += _table(panel.space, series.table, colour, shown, f"{name}-{colour}")
+    return parts
+
+
+def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, name: str) -> list[Html]:
+    error, dots, errors = found.table.error, [], []
+    for row in found.table.networks:
+        said, ms, use = number(row.get("predicted_ms")), number(row.get("measured_ms")), row.get("use")
+        if said is None or ms is None or ms <= 0:
+            continue
+        off = 100 * (said / ms - 1)
+        figures = [("predicted", figure(said, "ms")), ("measured", figure(ms, "ms")), ("off by", f"{off:+.2f} %")]
+        title = "Kept out of the fit" if use == "test" else "The table is calibrated with it"
+        which = _known(space, row.get("arch"), title, figures, shown)
+        dots.append(Dot(said, ms, which, hollow=use != "test"))
+        errors.append(Dot(ms, off, which, hollow=use != "test"))
+    p95 = number(error.get("p95_percent")) if error.get("networks") else None
+    figures = [
+        ("off on average", figure(error.get("mape_percent"), "%", 2)), ("95 % are within", figure(p95, "%", 2)),
+        ("at worst", figure(error.get("worst_percent"), "%", 2)), ("bias", figure(error.get("bias_percent"), "%", 2)),
+        ("Spearman", figure(error.get("spearman"), places=3)), ("networks", figure(error.get("networks"))),
+    ]  # fmt: skip
+    if not error.get("networks"):
+        figures = [("error", "not known")]
+    heading = tag("h3", swatch(colour), text(found.table.label))
+    if not dots:
+        return [heading, listing(figures, "tiles small")]
+    charts = [
+        agreement_chart(dots, ("predicted (ms)", "measured (ms)"), SIZE, f"{name}-agree", colour),
+        deviation_chart(errors, ("measured (ms)", "predicted is off by (%)"), p95, SIZE, f"{name}-off", colour),
+    ]
+    words = "Filled: networks that the calibration has not seen. Rings: those that it was fitted to."
+    words += " Shaded: the error that 95 % of the former stay under." if p95 is not None else ""
+    return [heading, listing(figures, "tiles small"), _pair(charts), tag("p", text(words), class_="hint")]
+
+
+def predictor(found: PredictorFile) -> list[Html]:
+    """How wrong a predictor is about networks that it was not fitted on."""
+    about, error = found.about, mapping(found.about.get("error"))
+    named = [
+        ("RMSE", figure(error.get("rmse_points"), "points", 3)),
+        ("Kendall's tau", figure(error.get("kendall_tau"), places=3)),
+        ("tau in one resolution", figure(error.get("kendall_tau_within_resolution"), places=3)),
+        ("in its 90 % interval", figure(error.get("coverage90_percent"), "%", 3)),
+        ("fitted on", figure(error.get("fitted"), "networks")),
+    ]  # fmt: skip
+    noise = mapping(about.get("label_noise"))
+    if (held := number(noise.get("heldout_points"))) is not None:
+        named.append(("noise of the labels", f"{held:.2f} points"))
+    rows = []
+    for name, values in mapping(about.get("models")).items():
+        one, own = mapping(values), name == about.get("model")
+        cells = [figure(one.get(key), places=3) for key in ("rmse_points", "kendall_tau", "spearman_rho")]
+        rows.append([tag("b", text(name)) if own else text(name), *map(text, cells)])
+    parts = [
+        tag("h3", text(f"{found.predictor.space.name}: {about.get('model', DASH)}")),
+        listing(named, "tiles small"),
+    ]
+    pieces = []
+    if found.plot:
+        source = f"data:image/png;base64,{base64.b64encode(found.plot).decode()}"
+        pieces.append(tag("img", src=source, alt="measured against predicted accuracy of each sample"))
+    if rows:
+        pieces.append(table(["model", "RMSE, points", "Kendall's tau", "Spearman's rho"], rows))
+    return [*parts, tag("div", *pieces, class_="pair")]
+
+
+def provenance(material: Material) -> list[Html]:
+    """What was run on what."""
+    parts = []
+    for path, sha256, made in material.files:
+        listed = [("result", str(path)), ("SHA-256", sha256), *_made(made)]
+        parts.append(listing(listed, "long"))
+    for panel in material.panels:
+        for colour, result in panel.results:
+            name = join([swatch(colour), text(f"{result.space}, {panel.series[colour].name}")])
+            parts += [tag("h3", name), listing(_search(result), "long")]
+        for series in panel.series:
+            if series.table:
+                about = series.table.about
+                parts.append(listing(_file("latency table", series.table.path, about), "long"))
+    for found in material.predictors.values():
+        parts.append(listing(_file("predictor", found.path, found.about), "long"))
+    return parts
+
+
+def _file(what: str, path: Path, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where an artifact lies and how it came to be."""
+    known = [(key, str(about[key])) for key in ("created", "source") if about.get(key)]
+    return [(what, str(path)), ("SHA-256", str(about.get("sha256"))), *known, *_made(mapping(about.get("made_with")))]
+
+
+def _search(result: SearchResult) -> list[tuple[str, str]]:
+    asked = {k: v for k, v in request_of(result).items() if v not in (None, False, [], "")}
+    own = mapping(result.inputs).get("table_of_this_machine")
+    listed = [
+        ("asked for", "; ".join(f"{key} {_flat(value)}" for key, value in asked.items()) or DASH),
+        ("limits", "; ".join(f"{limit['name']} {allowed(limit)}, margin {figure(limit['margin_percent'], '%', 3)}"
+                             for limit in result.limits) or DASH),
+        ("searched", f"{figure(result.evaluations, 'networks', 9)}, seed {result.settings.seed}, risk "
+                     f"{figure(result.risk)} standard deviations"),
+    ]  # fmt: skip
+    if result.front:
+        listed.append(("front", f"{len(result.front)} networks, hypervolume {figure(result.hypervolume)}"))
+    if own is not None:
+        listed.append(("table", "of the machine that searched" if own else "not of the machine that searched"))
+    return listed
+
+
+def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
+    machine, packages = mapping(made.get("machine")), mapping(made.get("packages"))
+    listed = []
+    if machine:
+        words = [
+            str(machine.get("cpu", DASH)),
+            f"{_flat(machine.get('cores', DASH))} cores",
+            str(machine.get("system", "")),
+        ]
+        listed.append(("made on", ", ".join(filter(None, words))))
+    if packages or made.get("python"):
+        versions = [f"Python {_flat(made.get('python', DASH))}", *(f"{k} {_flat(v)}" for k, v in packages.items())]
+        listed.append(("made with", ", ".join(versions)))
+    return listed
+
+
+def _flat(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _known(space: SearchSpace, arch: Any, title: str, figures: nets.Figures, shown: Networks) -> int | None:
+    """The number of a network for the script; None where its text is none of the space."""
+    try:
+        return shown.add(space, space.check(Arch.parse(arch)), title, figures)
+    except (ArchError, TypeError, AttributeError):
+        return None
+
+
+def _pair(charts: Sequence[Html]) -> Html:
+    return tag("figure", *(tag("div", chart) for chart in charts), nets.pinned(), class_="chart pair")

@@ -1,0 +1,230 @@
+"""The parts of a page, each from what was gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
+from ofa_deploy.figures import DASH, mapping, number
+from ofa_deploy.report import networks as nets
+from ofa_deploy.report.charts import COLOURS, Dot, Layer, front_chart
+from ofa_deploy.report.markup import NOTHING, SPACE, Html, figure, join, tag, text
+from ofa_deploy.report.material import Panel, Point, Series, first_limit
+from ofa_deploy.report.networks import Figures, Networks
+from ofa_deploy.search.result import SearchResult
+
+WIDE, NARROW = (960, 500), (400, 380)
+"""Pixels of the front chart on a screen and on a phone."""
+COST_WORDS = {"latency": "latency", "macs": "multiply-accumulates", "params": "parameters", "size": "model size"}
+
+
+def score_words(objective: str) -> tuple[str, str]:
+    """What an objective's score is called, and its unit."""
+    return ("predicted top-1", "%") if objective == "accuracy" else ("multiply-accumulates", "M")
+
+
+def figures_of(panel: Panel, score: Any, cost: Any, macs: Any = None, params: Any = None) -> list[tuple[str, str]]:
+    """What is said of one network."""
+    name, unit = score_words(panel.objective)
+    listed = [(name, figure(score, unit, places=2))]
+    listed.append((f"predicted {COST_WORDS.get(panel.cost, panel.cost)}", figure(cost, panel.unit)))
+    for what, value in (("MACs", number(macs)), ("parameters", number(params))):
+        if value is not None:
+            listed.append((what, figure(value / 1e6, "M", 3)))
+    return listed
+
+
+def result_figures(panel: Panel, result: SearchResult) -> list[tuple[str, str]]:
+    """What is said of a chosen network: its costs, what they may be, and how sure the prediction is."""
+    listed = figures_of(panel, result.score, first_limit(result).get("predicted"), result.macs, result.params)
+    if half := interval(result):
+        listed[0] = (listed[0][0], f"{result.score:.2f} ± {half:.2f} %")
+    if result.limits:
+        listed.insert(2, ("allowed", allowed(first_limit(result))))
+    for row in candidates_of(result):
+        if row.get("arch") == str(result.arch):
+            listed.insert(2, ("measured latency", figure(row.get("measured_ms"), "ms")))
+            if (top1 := number(row.get("measured_top1_percent"))) is not None:
+                listed.insert(1, ("measured top-1", figure(top1, "%", places=2)))
+    for limit in result.limits[1:]:
+        listed.append((f"{limit['name']}, {limit['of']}", figure(limit["predicted"], str(limit["unit"]))))
+    return listed
+
+
+def candidates_of(result: SearchResult) -> list[Mapping[str, Any]]:
+    """What was measured of each candidate of a result; nothing where none was."""
+    rows = mapping(result.verified).get("candidates")
+    return [mapping(row) for row in rows] if isinstance(rows, list) else []
+
+
+def interval(result: SearchResult) -> float | None:
+    """Half the length of the 90 % interval of a prediction, in points."""
+    std = number(result.score_std)
+    return None if std is None or result.objective != "accuracy" else NORMAL_90 * std
+
+
+def allowed(limit: Mapping[str, Any]) -> str:
+    """What a limit allows, in words."""
+    ends = (("≥", number(limit.get("lower"))), ("≤", number(limit.get("upper"))))
+    words = [f"{sign}{SPACE}{figure(end, str(limit.get('unit')))}" for sign, end in ends if end is not None]
+    return ", ".join(words) or "any"
+
+
+def swatch(colour: int) -> Html:
+    """A series' colour beside its name."""
+    return tag("i", class_=f"swatch s{colour % COLOURS}")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
+    """A table; the first column holds names, the others figures."""
+    heading = tag("tr", *(tag("th", text(cell), scope="col") for cell in head))
+    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
+    return tag("div", tag("table", tag("thead", heading), tag("tbody", *body)), class_="scroll", tabindex=0)
+
+
+def listing(pairs: Figures, class_: str = "figures") -> Html:
+    """Names and values."""
+    return tag("dl", *(tag("div", tag("dt", text(a)), tag("dd", text(b))) for a, b in pairs), class_=class_)
+
+
+def summary(panel: Panel) -> Html:
+    """The results of a panel at a glance."""
+    best = {"accuracy": "most accurate", "macs": "largest"}.get(panel.objective, "best")
+    where = f" on {panel.series[0].name}" if len(panel.series) == 1 and panel.cost == "latency" else ""
+    one = len(panel.results) == 1
+    words = f"The {best} network" if one else f"{len(panel.results)} networks, each the {best}"
+    cost = COST_WORDS.get(panel.cost, panel.cost)
+    limits = f"with {cost} {allowed(first_limit(panel.results[0][1]))}" if one else "within its limits"
+    words += f" of {panel.space.name} that the search found {limits}{where}."
+    foreign = any(mapping(r.inputs).get("table_of_this_machine") is False for _, r in panel.results)
+    note = "The latency table is of another machine than the one that searched: latencies hold for that machine."
+    lede = tag("p", text(words), *([tag("span", text(note), class_="warning")] if foreign else []), class_="lede")
+    shown = listing(result_figures(panel, panel.results[0][1]), "tiles") if one else _rows(panel)
+    return join([lede, shown])
+
+
+def _rows(panel: Panel) -> Html:
+    """A table with a row a result."""
+    score, unit = score_words(panel.objective)
+    several = len(panel.series) > 1
+    head = ["device" if several else "allowed", "allowed", f"predicted {panel.cost}", f"{score}, {unit}", "MACs",
+            "parameters"]  # fmt: skip
+    rows = []
+    for colour, result in panel.results:
+        half, within = interval(result), text(allowed(first_limit(result)))
+        rows.append([
+            join([swatch(colour), text(panel.series[colour].name) if several else within]), within,
+            text(figure(first_limit(result).get("predicted"), panel.unit)),
+            text(figure(result.score, places=2) + (f" ± {half:.2f}" if half else "")),
+            text(_millions(result.macs)), text(_millions(result.params)),
+        ])  # fmt: skip
+    return table(head, rows) if several else table(head[1:], [[row[0], *row[2:]] for row in rows])
+
+
+def _millions(value: Any) -> str:
+    found = number(value)
+    return DASH if found is None else figure(found / 1e6, "M", 3)
+
+
+def front(panel: Panel, shown: Networks, name: str) -> Html:
+    """Score against cost: random networks, fronts, chosen networks."""
+    layers = [_layer(panel, series, i, shown) for i, series in enumerate(panel.series)]
+    score, unit = score_words(panel.objective)
+    labels = f"predicted {COST_WORDS.get(panel.cost, panel.cost)} ({panel.unit})", f"{score} ({unit})"
+    charts = [
+        tag("div", front_chart(layers, labels, panel.unit, size, f"{name}-{kind}"), class_=kind)
+        for kind, size in (("wide", WIDE), ("narrow", NARROW))
+    ]
+    few = len(layers[0].cloud)
+    words = [f"{few} random networks of the space lie behind"] * bool(few)
+    corrected = any("table_correction_percent" in mapping(result.verified) for _, result in panel.results)
+    words += ["their latencies are by the table as it was built, chosen ones by the corrected table"] * (
+        corrected and bool(few)
+    )
+    words += ["bars are 90 % intervals of the prediction"] * any(d.span for layer in layers for d in layer.chosen)
+    missing = [series.name for series, layer in zip(panel.series, layers, strict=True) if not layer.cloud]
+    absent = tag("p", text(f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."),
+                 class_="note") if missing else NOTHING  # fmt: skip
+    caption = tag("p", text(f"{'; '.join(words).capitalize()}{'. ' if words else ''}Point at a network to see its "
+                            "figures, click to see its blocks; arrow keys work too."), class_="hint")  # fmt: skip
+    return tag(
+        "figure", _legend(panel, layers), *charts, tag("figcaption", caption, absent), nets.pinned(), class_="chart"
+    )
+
+
+def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
+    """Buttons that show and hide series and kinds of networks."""
+
+    def button(what: str, *content: Html) -> Html:
+        return tag("button", *content, type="button", data_toggles=what, aria_pressed="true")
+
+    series = [
+        button(f'[data-series="{i}"]', swatch(i), text(one.name)) for i, one in enumerate(panel.series)
+    ]  # fmt: skip
+    kinds = [("chosen", "chosen"), ("limits", "limits")]
+    kinds.insert(1, ("front", "front")) if any(layer.fronts for layer in layers) else None
+    kinds.append(("random", "random networks")) if any(layer.cloud for layer in layers) else None
+    marks = [button(f".{kind}", tag("i", class_=f"mark {kind}"), text(words)) for kind, words in kinds]
+    return tag("div", tag("div", *series), tag("div", *marks), class_="legend")
+
+
+def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
+    """The dots of a series, each of a network that the script knows."""
+
+    of = f", {series.name}" * (len(panel.series) > 1)
+
+    def dots(points: Sequence[Point], title: str) -> list[Dot]:
+        genes = panel.space.genes([p.arch for p in points])
+        costs = zip(panel.space.macs(genes), panel.space.params(genes), strict=True)
+        return [
+            Dot(
+                p.cost,
+                p.score,
+                shown.add(panel.space, p.arch, title + of, figures_of(panel, p.score, p.cost, macs, params)),
+            )
+            for p, (macs, params) in zip(points, costs, strict=True)
+        ]
+
+    chosen = []
+    for result in series.results:
+        limit = first_limit(result)
+        if (cost := number(limit.get("predicted"))) is not None:
+            which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
+            half = interval(result)
+            span = (result.score - half, result.score + half) if half else None
+            chosen.append(Dot(cost, result.score, which, span))
+    budgets = [v for r in series.results if (v := number(first_limit(r).get("upper"))) is not None]
+    bounds = [v for r in series.results if (v := number(mapping(r.certificate).get("bound_percent"))) is not None]
+    return Layer(
+        colour, dots(series.cloud, "Random network"), [dots(points, "On the front") for points in series.fronts],
+        chosen, budgets, bounds,
+    )  # fmt: skip
+
+
+def chosen(panel: Panel) -> Html:
+    """The chosen networks, block by block."""
+    cards = []
+    for colour, result in panel.results:
+        name = f"{figure(result.score, score_words(panel.objective)[1], places=2)}"
+        cost = figure(first_limit(result).get("predicted"), panel.unit)
+        title = join([swatch(colour), text(f"{name} at {cost}")])
+        if len(panel.series) > 1:
+            title = join([title, tag("span", text(panel.series[colour].name), class_="where")])
+        cards.append(nets.card(panel.space, result.arch, title, [], _proof(result)))
+    return join([nets.key(panel.space), *cards])
+
+
+def _proof(result: SearchResult) -> list[Html]:
+    """What a certificate says, if there is one."""
+    proof = mapping(result.certificate)
+    if not proof:
+        return []
+    proven = proof.get("proven") is True
+    words = (
+        f"{'Proof' if proven else 'Bound'}: no network within the limits is predicted above "
+        f"{figure(proof.get('bound_percent'), '%', places=3)}; the best known is at "
+        f"{figure(proof.get('found_percent'), '%', places=3)} ({figure(proof.get('seconds'), 's', 2)} of computing). "
+        "This is about predictor and table, not about true accuracy."
+    )
+    return [tag("p", text(words), class_="proof")]
