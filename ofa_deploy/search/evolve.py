@@ -20,6 +20,7 @@ from deap import base, tools
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
+from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
@@ -27,6 +28,8 @@ from ofa_deploy.space import SearchSpace
 Score = Callable[[Genes], Floats]
 """From genes, shape (n, columns), to what is maximised, shape (n,)."""
 SECONDS_BETWEEN_LINES = 2.0
+LEAST = 1e-6
+"""Relative improvement that is worth waiting for more."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +176,13 @@ def evolve(
     toolbox.register("select", tools.selTournament, tournsize=settings.tournament)
     toolbox.register("survive", tools.selBest)
     toolbox.register("individuals", individuals)
+    toolbox.register("reached", lambda: float(archive.scores[archive.best(1)[0]]))
     return _generations(toolbox, variation, archive, settings, start, report)
 
 
 def evolve_front(
-    space: SearchSpace, archive: Archive, limits: Sequence[Limit], cost: AdditiveCost, settings: Settings, start: Genes,
-    report: Report,
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], cost: AdditiveCost, worst: tuple[float, float],
+    settings: Settings, start: Genes, report: Report,
 ) -> list[float]:  # fmt: skip
     """NSGA-II (doi 10.1109/4235.996017): the networks for which no other has both a higher score and a lower cost.
 
@@ -187,12 +191,13 @@ def evolve_front(
         archive: see `evolve`; its front is the answer, see `front.front_of`.
         limits: those of the archive.
         cost: what is minimised.
+        worst: score and cost of the hypervolume's reference point.
         settings: how.
         start: see `evolve`.
         report: see `evolve`.
 
     Returns:
-        the best score after each generation.
+        the hypervolume after each generation.
     """
 
     def individuals(numbers: Sequence[int]) -> list[_Individual]:
@@ -216,8 +221,14 @@ def evolve_front(
     )
     toolbox.register("vary", variation.children)
     toolbox.register("select", crowded)
+
+    def reached() -> float:
+        within = archive.over == 0
+        return hypervolume(archive.scores[within], cost(archive.genes[within]), *worst)
+
     toolbox.register("survive", tools.selNSGA2, nd="log")
     toolbox.register("individuals", individuals)
+    toolbox.register("reached", reached)
     return _generations(toolbox, variation, archive, settings, start, report)
 
 
@@ -243,15 +254,15 @@ def _generations(
                 if len(children) >= settings.population:
                     break
             population = toolbox.survive(population + children, settings.population)
-            best = archive.best(1)[0]
-            waited = 0 if not history or archive.scores[best] > history[-1] else waited + 1
-            history.append(float(archive.scores[best]))
+            reached = toolbox.reached()
+            waited = 0 if not history or reached > history[-1] * (1 + LEAST) else waited + 1
+            history.append(reached)
             if waited >= settings.patience or not children:
                 break
             if (now := time.perf_counter()) - told > SECONDS_BETWEEN_LINES:
                 told = now
                 report(
-                    f"generation {generation + 1} of at most {settings.generations}: best {history[-1]:.3f}, "
+                    f"generation {generation + 1} of at most {settings.generations}: reached {history[-1]:.5g}, "
                     f"{archive.size / (now - began):.0f} networks/s"
                 )
     return history

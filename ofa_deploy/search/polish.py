@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ofa_deploy.costs import Genes
 from ofa_deploy.search.evolve import Archive, allowed_resolutions
-from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.space import SearchSpace
 
 PAIRS = 256
@@ -26,7 +26,7 @@ def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number
     Args:
         space: of the network.
         archive: what is evaluated is added to it.
-        limits: those of the archive.
+        limits: that the network should keep; they may be closer than those of the archive.
         number: of the network in the archive.
 
     Returns:
@@ -93,5 +93,6 @@ def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number:
     pairs = np.where(singles[a[best]] != row, singles[a[best]], singles[b[best]])
     archive.add(pairs)
     candidates = np.array([number, *numbers, *archive.numbers(pairs)])
-    ranked = np.lexsort((-archive.scores[candidates], archive.over[candidates]))
+    outside = over(limits, archive.genes[candidates])
+    ranked = np.lexsort((-archive.scores[candidates], outside))
     return int(candidates[ranked[0]])

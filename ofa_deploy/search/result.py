@@ -36,7 +36,7 @@ class SearchResult:
         macs: its multiply-accumulates.
         params: its learned numbers.
         evaluations: distinct architectures evaluated.
-        history: best score after each generation.
+        history: best score, or a front's hypervolume, after each generation.
         settings: of the search, the seed included.
         inputs: of the command: what was asked for, checksums, and whether the table is this machine's.
         front: of a search for a front: every network for which no other is better in score and first cost; rows as

@@ -17,7 +17,7 @@ from ofa_deploy.search.certify import certify
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.search.limits import Limit, check_feasible
+from ofa_deploy.search.limits import Limit, check_feasible, over
 from ofa_deploy.search.polish import polish
 from ofa_deploy.search.result import SearchResult, in_words
 from ofa_deploy.search.seeds import seeds
@@ -32,7 +32,8 @@ SAMPLE = 1000
 """Random networks that a surrogate is fitted to."""
 STARTS = 4
 """Networks that are improved by local search after each restart; twice as many at the end."""
-FRONT_SHARES = tuple(np.linspace(0.04, 1, 25).tolist())
+FRONT_SHARES = tuple(np.linspace(0.0625, 1, 16).tolist())
+"""Of the range of costs, where a front is improved by local search."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Explored:
     Attributes:
         archive: all architectures that it evaluated.
         limits: theirs.
-        history: best score after each generation.
+        history: best score, or a front's hypervolume, after each generation.
     """
 
     archive: Archive
@@ -152,16 +153,29 @@ def _single(
 def _front(
     space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
 ) -> list[float]:
+    """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
     known = space.sample(rng, SAMPLE, allowed)
     archive.add(known)
-    ends = extreme(space, limits[0].cost)[1], min(limits[0].allowed, extreme(space, limits[0].cost, dearest=True)[1])
-    spread = [(ends[0] + share * (ends[1] - ends[0])) / ends[1] for share in FRONT_SHARES]
-    bounded = Limit(limits[0].name, limits[0].cost, upper=ends[1])
-    return evolve_front(
-        space, archive, limits, limits[0].cost, settings, seeds(space, score, [bounded], known, spread), report
-    )
+    first, rest = limits[0], limits[1:]
+    least, most = extreme(space, first.cost)[1], min(first.allowed, extreme(space, first.cost, dearest=True)[1])
+    steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
+
+    def improve() -> list[int]:
+        ends = []
+        for step in steps:
+            outside = over([step, *rest], archive.genes)
+            ends.append(polish(space, archive, [step, *rest], int(np.lexsort((-archive.scores, outside))[0])))
+        return ends
+
+    shares = [step.upper / most for step in steps]
+    archive.add(seeds(space, score, [replace(first, upper=most, margin_percent=0.0)], known, shares))
+    begun = sorted(set(improve()))
+    worst = float(score(extreme(space, first.cost)[0])[0]), most
+    history = evolve_front(space, archive, limits, first.cost, worst, settings, archive.genes[begun], report)
+    improve()
+    return history
 
 
 def _infeasible(space: SearchSpace, explored: Explored) -> InfeasibleError:

@@ -1,0 +1,313 @@
+"""How good and how quick the search is: against the published finder, against long searches, and against proofs.
+
+Published: evolution as the once-for-all paper and its code have it, written anew: 100 individuals, 500 generations, a
+quarter are parents, half of the children are mutations (rate 0.1) and half crossovers, drawn until they are within the
+limit; networks are Python dicts that are copied deeply, costs are summed key by key, accuracy is predicted for 100 at a
+time; the last generation is evaluated and not looked at. `ofa-deploy search` runs as it does by default, but for
+--risk 0. The best known network is the best of all these runs and of some searches of a million evaluations.
+
+Cases: the shipped predictors and tables; with --published FOLDER also a predictor of the official shape (fitted to
+ImageNet accuracies that others measured on the w1.0 supernet, taken for mbv3-w1.2: it is a test function here, not a
+prediction) with once-for-all's Note10 table and with MACs; and a `concave` predictor of 16 units with nsganetv2's table
+of an i7-8700K, where the best network is proved. Seconds are CPU seconds of one thread. About an hour of one core;
+writes benchmarks/results/search-quality_CASE.csv, a case that is there is left out.
+
+    python benchmarks/search_quality.py [--published FOLDER] [--seeds 10] [--long 3] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import file_name
+from ofa_deploy.accuracy.predictors.concave import Concave
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.accuracy.predictors.published import PublishedMLP
+from ofa_deploy.accuracy.predictors.sources import Merged, merge
+from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.costs import Floats, Genes
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.imported import import_tables
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.certify import certify
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
+from ofa_deploy.search.run import search
+from ofa_deploy.space import SearchSpace
+
+RESULTS = Path(__file__).parent / "results"
+PREFIX = "search-quality_"
+LONG = 1_000_000
+SOURCES = ("imagenet_mbv3-w1.0_top1_r224.csv", "imagenet_mbv3-w1.0_top1_multires.csv")
+NEAR = 0.01
+"""Points of the best known within which a search counts as having found it."""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A search to be judged."""
+
+    name: str
+    space: SearchSpace
+    predictor: Predictor
+    limit: Limit
+    prove: bool = False
+
+
+class Watched:
+    """A predictor that notes when a network within the limit first reaches a score."""
+
+    def __init__(self, case: Case) -> None:
+        self._case, self.space, self.evaluations = case, case.space, 0
+        self._begun = time.process_time()
+        self.best: list[tuple[float, float, int]] = []
+
+    def mean(self, genes: Genes) -> Floats:
+        scores = self._case.predictor.mean(genes)
+        self.evaluations += len(genes)
+        within = scores[self._case.limit.over(genes) == 0]
+        if len(within) and (not self.best or within.max() > self.best[-1][1]):
+            self.best.append((time.process_time() - self._begun, float(within.max()), self.evaluations))
+        return scores
+
+    def predict(self, genes: Genes) -> tuple[Floats, Floats]:
+        return self._case.predictor.predict(genes)
+
+    def seconds_to(self, score: float) -> float:
+        return next((seconds for seconds, best, _ in self.best if best >= score), float("nan"))
+
+
+Config = dict[str, Any]
+
+
+class Published:
+    """The published finder."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        self.case, self.space, self.rng = case, case.space, random.Random(seed)
+        cost, choices = case.limit.cost, case.space.stages[0].choices
+        self.sizes = [r for i, r in enumerate(case.space.resolutions) if np.isfinite(cost.fixed[i])]
+        self.fixed = dict(zip(case.space.resolutions, cost.fixed.tolist(), strict=True))
+        self.table = {
+            (r, slot, choice): float(cost.blocks[i, slot, 0, number])
+            for i, r in enumerate(case.space.resolutions)
+            for slot in range(len(case.space.slots))
+            for number, choice in enumerate(choices, 1)
+        }
+
+    def run(self, generations: int = 500, size: int = 100, parents: float = 0.25, mutate: float = 0.5) -> float:
+        """Predicted accuracy of the best network."""
+        population = [self.fitting(self.random) for _ in range(size)]
+        scored = list(zip(self.accuracies(population), population, strict=True))
+        best = -1.0
+        for _ in range(generations):
+            chosen = sorted(scored, key=lambda pair: -pair[0])[: round(parents * size)]
+            best = max(best, chosen[0][0])
+            mutants = [self.fitting(partial(self.mutated, chosen)) for _ in range(round(mutate * size))]
+            children = mutants + [self.fitting(partial(self.crossed, chosen)) for _ in range(size - len(mutants))]
+            scored = chosen + list(zip(self.accuracies(children), children, strict=True))
+        return best
+
+    def fitting(self, make: Callable[[], Config]) -> Config:
+        while True:
+            config = make()
+            if self.cost(config) <= self.case.limit.allowed:
+                return config
+
+    def random(self) -> Config:
+        space = self.space
+        return {
+            "r": self.rng.choice(self.sizes), "d": [self.rng.choice(s.depths) for s in space.stages],
+            "ks": [self.rng.choice(space.kernels) for _ in space.slots],
+            "e": [self.rng.choice(space.expands) for _ in space.slots],
+        }  # fmt: skip
+
+    def mutated(self, parents: list[tuple[float, Config]], rate: float = 0.1) -> Config:
+        new, fresh = copy.deepcopy(self.rng.choice(parents)[1]), self.random()
+        if self.rng.random() < rate:
+            new["r"] = fresh["r"]
+        for key in ("d", "ks", "e"):
+            for i in range(len(new[key])):
+                if self.rng.random() < rate:
+                    new[key][i] = fresh[key][i]
+        return new
+
+    def crossed(self, parents: list[tuple[float, Config]]) -> Config:
+        a, b = self.rng.choice(parents)[1], self.rng.choice(parents)[1]
+        new = copy.deepcopy(a)
+        for key in new:
+            if isinstance(new[key], list):
+                for i in range(len(new[key])):
+                    new[key][i] = self.rng.choice([a[key][i], b[key][i]])
+            else:
+                new[key] = self.rng.choice([a[key], b[key]])
+        return new
+
+    def active(self, config: Config) -> Iterator[tuple[int, tuple[int, float]]]:
+        slot = 0
+        for stage, depth in zip(self.space.stages, config["d"], strict=True):
+            for i in range(depth):
+                yield slot + i, (config["ks"][slot + i], config["e"][slot + i])
+            slot += stage.depths[-1]
+
+    def cost(self, config: Config) -> float:
+        total = self.fixed[config["r"]]
+        for slot, choice in self.active(config):
+            total += self.table[config["r"], slot, choice]
+        return total
+
+    def accuracies(self, configs: list[Config]) -> list[float]:
+        genes = np.zeros((len(configs), self.space.columns), np.int16)
+        choices = self.space.stages[0].choices
+        for row, config in zip(genes, configs, strict=True):
+            row[0] = self.space.resolutions.index(config["r"])
+            for slot, choice in self.active(config):
+                row[1 + slot] = 1 + choices.index(choice)
+        return self.case.predictor.mean(genes).tolist()
+
+
+def shipped_cases() -> Iterator[Case]:
+    for name, budgets in (("fmnist", ("10%", "30%", "60%")), ("mbv3-w1.0", ("15%", "40%"))):
+        space = get_space(name)
+        predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
+        for table in sorted(artifacts.shipped("lut").glob(f"{name}_*.csv")):
+            loaded = LatencyTable.load(table, space)
+            for budget in budgets:
+                limit = latency_limit(loaded, budget, 0.0)
+                yield Case(f"{name}, {loaded.conditions['device']}, {limit.upper:.3g} ms", space, predictor, limit)
+
+
+def samples(folder: Path, space: SearchSpace) -> Merged:
+    return merge([Samples.load(folder / name, space) for name in SOURCES])
+
+
+def official_shape(folder: Path) -> Predictor:
+    """A predictor as the official ones are, for mbv3-w1.2; its training data are of w1.0."""
+    known = samples(folder, get_space("mbv3-w1.0"))
+    model = PublishedMLP().fit(known.x, known.y)
+    layers = [layer for layer in model.net_ if isinstance(layer, torch.nn.Linear)]
+    arrays = {f"weight{i}": layer.weight.detach().numpy().T[None].copy() for i, layer in enumerate(layers)}
+    arrays |= {f"bias{i}": layer.bias.detach().numpy()[None] for i, layer in enumerate(layers[:-1])}
+    arrays[f"bias{len(layers) - 1}"] = np.array([[model.base_]], np.float32)
+    sizes = (224 * 2.0**model.resolutions_).round().astype(int)
+    arrays |= {"resolutions": sizes, "target": np.array([0.0, 100.0]), "noise": np.zeros(1)}
+    return Predictor(get_space("mbv3-w1.2"), (("official", arrays),))
+
+
+def imported(files: list[Path], space: SearchSpace, device: str) -> LatencyTable:
+    with tempfile.TemporaryDirectory() as folder:
+        return import_tables(files, space, device, Path(folder) / "table.csv")
+
+
+def published_cases(folder: Path) -> Iterator[Case]:
+    space = get_space("mbv3-w1.2")
+    predictor = official_shape(folder)
+    note10 = imported(sorted((folder / "note10_lut_mbv3-w1.2").glob("*.yaml")), space, "note10")
+    for budget in ("15ms", "25ms", "35ms"):
+        yield Case(f"official shape, note10, {budget}", space, predictor, latency_limit(note10, budget, 0.0))
+    for budget in ("200M", "300M", "600M"):
+        yield Case(f"official shape, {budget} MACs", space, predictor, cost_limit(space, "macs", budget))
+    space = get_space("mbv3-w1.0")
+    known = samples(folder, space)
+    concave = Concave(members=1, units=16, weight_decay=1.0).fit(known.x, known.y, sample_weight=known.weight)
+    proved = Predictor(space, (("concave", concave.arrays_),))
+    i7 = imported([folder / "i7-8700K_lut.yaml"], space, "i7-8700K")
+    for budget in ("10ms", "15ms", "20ms", "30ms"):
+        yield Case(f"concave, i7-8700K, {budget}", space, proved, latency_limit(i7, budget, 0.0), prove=True)
+
+
+def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:
+    rows = []
+
+    def add(method: str, seed: int, score: float, seconds: float, evaluations: int) -> None:
+        rows.append({"case": case.name, "method": method, "seed": seed, "score": round(score, 5),
+                     "cpu_seconds": round(seconds, 3), "evaluations": evaluations})  # fmt: skip
+        say(f"{case.name}: {method}, seed {seed}: {score:.4f} in {seconds:.2f} s")
+
+    for seed in range(max(1, seeds // 2)):
+        begun = time.process_time()
+        add("published", seed, Published(case, seed).run(), time.process_time() - begun, 50_100)
+    target = float(np.median([row["score"] for row in rows]))
+    for seed in range(seeds):
+        watched, begun = Watched(case), time.process_time()
+        found = search(case.space, watched, [case.limit], Settings(seed=seed), risk=0)
+        add("ofa-deploy", seed, found.score, time.process_time() - begun, found.evaluations)
+        rows[-1]["seconds_to_published"] = round(watched.seconds_to(target), 4)
+    settings = Settings(population=1000, generations=LONG // 1000, patience=LONG, restarts=40)
+    for seed in range(long):
+        watched, begun = Watched(case), time.process_time()
+        found = search(case.space, watched, [case.limit], replace(settings, seed=1000 + seed), risk=0)
+        add("long", seed, found.score, time.process_time() - begun, watched.evaluations)
+    if case.prove:
+        proof = certify(case.space, case.predictor, [case.limit], 60, case.space.genes([found.arch]), say)
+        add("proof", 0, proof.found_percent, proof.seconds, 0)
+        rows[-1]["bound"] = round(proof.bound_percent, 5)
+        assert proof.proven
+    return rows
+
+
+def table(rows: pd.DataFrame) -> str:
+    out = []
+    for case, of in rows.groupby("case", sort=False):
+        best = of["score"].max()
+        by = dict(iter(of.groupby("method")))
+        ours, published = by["ofa-deploy"], by["published"]
+        quicker = published["cpu_seconds"].median() / ours["seconds_to_published"].median()
+        out.append({
+            "case": case, "published": f"{published['score'].median():.3f}",
+            "spread": f"{np.ptp(published['score']):.3f}", "s": f"{published['cpu_seconds'].median():.1f}",
+            "as good in s": f"{ours['seconds_to_published'].median():.3f}", "times": f"{quicker:.0f}",
+            "ofa-deploy": f"{ours['score'].median():.3f}", "s ": f"{ours['cpu_seconds'].median():.2f}",
+            "best known": f"{best:.3f}", f"within {NEAR}": f"{(ours['score'] > best - NEAR).sum()}/{len(ours)}",
+            "worst": f"{best - ours['score'].min():.4f}",
+            "proved in s": f"{by['proof']['cpu_seconds'].iloc[0]:.2f}" if "proof" in by else "-",
+        })  # fmt: skip
+    return pd.DataFrame(out).to_string(index=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--published", type=Path, help="folder of the published measurements")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--long", type=int, default=3, help="searches of a million evaluations")
+    parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
+    arguments = parser.parse_args()
+    if not arguments.show:
+        torch.set_num_threads(1)
+        cases = [*shipped_cases(), *(published_cases(arguments.published) if arguments.published else [])]
+        for case in cases:
+            path = RESULTS / f"{PREFIX}{case.name.replace(', ', '_').replace(' ', '-')}.csv"
+            if not path.exists():
+                with threadpool_limits(1):
+                    frame = pd.DataFrame(judge(case, arguments.seeds, arguments.long))
+                artifacts.write(path, frame.to_csv(index=False))
+    files = sorted(RESULTS.glob(f"{PREFIX}*.csv"))
+    if not files:
+        raise SystemExit("no results are here yet; run this without --show")
+    print(table(pd.concat(map(pd.read_csv, files), ignore_index=True)))
+    print("\nScores in points, s: CPU seconds of one thread. To run it anew, remove the results first:")
+    print("python benchmarks/search_quality.py --published FOLDER")
+
+
+if __name__ == "__main__":
+    main()
