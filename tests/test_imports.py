@@ -40,7 +40,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],
     ["search.verify"],
     ["export.check", "export.formats"],
-    ["export.card", "export.run"],
+    ["export.card", "export.run", "export.family"],
     ["deploy", "doctor"],
     ["report.markup"],
     ["report.axes", "report.networks", "report.material"],

@@ -30,6 +30,7 @@ from ofa_deploy.cli.options import (
     tables_of,
     weights_of,
 )  # fmt: skip
+from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.result import in_words as limit_in_words
@@ -222,6 +223,13 @@ def export(
         ),
     ] = None,
     max_drop: Annotated[float, typer.Option(help="Points of top-1 that int8 may lose.")] = 1.0,
+    family: Annotated[
+        Path | None,
+        typer.Option(
+            help="Search result of several networks, or of a front: all into the folder --out, with an index."
+        ),
+    ] = None,
+    number: Annotated[int, typer.Option(help="Networks that --family takes of a front.")] = 5,
     space: Space = None,
     data: Data = None,
     weights: Weights = None,
@@ -232,10 +240,18 @@ def export(
     The format is what --out ends in (.onnx, .tflite, .pt2, .safetensors), else ONNX. With --format, files are named
     SPACE_FORMAT. With --json the card is printed; with several formats, a list of them.
     """
+    from ofa_deploy.export.family import export_family
     from ofa_deploy.export.run import export_files
 
     chosen = get_space(space)
-    cards = export_files(chosen, arch, result, data, weights_of(weights, chosen), out, format_, max_drop)
+    found = weights_of(weights, chosen)
+    if family is not None:
+        if arch is not None or result is not None:
+            raise OfaDeployError("export needs one of --arch, --result and --family")
+        folder = out or Path("models")
+        cards = export_family(chosen, family, number, data, found, folder, format_, say, max_drop)
+    else:
+        cards = export_files(chosen, arch, result, data, found, out, format_, max_drop)
     if as_json:
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
         return

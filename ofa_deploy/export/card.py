@@ -91,9 +91,8 @@ def markdown(card: Mapping[str, Any]) -> str:
 def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was predicted, checked and measured."""
     checked, predicted, measured = card["agreement_with_torch"], card["predicted"], card["measured"]
-    rows = []
-    if "latency_ms" in predicted:
-        rows.append(("predicted latency", f"{predicted['latency_ms']:.4g} ms"))
+    limits = predicted.get("limits", [])
+    rows = [(f"predicted {limit['name']}", f"{limit['predicted']:.4g} {limit['unit']}") for limit in limits]
     if "top1_percent" in predicted:
         rows.append(("predicted top-1", f"{predicted['top1_percent']:.2f} %"))
     if latency := measured.get("latency"):

@@ -23,6 +23,8 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
+Made = tuple[Path, bytes, artifacts.Json]
+"""Where a file goes, its content and its card."""
 MAX_DROP = 1.0
 """Points of top-1 that int8 may lose."""
 ROUNDS, PAUSE = 5, 0.1
@@ -51,7 +53,7 @@ def export(
         ArtifactError: the name ends in no format, or it cannot be written.
     """
     files = chosen(None, out, net.space.name)
-    (made,) = _made(net, arch, data, files, weights, predicted, MAX_DROP)
+    (made,) = make(net, arch, data, files, weights, predicted, MAX_DROP)
     _write([made])
     return made[2]
 
@@ -84,8 +86,13 @@ def export_files(
     wanted, predicted = _wanted(space, arch, result)
     files = chosen(formats, out, space.name)
     net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
-    made = _made(net, wanted, load(data, space), files, origin, predicted, max_drop)
-    _time(made, space, wanted)
+    made = make(net, wanted, load(data, space), files, origin, predicted, max_drop)
+    return time_and_write(made, space, wanted)
+
+
+def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Path, artifacts.Json]:
+    """Measure the latency of the files of one network, and write them with their cards, which are returned."""
+    _time(made, space, arch)
     _write(made)
     return {path: card for path, _, card in made}
 
@@ -104,11 +111,7 @@ def _wanted(space: SearchSpace, text: str | None, result: Path | None) -> tuple[
     return found.arch, found.predicted()
 
 
-Made = tuple[Path, bytes, artifacts.Json]
-"""Where a file goes, its content and its card."""
-
-
-def _made(
+def make(
     net: Supernet, arch: Arch, data: Dataset, files: Mapping[str, Path], weights: Mapping[str, Any],
     predicted: Mapping[str, Any] | None, max_drop: float,
 ) -> list[Made]:  # fmt: skip

@@ -126,7 +126,8 @@ class Fence:
             return importlib.machinery.PathFinder.find_spec(name, path, target)
 blocked = set(json.loads({blocked!r}))
 builtin = importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter
-sys.meta_path[:] = [*builtin, Fence()]
+if blocked:
+    sys.meta_path[:] = [*builtin, Fence()]
 {lines}
 np.save("logits.npy", logits)
 """
@@ -221,9 +222,8 @@ def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
                      "interval95_points": 0.31},
     }  # fmt: skip
     origin = {"file": "w.safetensors", "sha256": "ab", "licence": "BSD"}
-    card = make_card(
-        subject, "tflite-int8", "m.tflite", b"123", checked, origin, {"latency_ms": 1.5, "top1_percent": 90.5}
-    )
+    predicted = {"top1_percent": 90.5, "limits": [{"name": "latency", "unit": "ms", "predicted": 1.5}]}
+    card = make_card(subject, "tflite-int8", "m.tflite", b"123", checked, origin, predicted)
     write_card(tmp_path / "m.tflite", card)
     assert json.loads((tmp_path / "m.json").read_text())["arch"] == SMALL
     page = (tmp_path / "m.md").read_text()

@@ -1,0 +1,94 @@
+"""Whether `ofa-deploy search --verify` keeps its promise: delivered networks, measured again after all are found.
+
+Builds this machine's tables of `fmnist`, asks for networks within budgets that are spread over the range of the table,
+and then measures all delivered networks in rounds of their own, beside networks of the table that tell the machine's
+state. About two minutes a budget; nothing else should run. Writes
+benchmarks/results/search-promises_fmnist_DEVICE.csv.
+
+    python benchmarks/search_promises.py [--device cpu --device tflite] [--budgets 15] [--candidates 3] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import file_name
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.arch import Arch
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.device.rounds import Plan
+from ofa_deploy.latency.whole import beside_table
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.verify import search_verified
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
+    space = get_space("fmnist")
+    predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
+    job = Job(space, space.resolutions, Plan())
+    with tempfile.TemporaryDirectory() as folder:
+        table = build(job, device, Path(folder) / "table.csv", say)
+    rows = []
+    for share in np.linspace(4, 90, budgets):
+        found = search_verified(
+            space, predictor, table, f"{share:.1f}%", [], Settings(), candidates, say, 0.5, {}
+        )  # fmt: skip
+        about = found.verified
+        assert about is not None
+        rows.append({"share_percent": round(share, 1), "budget_ms": about["budget_ms"], "arch": str(found.arch),
+                     "table_ms": round(float(table.latency_ms(space.genes([found.arch]))[0]), 5),
+                     "measured_ms": about["measured_ms"], "within_budget": about["within_budget"],
+                     "rounds": about["rounds"]})  # fmt: skip
+        say(str(rows[-1]))
+    runtime = table.conditions["runtime"]
+    sessions = {str(i): job.started(space.walk(Arch.parse(str(row["arch"]))), runtime) for i, row in enumerate(rows)}
+    again, slower = beside_table(sessions, table, 1, say)
+    for i, row in enumerate(rows):
+        row |= {"again_ms": again[str(i)]["latency_ms"], "machine_slower_percent": slower}
+    return pd.DataFrame(rows).assign(cpu=table.conditions["machine"]["cpu"])
+
+
+def summary(rows: pd.DataFrame, device: str) -> dict[str, object]:
+    used, off = rows["again_ms"] / rows["budget_ms"], rows["table_ms"] / rows["again_ms"] - 1
+    return {
+        "device": device, "budgets": len(rows), "within, measured again": f"{100 * (used <= 1).mean():.0f} %",
+        "within 1 %": f"{100 * (used <= 1.01).mean():.0f} %", "used": f"{100 * used.mean():.1f} %",
+        "most": f"{100 * used.max():.1f} %", "table alone off by": f"{100 * abs(off).mean():.1f} %",
+        "rounds": f"{rows['rounds'].mean():.1f}", "machine slower": f"{rows['machine_slower_percent'].iloc[0]:.0f} %",
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", action="append", choices=("cpu", "tflite"))
+    parser.add_argument("--budgets", type=int, default=15)
+    parser.add_argument("--candidates", type=int, default=3)
+    parser.add_argument("--show", action="store_true", help="print the committed results, measure nothing")
+    arguments = parser.parse_args()
+    for device in [] if arguments.show else arguments.device or ["cpu", "tflite"]:
+        frame = run(device, arguments.budgets, arguments.candidates)
+        artifacts.write(RESULTS / f"search-promises_fmnist_{device}.csv", frame.to_csv(index=False))
+    files = sorted(RESULTS.glob("search-promises_*.csv"))
+    if not files:
+        raise SystemExit("no results are here yet; run this without --show")
+    print(pd.DataFrame([summary(pd.read_csv(f), f.stem.split("_")[-1]) for f in files]).to_string(index=False))
+    print("\nLatencies of networks that `search --verify` delivered, relative to the budget. To run it anew:")
+    print("python benchmarks/search_promises.py")
+
+
+if __name__ == "__main__":
+    main()
