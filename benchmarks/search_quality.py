@@ -294,7 +294,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.show:
         torch.set_num_threads(1)
-        cases = [*shipped_cases(), *(published_cases(arguments.published) if arguments.published else [])]
+        cases = [*(published_cases(arguments.published) if arguments.published else []), *shipped_cases()]
         for case in cases:
             path = RESULTS / f"{PREFIX}{case.name.replace(', ', '_').replace(' ', '-')}.csv"
             if not path.exists():
