@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-supernet bench-accuracy bench-latency bench-export clean
+.PHONY: demo test lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
@@ -28,6 +28,11 @@ bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of p
 	$(BIN)/python benchmarks/sampling_speed.py --show
 	$(BIN)/python benchmarks/sample_design.py --show
 	$(BIN)/python benchmarks/predictor_error.py --show
+
+bench-search: $(READY)  ## quality and speed of the search, its proofs, fronts, and kept promises (committed results)
+	$(BIN)/python benchmarks/search_quality.py --show
+	$(BIN)/python benchmarks/search_fronts.py --show
+	$(BIN)/python benchmarks/search_promises.py --show
 
 bench-latency: $(READY)  ## error of latency tables, and of those fitted to whole networks (committed results)
 	$(BIN)/python benchmarks/latency_error.py --show

@@ -22,7 +22,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
     ["accuracy.predictors.official", "accuracy.predictors.predictor"],
     ["search.budget", "search.knapsack", "search.front", "search.variation"],
-    ["search.limits", "search.seeds", "search.evolve", "search.polish", "search.result"],
+    ["search.limits", "search.seeds", "search.evolve", "search.polish", "search.memetic", "search.result"],
     ["search.program", "search.certify", "score"],
     ["search.run", "search.files"],
     ["accuracy.predictors.estimator", "accuracy.predictors.members"],

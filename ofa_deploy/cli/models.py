@@ -161,7 +161,7 @@ def _print_result(result: SearchResult) -> None:
         margin = f" (kept {limit['margin_percent']:.2g} % below for the table's error)" * (limit["margin_percent"] > 0)
         print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{margin}{of}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
-    print(f"searched          {result.evaluations} architectures in {len(result.history)} generations")
+    print(f"searched          {result.evaluations} architectures")
     if result.certificate is not None:
         proof = result.certificate
         print(f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "

@@ -44,6 +44,7 @@ class Settings:
         mutate: probability that a stage's depth, a block's kernel or expansion, a width or the resolution of a child
             is drawn anew.
         restarts: of the local search that evolution begins with; 0 begins with random networks.
+        recombinations: children of local optima at the end, see `memetic`.
         seed: of everything random.
     """
 
@@ -52,14 +53,19 @@ class Settings:
     patience: int = 20
     tournament: int = 3
     mutate: float = 0.1
-    restarts: int = 4
+    restarts: int = 8
+    recombinations: int = 60
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.population < 4 or min(self.generations, self.patience, self.tournament) < 1 or self.restarts < 0:
+        if (
+            self.population < 4
+            or min(self.generations, self.patience, self.tournament) < 1
+            or min(self.restarts, self.recombinations) < 0
+        ):
             raise OfaDeployError(
                 "a search needs a population of at least 4; generations, patience and tournament of at least 1; "
-                "restarts of at least 0"
+                "restarts and recombinations of at least 0"
             )
         if not 0 < self.mutate <= 1:
             raise OfaDeployError(f"the mutation probability must be in (0, 1], not {self.mutate}")
@@ -125,7 +131,7 @@ class Archive:
         return numbers
 
 
-class _Single(base.Fitness):  # type: ignore[misc]
+class Single(base.Fitness):  # type: ignore[misc]
     """Compared in order: first how little it is outside of the limits, then the score."""
 
     weights = (-1.0, 1.0)
@@ -137,7 +143,7 @@ class _Pair(base.Fitness):  # type: ignore[misc]
     weights = (1.0, -1.0)
 
 
-class _Individual:
+class Individual:
     """An evaluated architecture: its number in the archive, and its fitness."""
 
     __slots__ = ("fitness", "number")
@@ -164,9 +170,9 @@ def evolve(
         the best score after each generation.
     """
 
-    def individuals(numbers: Sequence[int]) -> list[_Individual]:
+    def individuals(numbers: Sequence[int]) -> list[Individual]:
         pairs = zip(numbers, archive.over[numbers].tolist(), archive.scores[numbers].tolist(), strict=True)
-        return [_Individual(number, _Single(values)) for number, *values in pairs]
+        return [Individual(number, Single(values)) for number, *values in pairs]
 
     toolbox = base.Toolbox()
     variation = Variation(
@@ -200,17 +206,17 @@ def evolve_front(
         the hypervolume after each generation.
     """
 
-    def individuals(numbers: Sequence[int]) -> list[_Individual]:
+    def individuals(numbers: Sequence[int]) -> list[Individual]:
         outside = archive.over[numbers]
         costs = cost(archive.genes[numbers])
         worst = 1e6 * (1 + outside)  # dominated by everything within the limits, and by what is less outside
         scores = np.where(outside > 0, -worst, archive.scores[numbers])
         pairs = zip(numbers, scores.tolist(), np.where(outside > 0, worst, costs).tolist(), strict=True)
-        return [_Individual(number, _Pair(values)) for number, *values in pairs]
+        return [Individual(number, _Pair(values)) for number, *values in pairs]
 
-    def crowded(population: list[_Individual], number: int) -> list[_Individual]:
+    def crowded(population: list[Individual], number: int) -> list[Individual]:
         fours = len(population) // 4 * 4  # what the operator wants
-        out: list[_Individual] = [] if fours else tools.selRandom(population, number)
+        out: list[Individual] = [] if fours else tools.selRandom(population, number)
         while len(out) < number:
             out += tools.selTournamentDCD(population, fours)
         return out[:number]
@@ -239,13 +245,13 @@ def _generations(
     history: list[float] = []
     random_ones = variation.random(max(settings.population - len(start), settings.population // 4))
     began = told = time.perf_counter()
-    with _fenced_random(settings.seed):
+    with fenced_random(settings.seed):
         first = np.unique(np.concatenate([start, random_ones]), axis=0)
         archive.add(first)
         population = toolbox.survive(toolbox.individuals(archive.numbers(first).tolist()), settings.population)
         waited = 0
         for generation in range(settings.generations):
-            children: list[_Individual] = []
+            children: list[Individual] = []
             for _ in range(10):  # where most children are known already, try a few more
                 wanted = settings.population - len(children)
                 parents = [p.number for p in toolbox.select(population, 2 * wanted)]
@@ -281,7 +287,7 @@ def allowed_resolutions(space: SearchSpace, limits: Sequence[Limit]) -> list[int
 
 
 @contextmanager
-def _fenced_random(seed: int) -> Iterator[None]:
+def fenced_random(seed: int) -> Iterator[None]:
     """DEAP's operators draw from Python's global generator: seed it inside, give the caller's state back after."""
     before = random.getstate()
     random.seed(seed)

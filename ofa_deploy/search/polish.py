@@ -12,7 +12,7 @@ from ofa_deploy.search.evolve import Archive, allowed_resolutions
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.space import SearchSpace
 
-PAIRS = 256
+PAIRS = 64
 """Pairs that are evaluated, of those that are best if their effects add up."""
 ROUNDS = 30
 """At most."""

@@ -18,6 +18,7 @@ from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutio
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, check_feasible, over
+from ofa_deploy.search.memetic import recombine
 from ofa_deploy.search.polish import polish
 from ofa_deploy.search.result import SearchResult, in_words
 from ofa_deploy.search.seeds import seeds
@@ -30,8 +31,8 @@ POOL = 256
 """The best networks, which are compared by what is left after that."""
 SAMPLE = 1000
 """Random networks that a surrogate is fitted to."""
-STARTS = 4
-"""Networks that are improved by local search after each restart; twice as many at the end."""
+LAST = 4
+"""Networks that are improved by local search after evolution."""
 FRONT_SHARES = tuple(np.linspace(0.0625, 1, 16).tolist())
 """Of the range of costs, where a front is improved by local search."""
 
@@ -132,7 +133,7 @@ def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: fl
 def _single(
     space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
 ) -> list[float]:
-    """Restarts of surrogate and local search; then evolution from what they found; local search of the best again."""
+    """Restarts of surrogate and local search; evolution from what they found; children of all local optima."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
     ends: list[int] = []
@@ -143,11 +144,10 @@ def _single(
         archive.add(begun)
         numbers = archive.numbers(begun if len(begun) else known)
         ranked = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
-        ends += [polish(space, archive, limits, int(n)) for n in numbers[ranked[:STARTS]]]
+        ends.append(polish(space, archive, limits, int(numbers[ranked[0]])))
     history = evolve(space, archive, limits, settings, archive.genes[sorted(set(ends))], report)
-    for number in archive.best(2 * STARTS):
-        polish(space, archive, limits, number)
-    return history
+    ends += [polish(space, archive, limits, number) for number in archive.best(LAST)]
+    return history + recombine(space, archive, limits, settings, ends)
 
 
 def _front(

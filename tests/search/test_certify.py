@@ -160,7 +160,10 @@ def test_evolution_never_beats_the_bound(space: SearchSpace) -> None:
 
 def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSpace) -> None:
     predictor = concave(space, members=2, units=8)
-    limits, hasty = [latency_limit(made_up_table(space), "30%", 0)], Settings(population=4, generations=1, restarts=0)
+    limits, hasty = (
+        [latency_limit(made_up_table(space), "30%", 0)],
+        Settings(population=4, generations=1, restarts=0, recombinations=0),
+    )
     without = search(space, predictor, limits, hasty, risk=0)
     found = search(space, predictor, limits, hasty, risk=0, prove_seconds=60.0)
     assert found.certificate is not None
