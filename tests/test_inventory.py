@@ -48,7 +48,7 @@ def test_damaged_artifacts_are_named_and_the_others_listed(ofa: Run) -> None:
     for command in ("list", "lut show"):
         shown = succeeded(ofa(*command.split()))
         assert "lut/torn.csv is damaged" in shown
-        assert "1.1 %" in shown
+        assert shown.count("shipped") >= 4, "the others are listed"
         assert "notes" not in shown
 
 

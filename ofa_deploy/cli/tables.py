@@ -52,7 +52,10 @@ def show(
     print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
     print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
     print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
-    print(f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each")
+    print(
+        f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each "
+        f"{1e3 * table.per_million_ms:+.3g} µs for each million parameters"
+    )
     print(f"error        {table.error_in_words}")
     if "spearman" in table.error:
         e = table.error

@@ -236,7 +236,7 @@ def _shape(op: Op) -> Op:
 
 def _latency(table: LatencyTable, op: Op) -> float:
     """What a table says of an operator, in ms."""
-    return max(0.0, table.scale * table.rows[op].latency_ms + table.per_op_ms)
+    return max(0.0, table.in_network_ms(op))
 
 
 def _estimate(latency_ms: float) -> Estimate:

@@ -36,8 +36,9 @@ _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "prec
 class LatencyTable:
     """Latency of every network of a space at some resolutions, on one device.
 
-    A network's latency is `scale` times the sum of its operators' rows plus `per_op_ms` for each operator: an
-    operator in a network is spared the call of the runtime that it pays for when it is timed alone.
+    A network's latency is `scale` times the sum of its operators' rows, plus `per_op_ms` for each operator, plus
+    `per_million_ms` for each million parameters: an operator in a network is spared the call of the runtime that it
+    pays for when it is timed alone, and its weights have left the nearest cache.
 
     Attributes:
         space: the search space.
@@ -46,6 +47,7 @@ class LatencyTable:
         conditions: device, runtime, runtime_version, threads, batch, precision, machine.
         scale: fitted to whole networks.
         per_op_ms: likewise; usually negative.
+        per_million_ms: likewise; not negative.
         error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
             where it is not known.
         networks: the whole networks that were measured: arch, use, measured_ms, predicted_ms.
@@ -58,6 +60,7 @@ class LatencyTable:
     conditions: Mapping[str, Any]
     scale: float = 1.0
     per_op_ms: float = 0.0
+    per_million_ms: float = 0.0
     error: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(_ERRORS, 0.0))
     networks: tuple[Mapping[str, Any], ...] = ()
     sha256: str = ""
@@ -73,14 +76,18 @@ class LatencyTable:
         if missing:
             listed = "; ".join(map(str, missing[:3]))
             raise MeasureError(f"the table lacks {len(missing)} operators, first: {listed}; build it anew")
-        return self.space.cost(lambda op: self.scale * self.rows[op].latency_ms + self.per_op_ms, self.resolutions)
+        return self.space.cost(self.in_network_ms, self.resolutions)
+
+    def in_network_ms(self, op: Op) -> float:
+        """What an operator adds to the latency of a network, in ms."""
+        return self.scale * self.rows[op].latency_ms + self.per_op_ms + self.per_million_ms * op.params / 1e6
 
     def latency_ms(self, genes: Genes) -> Floats:
         """Predicted latency of whole networks in ms, shape (n,), from genes of shape (n, columns)."""
         return self.cost(genes)
 
     def calibrated(self, measured_ms: Mapping[str, float], test: Iterable[str]) -> LatencyTable:
-        """The table with its scale and per-operator term fitted to whole networks.
+        """The table with its scale and its terms for operators and parameters fitted to whole networks.
 
         Args:
             measured_ms: latency by architecture text.
@@ -93,19 +100,22 @@ class LatencyTable:
         measured = np.array([measured_ms[name] for name in names])
         sums = np.array([sum(self.rows[op].latency_ms for op in self.space.ops(a)) for a in archs])
         counts = np.array([len(self.space.ops(a)) for a in archs])
+        millions = np.array([sum(op.params for op in self.space.ops(a)) / 1e6 for a in archs])
         fitted = np.array([name not in kept_out for name in names])
-        terms = np.stack([sums, counts], axis=1) / measured[:, None]  # least squares of the relative error
-        bounds = ([1 / SCALE_LIMIT, -np.inf], [SCALE_LIMIT, np.inf])
-        scale, per_op = lsq_linear(terms[fitted], np.ones(fitted.sum()), bounds).x
-        predicted = scale * sums + per_op * counts
+        terms = np.stack([sums, counts, millions], axis=1)
+        bounds = ([1 / SCALE_LIMIT, -np.inf, 0.0], [SCALE_LIMIT, np.inf, np.inf])
+        relative = terms[fitted] / measured[fitted, None]  # least squares of the relative error
+        factors = lsq_linear(relative, np.ones(fitted.sum()), bounds).x
+        predicted = terms @ factors
         networks = tuple(
             {"arch": n, "use": "calibration" if f else "test", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
             for n, f, m, p in zip(names, fitted.tolist(), measured.tolist(), predicted.tolist(), strict=True)
         )
         error = errors(predicted[~fitted], measured[~fitted])
+        scale, per_op, per_million = factors.tolist()
         return dataclasses.replace(
-            self, scale=float(scale), per_op_ms=float(per_op), error=error, networks=networks
-        )  # fmt: skip
+            self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=error, networks=networks
+        )
 
     @property
     def label(self) -> str:
@@ -136,8 +146,8 @@ class LatencyTable:
             writer.writerow([*shape, *values])
         about = {
             **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
-            "scale": self.scale, "per_op_ms": self.per_op_ms, "error": dict(self.error),
-            "networks": list(self.networks), **details,
+            "scale": self.scale, "per_op_ms": self.per_op_ms, "per_million_ms": self.per_million_ms,
+            "error": dict(self.error), "networks": list(self.networks), **details,
         }  # fmt: skip
         return artifacts.save(path, text.getvalue().encode(), KIND, self.space.name, about)
 
@@ -165,17 +175,18 @@ class LatencyTable:
             resolutions = tuple(about["resolutions"])
             if not resolutions or not set(resolutions) <= set(space.resolutions):
                 raise ValueError(f"resolutions {resolutions}")
-            figures = [about["scale"], about["per_op_ms"], *(about["error"][key] for key in _ERRORS)]
+            scale, per_op, per_million = (float(about[key]) for key in ("scale", "per_op_ms", "per_million_ms"))
+            calibration = [scale, per_op, per_million]
+            figures = [*calibration, *(about["error"][key] for key in _ERRORS)]
             if not np.isfinite(np.array(figures, float)).all():
                 raise ValueError("a figure of its calibration or error is not finite")
-            if not (0 < about["scale"] < LARGEST_MS and abs(about["per_op_ms"]) < LARGEST_MS):
-                raise ValueError(f"a scale of {about['scale']} and {about['per_op_ms']} ms for each operator")
+            if scale <= 0 or max(map(abs, calibration)) >= LARGEST_MS:
+                raise ValueError(f"a calibration of {calibration}")
             if not all(isinstance(n["arch"], str) and 0 < float(n["measured_ms"]) < np.inf for n in about["networks"]):
                 raise ValueError("one of its networks has no latency")
             return cls(
                 space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
-                float(about["scale"]), float(about["per_op_ms"]), about["error"], tuple(about["networks"]),
-                about["sha256"],
+                scale, per_op, per_million, about["error"], tuple(about["networks"]), about["sha256"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error

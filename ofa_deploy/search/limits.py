@@ -103,7 +103,8 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None) 
     if fastest_ms <= 0:
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
     lower, upper = parse_range("latency", text, raised * fastest_ms, raised * slowest_ms)
-    checksum = hashlib.sha256(f"{table.sha256} {table.scale} {table.per_op_ms}".encode()).hexdigest()
+    calibration = f"{table.sha256} {table.scale} {table.per_op_ms} {table.per_million_ms}"
+    checksum = hashlib.sha256(calibration.encode()).hexdigest()
     return Limit("latency", table.cost, lower, upper, margin, table.label, checksum)
 
 

@@ -17,21 +17,25 @@ from tests.conftest import made_up_table
 
 
 def test_latency_is_the_sum_over_the_walk(space: SearchSpace) -> None:
-    table = dataclasses.replace(made_up_table(space), scale=2.0, per_op_ms=-0.25)
+    table = dataclasses.replace(made_up_table(space), scale=2.0, per_op_ms=-0.25, per_million_ms=3.0)
     genes = space.sample(np.random.default_rng(0), 30)
     for arch, got in zip(space.archs(genes), table.latency_ms(genes), strict=True):
         ops = space.ops(arch)
-        assert got == pytest.approx(sum(2 * table.rows[op].latency_ms - 0.25 for op in ops), abs=1e-9)
+        expected = sum(2 * table.rows[op].latency_ms - 0.25 + 3 * op.params / 1e6 for op in ops)
+        assert got == pytest.approx(expected, abs=1e-9)
 
 
 def test_calibration_recovers_what_was_put_in(space: SearchSpace) -> None:
     table = made_up_table(space)
     archs = space.archs(space.sample(np.random.default_rng(0), 20))
-    truth = {str(a): sum(1.3 * table.rows[op].latency_ms + 0.002 for op in space.ops(a)) for a in archs}
+    truth = {
+        str(a): sum(1.3 * table.rows[op].latency_ms + 0.002 + 0.5 * op.params / 1e6 for op in space.ops(a))
+        for a in archs
+    }
     names = list(truth)
     truth[names[-1]] *= 1.1  # a test network is 10 % slower than the table can know
     fitted = table.calibrated(truth, names[10:])
-    assert (fitted.scale, fitted.per_op_ms) == pytest.approx((1.3, 0.002))
+    assert (fitted.scale, fitted.per_op_ms, fitted.per_million_ms) == pytest.approx((1.3, 0.002, 0.5))
     assert fitted.error["networks"] == 10
     assert fitted.error["mape_percent"] == pytest.approx((1 - 1 / 1.1) * 10, abs=0.01)
     assert fitted.error["worst_percent"] == pytest.approx(100 * (1 - 1 / 1.1), abs=0.01)
@@ -53,11 +57,11 @@ def test_resolutions_that_are_not_covered_cost_nan(space: SearchSpace) -> None:
 
 
 def test_file_round_trip(space: SearchSpace, tmp_path: Path) -> None:
-    table = dataclasses.replace(made_up_table(space, (16,)), scale=0.9, per_op_ms=-1e-3)
+    table = dataclasses.replace(made_up_table(space, (16,)), scale=0.9, per_op_ms=-1e-3, per_million_ms=0.2)
     table.save(tmp_path / "t.csv", {})
     again = LatencyTable.load(tmp_path / "t.csv", space)
     assert again.rows == table.rows
-    assert (again.scale, again.per_op_ms, again.resolutions) == (0.9, -1e-3, (16,))
+    assert (again.scale, again.per_op_ms, again.per_million_ms, again.resolutions) == (0.9, -1e-3, 0.2, (16,))
     assert again.conditions == table.conditions
     assert again.sha256 == artifacts.sha256(tmp_path / "t.csv")
 
