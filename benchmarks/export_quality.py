@@ -2,9 +2,8 @@
 
 Networks of the shipped supernet, each in every format that a runtime runs, and as torch computes it: correct ones of
 all test images, bytes, and latency in the shares of the same runtime's fp32 file, all files interleaved in one run
-(smallest and typical of the rounds' medians). `tflite in int8's forms` is an fp32 file with the windows of 7x7 written
-as int8 has them: it tells what of int8's gain is due to them. Takes about five minutes. Writes
-benchmarks/results/export-quality_fmnist.csv.
+(smallest and typical of the rounds' medians). `tflite, 7x7 as one` is an fp32 file whose windows of 7x7 are not written
+as three small ones. Takes about five minutes. Writes benchmarks/results/export-quality_fmnist.csv.
 
     python benchmarks/export_quality.py [--rounds 16] [--show]
 """
@@ -24,15 +23,22 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.export.formats import FORMATS, Subject
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import tflite
-from ofa_deploy.graphs.tflite_int8 import Int8Graph
 from ofa_deploy.latency.runtimes import RUNTIMES
 from ofa_deploy.latency.whole import side_by_side
+from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
 RESULT = Path(__file__).parent / "results" / "export-quality_fmnist.csv"
 TIMED = ("onnx", "onnx-int8", "tflite", "tflite-int8")
-FORMS = "tflite in int8's forms"
+WHOLE = "tflite, 7x7 as one"
+
+
+class Whole(tflite.Graph):
+    """A graph with depthwise windows as they are."""
+
+    def conv(self, x: int, name: str, weight: np.ndarray, bias: np.ndarray, act: str, op: Op | None) -> int:
+        return self.act(self.window(x, name, weight, bias, act, op), act)
 
 
 def networks(space: SearchSpace) -> dict[str, Arch]:
@@ -58,7 +64,7 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     """A row for each format of a network."""
     net = subject.net
     contents = {one: FORMATS[one].write(subject) for one in TIMED}
-    contents[FORMS] = tflite.emit(net.space.walk(net.arch), subject.weights, forms=Int8Graph)
+    contents[WHOLE] = tflite.emit(net.space.walk(net.arch), subject.weights, forms=Whole)
     runtimes = {one: "onnxruntime" if one.startswith("onnx") else "tflite" for one in contents}
     x = np.random.default_rng(0).standard_normal((1, 1, net.arch.resolution, net.arch.resolution)).astype(np.float32)
     sessions = {}
@@ -115,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.show:
         versions = ", ".join(f"{name} {artifacts.version(name)}" for name in ("onnxruntime", "ai-edge-litert", "torch"))
-        header = f"# one thread, {artifacts.machine()['cpu']}, shared with a training; {versions}\n"
+        header = f"# one thread, {artifacts.machine()['cpu']}, a shared machine; {versions}\n"
         artifacts.write(RESULT, header + run(options.rounds).to_csv(index=False))
     if RESULT.exists():
         show()

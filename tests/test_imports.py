@@ -39,6 +39,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.bundle", "latency.remote", "latency.whole"],
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],
     ["search.verify"],
+    ["search.refine"],
     ["export.check", "export.formats"],
     ["export.card", "export.run", "export.family"],
     ["deploy", "doctor"],

@@ -105,6 +105,10 @@ def search(
     verify: Annotated[
         int | None, typer.Option(help="Measure that many candidates on this machine, correct the table, search again.")
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(help="Times to measure the front's accuracy, fit the predictor anew, and search again."),
+    ] = None,
     weights: Weights = None,
     data: Data = None,
     predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
@@ -139,6 +143,11 @@ def search(
 
             requests = request.each() if each else [request]
             found = [verify_files(one, verify, weights, data, say) for one in requests]
+        elif refine is not None:
+            from ofa_deploy.search.refine import refine_files
+
+            requests = request.each() if each else [request]
+            found = [refine_files(one, refine, weights, data, say) for one in requests]
         else:
             found = files.search_each(request, say) if each else [files.search_files(request, say)]
     if out is not None:
@@ -170,8 +179,20 @@ def _print_result(result: SearchResult) -> None:
     print(f"architecture      {result.arch}")
     if result.verified is not None:
         _print_verified(result)
+    if result.refined is not None:
+        _print_refined(result.refined)
     if result.front:
         print(f"front             {len(result.front)} networks, of which this is the best; --out FILE.csv lists them")
+
+
+def _print_refined(refined: dict[str, Any]) -> None:
+    """How far predictions were off, round by round, and what was measured of the chosen network."""
+    for row in refined["rounds"]:
+        print(f"round {row['round']}           {len(row['networks'])} networks of the front: predicted "
+              f"{row['bias_points']:+.2f} ±{row['bias_interval95_points'] or 0:.2f} points above measured")  # fmt: skip
+    (chosen,) = refined["chosen"]["networks"]
+    print(f"measured top-1    {chosen['measured_top1_percent']:.2f} % (±{chosen['interval95_points']:.2f}) "
+          "on the held-out images")  # fmt: skip
 
 
 def _print_verified(result: SearchResult) -> None:

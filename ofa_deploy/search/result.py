@@ -43,6 +43,7 @@ class SearchResult:
             `limits.Limit.outcome` and `score` have them. Empty otherwise.
         hypervolume: of the front, see `front.hypervolume`.
         verified: what was measured of the candidates, see `verify`.
+        refined: what was predicted and measured of fronts, see `refine`.
         certificate: a proof about the predictor's best, see `certify`.
         message: the outcome in words.
     """
@@ -63,6 +64,7 @@ class SearchResult:
     front: tuple[dict[str, Any], ...] = ()
     hypervolume: float | None = None
     verified: dict[str, Any] | None = None
+    refined: dict[str, Any] | None = None
     certificate: dict[str, Any] | None = None
     message: str = ""
 

@@ -247,11 +247,11 @@ def verify_files(request: Request, number: int, weights: Path | None, data: str 
     ready = prepare(request, report)
     return search_verified(
         ready.space, ready.predictor, ready.tables[0], request.latency[0], ready.limits[1:], request.settings, number,
-        report, request.risk, ready.inputs, _accuracies(ready, weights, data, report),
+        report, request.risk, ready.inputs, accuracies_at_hand(ready, weights, data, report),
     )  # fmt: skip
 
 
-def _accuracies(ready: Prepared, weights: Path | None, data: str | None, report: Report) -> Accuracies | None:
+def accuracies_at_hand(ready: Prepared, weights: Path | None, data: str | None, report: Report) -> Accuracies | None:
     """What measures accuracies, if weights and images are there."""
     space = ready.space
     try:
