@@ -176,9 +176,8 @@ def show(table: pd.DataFrame) -> None:
     spent = table.drop_duplicates(["method", "seed", "epochs", "tera_macs"]).groupby(["method", "seed"]).tera_macs.sum()
     print("compute in 10^12 MACs:", ", ".join(f"{m} {spent[m].mean():.0f}" for m in (*METHODS, SHIPPED)))
     seeds = table[table.method == METHODS[0]].seed.nunique()
-    print(
-        f"top-1 in percent on the test images, mean (lowest-highest) over {seeds} seed{'s' * (seeds > 1)}; shipped is one supernet"
-    )
+    over = f"{seeds} seed{'s' * (seeds > 1)}"
+    print(f"top-1 in percent on the test images, mean (lowest-highest) over {over}; the shipped supernet is one")
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
