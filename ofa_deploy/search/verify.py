@@ -31,8 +31,10 @@ from ofa_deploy.supernet import checkpoint
 
 ROUNDS = 4
 """Searches at most."""
-GUARD_PERCENT = 1.0
-"""Kept below the budget: what the same network differs by when it is measured again."""
+GUARD_PERCENT = 2.0
+"""Kept below the budget in a search."""
+SAFE_PERCENT = 1.0
+"""Networks measured as far below the budget come first: measured again, the same network differs by as much."""
 USED_PERCENT = 97.0
 """Of the budget; a network that uses as much ends the loop."""
 CONFIRMED = 2
@@ -89,6 +91,8 @@ def search_verified(
                 raise
             break
         found = space.archs(explored.archive.genes[candidates(explored, predictor, risk, number)])
+        if loop.knows(found):
+            break
         correction = loop.measure(found, correction)
         report(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
         if loop.done:
@@ -155,6 +159,10 @@ class _Loop:
         while (best := self._within()) and len(self._rows[best[0]]["latencies_ms"]) < CONFIRMED:
             self._time(best[:3], {})
 
+    def knows(self, archs: Sequence[Arch]) -> bool:
+        """Whether all of the networks were measured already."""
+        return all(arch in self._rows for arch in archs)
+
     @property
     def done(self) -> bool:
         """Whether the best network uses enough of the budget."""
@@ -192,7 +200,8 @@ class _Loop:
     def _within(self) -> list[Arch]:
         """Those measured within the budget, best first."""
         kept = [arch for arch in self._rows if self._latency(arch) <= self._budget_ms]
-        return sorted(kept, key=self._score, reverse=True)
+        safe = [arch for arch in kept if self._latency(arch) <= self._budget_ms * (1 - SAFE_PERCENT / 100)]
+        return sorted(safe or kept, key=self._score, reverse=True)
 
     def _score(self, arch: Arch) -> float:
         row = self._rows[arch]
