@@ -1,8 +1,8 @@
 """Whether `ofa-deploy search --verify` keeps its promise: delivered networks, measured again after all are found.
 
 Builds this machine's tables of `fmnist`, asks for networks within budgets from 4 to 60 % of the range of the table
-(above that the best network leaves some of it), and then measures all delivered networks in rounds of their own, beside networks of the table that tell the machine's
-state. About two minutes a budget; nothing else should run. Writes
+(above that the best network leaves some of it), and then measures all delivered networks in rounds of their own, beside
+networks of the table that tell the machine's state. About a minute a budget; nothing else should run. Writes
 benchmarks/results/search-promises_fmnist_DEVICE.csv.
 
     python benchmarks/search_promises.py [--device cpu --device tflite] [--budgets 15] [--candidates 3] [--show]
