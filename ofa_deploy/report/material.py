@@ -14,7 +14,7 @@ from ofa_deploy.accuracy.predictors.predictor import KIND as PREDICTOR
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import AdditiveCost
-from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.figures import mapping, number
 from ofa_deploy.latency.table import KIND as TABLE
@@ -117,7 +117,7 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
     files = []
     groups: dict[tuple[str, str, str, str], list[SearchResult]] = {}
     for path in paths:
-        found = _loaded(path)
+        found = load_results(path)
         data = artifacts.read(path)
         files.append((path, artifacts.sha256(path), mapping(artifacts.loads(data, path).get("made_with"))))
         for result in found:
@@ -131,13 +131,6 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
             predictors[wanted] = model
     panels = tuple(_panel(group, results, predictors, seed) for group, results in groups.items())
     return Material(tuple(files), panels, predictors)
-
-
-def _loaded(path: Path) -> tuple[SearchResult, ...]:
-    try:
-        return load_results(path)
-    except OverflowError as error:  # a whole number of hundreds of digits
-        raise ArtifactError(f"{path} is damaged: {error}; search again") from error
 
 
 def _panel(

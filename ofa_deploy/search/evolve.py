@@ -20,7 +20,7 @@ from deap import base, tools
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
-from ofa_deploy.search.front import hypervolume
+from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
@@ -125,6 +125,16 @@ class Archive:
         """How far each is outside of the limits, shape (size,); 0 within."""
         return self._over[: self.size]
 
+    @property
+    def reached(self) -> float:
+        """The score of the best architecture, see `best`; without sorting."""
+        return float(self.scores[self.over == self.over.min()].max())
+
+    def front(self, cost: AdditiveCost) -> npt.NDArray[np.intp]:
+        """Numbers of the front of score against a cost, among those within the limits; cheapest first."""
+        within = np.flatnonzero(self.over == 0)
+        return within[front_of(self.scores[within], cost(self.genes[within]))]
+
     def best(self, number: int) -> list[int]:
         """Numbers of the best architectures, best first: those within the limits by score, then the closest ones."""
         numbers: list[int] = np.lexsort((-self.scores, self.over))[:number].tolist()
@@ -182,7 +192,7 @@ def evolve(
     toolbox.register("select", tools.selTournament, tournsize=settings.tournament)
     toolbox.register("survive", tools.selBest)
     toolbox.register("individuals", individuals)
-    toolbox.register("reached", lambda: float(archive.scores[archive.best(1)[0]]))
+    toolbox.register("reached", lambda: archive.reached)
     return _generations(toolbox, variation, archive, settings, start, report)
 
 

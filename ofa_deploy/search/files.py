@@ -111,7 +111,10 @@ def search_files(request: Request, report: Report) -> SearchResult:
     Raises:
         OfaDeployError: a file is missing or unusable, the limits cannot be understood or met.
     """
-    ready = prepare(request, report)
+    return _searched(prepare(request, report), request, report)
+
+
+def _searched(ready: Prepared, request: Request, report: Report) -> SearchResult:
     return search(
         ready.space, ready.predictor, ready.limits, request.settings, report, request.risk, ready.inputs, request.front,
         request.prove_seconds,
@@ -160,13 +163,13 @@ def again(path: Path, report: Report) -> SearchResult:
         raise ArtifactError(
             f"{path} does not say what was asked for; search again with the options themselves"
         ) from error
-    found = search_files(request, report)
-    pairs = zip(before.limits, found.limits, strict=True)
-    changed = [b["of"] for b, f in pairs if b["sha256"] != f["sha256"]]
-    changed += ["the predictor"] * (before.inputs.get("predictor_sha256") != found.inputs.get("predictor_sha256"))
+    ready = prepare(request, report)
+    pairs = zip(before.limits, ready.limits, strict=True)
+    changed = [b["of"] for b, limit in pairs if b["sha256"] != limit.sha256]
+    changed += ["the predictor"] * (before.inputs.get("predictor_sha256") != ready.inputs.get("predictor_sha256"))
     if changed:
         raise ArtifactError(f"{' and '.join(changed)} changed since {path} was made, so its search cannot be repeated")
-    return found
+    return _searched(ready, request, report)
 
 
 def _limits(

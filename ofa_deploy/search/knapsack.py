@@ -44,7 +44,7 @@ def extreme(space: SearchSpace, cost: AdditiveCost, dearest: bool = False) -> tu
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Places that are chosen together: a stage, or one layer.
 
     Attributes:
@@ -71,7 +71,8 @@ class _Part:
         return row
 
 
-def _parts(space: SearchSpace, cost: AdditiveCost) -> list[_Part]:
+def parts_of(space: SearchSpace, cost: AdditiveCost) -> list[Part]:
+    """What varies of a network, in order of computation."""
     parts, at, before = [], 0, 1
     while at < len(cost.places):
         column, width_in, width_out, widths = cost.places[at]
@@ -85,7 +86,7 @@ def _parts(space: SearchSpace, cost: AdditiveCost) -> list[_Part]:
             tuple((i, i * widths + out, out * widths + out) for i in range(before) if not same or i == out)
             for out in range(widths)
         )
-        parts.append(_Part(range(at, end), column, depths, ways, width_out))
+        parts.append(Part(range(at, end), column, depths, ways, width_out))
         at, before = end, widths
     return parts
 
@@ -93,7 +94,7 @@ def _parts(space: SearchSpace, cost: AdditiveCost) -> list[_Part]:
 def _cheapest(space: SearchSpace, cost: AdditiveCost, table: Floats, resolution: int) -> list[_State]:
     """For each width of the last part, the least cost and its genes; `table` is of one resolution."""
     states: list[_State] = [(0.0, [resolution, *[0] * (space.columns - 1)])]
-    for part in _parts(space, cost):
+    for part in parts_of(space, cost):
         after: list[_State] = []
         for out, ways in enumerate(part.ways):
             found = []
@@ -134,7 +135,7 @@ def best_within(
         genes, shape (n, columns), n at most resolutions times limits: none where nothing fits.
     """
     found = []
-    parts = _parts(space, cost)
+    parts = parts_of(space, cost)
     for r in np.flatnonzero(np.isfinite(cost.fixed)).tolist():
         room = max(limits) - cost.fixed[r]
         if room <= 0:
@@ -167,7 +168,7 @@ class _Filled:
     choice: _Ints
 
 
-def _filled(parts: Sequence[_Part], values: Floats, steps: _Ints, bins: int) -> list[list[_Filled]]:
+def _filled(parts: Sequence[Part], values: Floats, steps: _Ints, bins: int) -> list[list[_Filled]]:
     """For each part and output width, what is best for everything that may be left of the budget."""
     out: list[list[_Filled]] = []
     states = [np.zeros(bins + 1)]
@@ -184,7 +185,7 @@ def _filled(parts: Sequence[_Part], values: Floats, steps: _Ints, bins: int) -> 
 
 
 def _filled_part(
-    part: _Part, values: Floats, steps: _Ints, before: Floats, first: int, later: int
+    part: Part, values: Floats, steps: _Ints, before: Floats, first: int, later: int
 ) -> tuple[Floats, _Ints, _Ints]:
     """Best value, depth and choices of a part that follows one input width."""
     bins = np.arange(len(before))
@@ -201,7 +202,7 @@ def _filled_part(
 
 
 def _within(
-    space: SearchSpace, parts: Sequence[_Part], filled: Sequence[Sequence[_Filled]], steps: _Ints, left: int,
+    space: SearchSpace, parts: Sequence[Part], filled: Sequence[Sequence[_Filled]], steps: _Ints, left: int,
     resolution: int, cost: AdditiveCost, limit: float,
 ) -> list[int] | None:  # fmt: skip
     """Genes of the best network for `left` steps, or a few less where rounding made it too dear; None without one."""
@@ -215,7 +216,7 @@ def _within(
 
 
 def _read(
-    space: SearchSpace, parts: Sequence[_Part], filled: Sequence[Sequence[_Filled]], steps: _Ints, left: int,
+    space: SearchSpace, parts: Sequence[Part], filled: Sequence[Sequence[_Filled]], steps: _Ints, left: int,
     resolution: int,
 ) -> list[int]:  # fmt: skip
     """Follow the decisions back from the last part."""

@@ -55,5 +55,5 @@ def recombine(
             found = toolbox.improve(int(archive.numbers(child)[0]))
             if all(found != one.number for one in pool):
                 pool = toolbox.survive([*pool, individual(found)], POOL)
-            history.append(float(archive.scores[archive.best(1)[0]]))
+            history.append(archive.reached)
     return history

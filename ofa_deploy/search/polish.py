@@ -53,23 +53,22 @@ def neighbours(space: SearchSpace, genes: Genes, allowed: Sequence[int]) -> tupl
         but for those of the group `ALONE`.
     """
     row = genes[0]
-    found: list[tuple[int, list[tuple[int, int]]]] = [(ALONE, [(0, r)]) for r in allowed if r != row[0]]
+    found = [(ALONE, 0, r) for r in allowed if r != row[0]]  # group, column, value
     for stage, columns in zip(space.stages, space.stage_columns, strict=True):
         depth = int((row[columns] > 0).sum())
         choices = range(1, len(stage.choices) + 1)
         last = columns.start + depth
-        found += [(c, [(c, g)]) for c in range(columns.start, last) for g in choices if g != row[c]]
+        found += [(c, c, g) for c in range(columns.start, last) for g in choices if g != row[c]]
         if depth + 1 in stage.depths:
-            found += [(last, [(last, g)]) for g in choices]
+            found += [(last, last, g) for g in choices]
         if depth - 1 in stage.depths:
-            found.append((last - 1, [(last - 1, 0)]))
+            found.append((last - 1, last - 1, 0))
     for i, widths in enumerate(space.widths, 1 + len(space.slots)):
-        found += [(ALONE, [(i, w)]) for w in range(len(widths)) if w != row[i]]
+        found += [(ALONE, i, w) for w in range(len(widths)) if w != row[i]]
     out = np.repeat(genes, len(found), axis=0)
-    for changed, (_, changes) in zip(out, found, strict=True):
-        for column, value in changes:
-            changed[column] = value
-    return out, np.array([group for group, _ in found])
+    for changed, (_, column, value) in zip(out, found, strict=True):
+        changed[column] = value
+    return out, np.array([group for group, _, _ in found])
 
 
 def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:

@@ -9,7 +9,7 @@ doi 10.1007/s12532-017-0130-5), by way of scipy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from ofa_deploy.accuracy.predictors import CONTINUOUS, features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.search.knapsack import extreme, parts_of
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.space import SearchSpace
 
@@ -70,12 +70,14 @@ def binaries(space: SearchSpace) -> Binaries:
     ones: list[list[int]] = []
     rows: list[tuple[_Row, float]] = []
     arriving: list[_Row] = [{}]
-    for at, depths, widths, ways in _parts(space):
+    for part in parts_of(space, space.macs):
+        at, widths = part.places.start, len(part.ways)
         column, width_in, width_out, _ = space.macs.places[at]
+        ways = sorted((i, o) for o, followed in enumerate(part.ways) for i, _, _ in followed)
         leaving: list[_Row] = [{} for _ in arriving]
         after: list[_Row] = [{} for _ in range(widths)]
         passing: dict[tuple[int, int], _Row] = {}
-        for (way_in, way_out), depth in ((way, depth) for way in ways for depth in depths):
+        for (way_in, way_out), depth in ((way, depth) for way in ways for depth in part.depths):
             n, sets = len(about), width_out >= 0 and width_in != width_out
             about.append((-1, 0, way_out, width_out if sets else -1))
             ones.append([_width_feature(space, width_out) + way_out] if sets else [])
@@ -100,18 +102,6 @@ def binaries(space: SearchSpace) -> Binaries:
         equal[i, list(row)] = list(row.values())
     place, context_, choice_, gene_ = np.array(about, np.intp).T
     return Binaries(place, context_, choice_, gene_, one_hot, equal, np.array([right for _, right in rows]))
-
-
-def _parts(space: SearchSpace) -> Iterator[tuple[int, tuple[int, ...], int, list[tuple[int, int]]]]:
-    """Each part that varies: its first place, depths, output widths, and pairs of input and output width."""
-    places, at, before = space.macs.places, 0, 1
-    while at < len(places):
-        column, width_in, width_out, widths = places[at]
-        same = width_in >= 0 and width_in == width_out
-        ways = [(i, o) for i in range(before) for o in range(widths) if i == o or not same]
-        stage = next((s for s, c in zip(space.stages, space.stage_columns, strict=True) if c.start == column), None)
-        yield at, (1,) if stage is None else stage.depths, widths, ways
-        at, before = at + (1 if stage is None else stage.depths[-1]), widths
 
 
 def _width_feature(space: SearchSpace, gene: int) -> int:

@@ -24,7 +24,6 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Request, prepare
-from ofa_deploy.search.front import front_of
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import Explored, explore, search
@@ -84,9 +83,7 @@ def search_refined(
 def _unmeasured(space: SearchSpace, explored: Explored, known: Samples) -> list[Arch]:
     """Networks spread over the front that are not among the samples."""
     archive = explored.archive
-    within = np.flatnonzero(archive.over == 0)
-    costs = explored.limits[0].cost(archive.genes[within])
-    front = within[front_of(archive.scores[within], costs)]
+    front = archive.front(explored.limits[0].cost)
     seen = {row.tobytes() for row in known.genes}
     fresh = [int(i) for i in front if archive.genes[i].tobytes() not in seen]
     spread = sorted({round(i) for i in np.linspace(0, len(fresh) - 1, min(NUMBER, len(fresh)))}) if fresh else []

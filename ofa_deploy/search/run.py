@@ -15,7 +15,7 @@ from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.certify import certify
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
-from ofa_deploy.search.front import front_of, hypervolume
+from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, check_feasible, over
 from ofa_deploy.search.memetic import recombine
@@ -213,9 +213,7 @@ def result_of(
 def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> SearchResult:
     """The result with the front of its archive, against the first limit's cost."""
     archive, first = explored.archive, explored.limits[0]
-    within = np.flatnonzero(archive.over == 0)
-    costs = first.cost(archive.genes[within])
-    chosen = within[front_of(archive.scores[within], costs)]
+    chosen = archive.front(first.cost)
     genes = archive.genes[chosen]
     columns = {
         "arch": list(map(str, space.archs(genes))), "score": np.round(archive.scores[chosen], 4).tolist(),
