@@ -11,6 +11,7 @@ import typer
 from ofa_deploy import artifacts
 from ofa_deploy.cli.options import (
     AsJson,
+    Batch,
     Device,
     From,
     Networks,
@@ -56,6 +57,8 @@ def show(
         f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each "
         f"{1e3 * table.per_million_ms:+.3g} µs for each million parameters"
     )
+    if table.power:
+        print(f"             or the time for launching its operators, where that is longer (power {table.power:.3g})")
     print(f"error        {table.error_in_words}")
     if "spearman" in table.error:
         e = table.error
@@ -88,6 +91,7 @@ def bundle(
     space: Space = None,
     resolutions: Resolutions = None,
     threads: Threads = 1,
+    batch: Batch = 1,
     rounds: Rounds = None,
     networks: Networks = None,
     out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
@@ -101,7 +105,7 @@ def bundle(
     chosen = get_space(space)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=networks or Plan.calibration)
-    job = Job(chosen, sizes, plan, blocks=networks is None)
+    job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
     path = out or Path(f"{chosen.name}_{device}.zip")
     bundles.bundle(job, device, path, say)
     say(
@@ -135,8 +139,11 @@ def fit(
     device: Annotated[str, typer.Option(help="What to call the device, e.g. v100.")],
     space: Space = None,
     column: Annotated[str, typer.Option(help="Of the latencies.")] = "latency_ms",
-    batch: Annotated[int, typer.Option(help="Images that a latency is about.", min=1)] = 1,
+    batch: Batch = 1,
     from_: From = None,
+    additive: Annotated[
+        bool, typer.Option("--additive", help="A sum over operators, within which a search can be proved.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -145,7 +152,7 @@ def fit(
 
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
-    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed)
+    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive)
     say(f"{len(table.rows)} operators at {listed(table.resolutions)} pixels; {table.error_in_words}")
     print(path)
 

@@ -35,17 +35,21 @@ class Job:
         plan: how.
         blocks: whether operators are measured; otherwise the table is fitted to the whole networks of the plan's
             calibration, see `fitted`.
+        batch: images a run; latencies are those of a batch.
 
     Raises:
-        MeasureError: a resolution is not the space's.
+        MeasureError: a resolution is not the space's, or the batch not positive.
     """
 
     space: SearchSpace
     resolutions: tuple[int, ...]
     plan: Plan
     blocks: bool = True
+    batch: int = 1
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise MeasureError(f"a batch has at least 1 image, not {self.batch}")
         if not self.resolutions:
             raise MeasureError("no resolution is left to measure; the tables of --from have none in common")
         if unknown := [r for r in self.resolutions if r not in self.space.resolutions]:
@@ -80,14 +84,17 @@ class Job:
     def about(self) -> dict[str, Any]:
         """What identifies the job, as JSON values."""
         resolutions = list(self.resolutions)
-        return {"space": self.space.name, "resolutions": resolutions, "plan": asdict(self.plan), "blocks": self.blocks}
+        return {
+            "space": self.space.name, "resolutions": resolutions, "plan": asdict(self.plan), "blocks": self.blocks,
+            "batch": self.batch,
+        }  # fmt: skip
 
     def model(self, parts: Parts, runtime: str, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
         """A model file of some operators in sequence with random weights, and an input in the runtime's layout."""
         rng = np.random.default_rng(self.plan.seed)
         first, chosen = parts[0][1], RUNTIMES[runtime]
-        model = chosen.emit(parts, {name: draw(op, rng) for name, op in parts})
-        x = rng.standard_normal((1, first.c_in, first.size, first.size)).astype(np.float32)
+        model = chosen.emit(parts, {name: draw(op, rng) for name, op in parts}, batch=self.batch)
+        x = rng.standard_normal((self.batch, first.c_in, first.size, first.size)).astype(np.float32)
         return model, chosen.native(x)
 
     def started(self, parts: Parts, runtime: str) -> Started:
@@ -149,7 +156,7 @@ def build(job: Job, device: str, out: Path, report: Report, others: Sequence[Lat
     """
     check_cover(job.resolutions, others)
     plan = job.plan
-    measured = conditions(device, plan.threads)
+    measured = conditions(device, plan.threads, job.batch)
     runtime = measured["runtime"]
     artifacts.check_output(out, ".csv")
 

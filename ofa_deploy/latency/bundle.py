@@ -20,7 +20,7 @@ from ofa_deploy.errors import ArtifactError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.build import Job
-from ofa_deploy.latency.device.conditions import PACKAGES, runtime_of
+from ofa_deploy.latency.device.conditions import PACKAGES, precision_of, runtime_of
 from ofa_deploy.latency.device.rounds import Plan, read
 from ofa_deploy.latency.device.runner import MANIFEST
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
@@ -126,8 +126,9 @@ def collect(
     identity, manifest = _manifest(path)
     try:
         job = Job(
-            get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]), manifest["blocks"]
-        )
+            get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]), manifest["blocks"],
+            manifest["batch"],
+        )  # fmt: skip
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
         same = job.plan.calibration <= len(names) and names == list(job.entries)
@@ -143,7 +144,10 @@ def collect(
     if header.pop("bundle", None) != identity:
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
     machine = header.get("machine")
-    expected = {"device": device, "runtime": runtime, "threads": job.plan.threads, "batch": 1, "precision": "fp32"}
+    expected = {
+        "device": device, "runtime": runtime, "threads": job.plan.threads, "batch": job.batch,
+        "precision": precision_of(runtime),
+    }  # fmt: skip
     if (
         any(header.get(key) != value for key, value in expected.items())
         or not isinstance(header.get("runtime_version"), str)

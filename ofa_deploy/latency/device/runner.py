@@ -50,7 +50,7 @@ def run(bundle: Path, out: Path) -> None:
         manifest: dict[str, Any] = json.loads(text)
         plan = Plan(**manifest["plan"])
         entries = manifest["entries"]
-        measured = conditions(manifest["device"], plan.threads)
+        measured = conditions(manifest["device"], plan.threads, manifest["batch"])
         header = {"bundle": hashlib.sha256(text).hexdigest(), **measured}
 
         def started(entry: dict[str, Any]) -> Started:
