@@ -91,7 +91,7 @@ def show(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu and tflite"
+        "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
     )
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=8)

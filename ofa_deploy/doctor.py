@@ -144,7 +144,7 @@ def tables() -> list[artifacts.Json]:
 def _differs(about: Mapping[str, Any]) -> list[str]:
     """In which conditions a table is not this machine's."""
     try:
-        wanted = conditions(*(about.get(key) or 1 for key in ("device", "threads", "batch")))
+        wanted = conditions(str(about["device"]), about["threads"], about.get("batch", 1))
     except MeasureError:  # a GPU that is not here
         return ["machine"]
     return differing(about, wanted)

@@ -23,8 +23,8 @@ Batch = Annotated[int, typer.Option(help="Images a run; latencies are those of a
 Device = Annotated[
     str,
     typer.Option(
-        help="What is measured: cpu (onnxruntime), tflite (LiteRT), torch; on an NVIDIA GPU: gpu or gpu-fp16 (PyTorch), "
-        "ort-cuda, tensorrt (onnxruntime)."
+        help="What is measured: cpu (onnxruntime), tflite (LiteRT), torch; on an NVIDIA GPU: gpu or gpu-fp16 "
+        "(PyTorch), ort-cuda, tensorrt (onnxruntime)."
     ),
 ]
 Resolutions = Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")]

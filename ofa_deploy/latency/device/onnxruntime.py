@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -50,7 +51,7 @@ def start_gpu(graph: bytes, threads: int, provider: str) -> Session:
     return Bound(made, "cuda")
 
 
-START = {
+START: dict[str, Callable[[bytes, int], Session]] = {
     "onnxruntime": start,
     "onnxruntime-cuda": partial(start_gpu, provider=CUDA),
     "onnxruntime-tensorrt": partial(start_gpu, provider=TENSORRT),

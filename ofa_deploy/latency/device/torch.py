@@ -57,7 +57,9 @@ def start_cuda(content: bytes, threads: int, precision: str = _FP32) -> Session:
     return _Graphed(torch, _network(torch, content, "cuda", precision), precision)
 
 
-START = {"torch": start, "torch-cuda": start_cuda, "torch-cuda-fp16": partial(start_cuda, precision=_FP16)}
+START: dict[str, Callable[[bytes, int], Session]] = {
+    "torch": start, "torch-cuda": start_cuda, "torch-cuda-fp16": partial(start_cuda, precision=_FP16),
+}  # fmt: skip
 """How each of these runtimes gets ready."""
 
 
@@ -70,7 +72,8 @@ def gpu_name() -> str:
     torch = _torch()
     if not torch.cuda.is_available():
         raise MeasureError(
-            f"PyTorch {torch.__version__} finds no CUDA GPU; install NVIDIA's driver and a CUDA build: pip install torch"
+            f"PyTorch {torch.__version__} finds no CUDA GPU; install NVIDIA's driver, and a build of PyTorch for CUDA: "
+            "pip install torch"
         )
     return str(torch.cuda.get_device_name(0))
 
