@@ -18,7 +18,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency", "accuracy", "supernet", "search", "export", "graphs", "report"],  # their __init__ alone
     ["latency.device", "latency.device.timing"],
     ["latency.device.onnxruntime", "latency.device.tflite", "latency.device.torch"],
-    ["latency.device.conditions", "latency.device.rounds"],
+    ["latency.device.conditions", "latency.device.rounds", "latency.device.adb"],
     ["latency.device.runner"],
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
     ["accuracy.predictors.official", "accuracy.predictors.predictor"],
@@ -37,6 +37,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.runtimes"],
     ["latency.smooth"],
     ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.imported", "latency.fitted"],
+    ["latency.adaptive"],
     ["latency.build"],
     ["latency.bundle", "latency.remote", "latency.whole"],
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],

@@ -50,6 +50,10 @@ def build_lut(
     networks: Networks = None,
     from_: From = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+    interpolate: Annotated[
+        float | None,
+        typer.Option(help="Measure only some resolutions: percent that interpolated operators may be off, such as 1."),
+    ] = None,
     ssh: Annotated[
         str | None, typer.Option(help="Measure there instead: user@host, as ssh takes it. Needs numpy and the runtime.")
     ] = None,
@@ -75,10 +79,12 @@ def build_lut(
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=number or Plan.calibration)
     job = Job(chosen, tuple(sizes), plan, blocks=number is None, batch=batch)
     if ssh is not None:
+        if interpolate is not None:
+            raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
         table, path = build_over_ssh(job, device, ssh, python, out, say, others)
     else:
         path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads, batch), job.blocks)
-        table = build(job, device, path, say, others)
+        table = build(job, device, path, say, others, interpolate)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return

@@ -49,10 +49,17 @@ def show(
     if as_json:
         print(json.dumps(artifacts.describe(file, KIND)))
         return
-    spread = sorted(row.spread_percent for row in table.rows.values())
+    spread = sorted(row.spread_percent for row in table.rows.values() if row.runs) or [0.0]
+    filled = artifacts.describe(file, KIND).get("interpolated")
     print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
     print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
     print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
+    if filled:
+        checks = ", ".join(f"{c['error_percent']:.2g} % at {c['resolution']}" for c in filled["checks"])
+        between = listed(filled["measured_resolutions"])
+        print(f"             {filled['entries']} of them interpolated between those of {between} pixels;")
+        print(f"             where that was checked it was off by {checks};")
+        print(f"             what was off by more than {filled['tolerance_percent']:g} % was measured")
     print(
         f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each "
         f"{1e3 * table.per_million_ms:+.3g} µs for each million parameters"
@@ -94,6 +101,9 @@ def bundle(
     batch: Batch = 1,
     rounds: Rounds = None,
     networks: Networks = None,
+    runner: Annotated[
+        str, typer.Option(help="How it measures: python, there; or adb, an Android phone on the computer that runs it.")
+    ] = "python",
     out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -107,11 +117,10 @@ def bundle(
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=networks or Plan.calibration)
     job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
     path = out or Path(f"{chosen.name}_{device}.zip")
-    bundles.bundle(job, device, path, say)
-    say(
-        f"{len(job.entries)} graphs. On the device, which needs Python 3.9, numpy and {bundles.packages(device)}, type:"
-    )
-    say(f"    python3 {path.name}")
+    bundles.bundle(job, device, path, say, runner)
+    needed, options = bundles.needs(device, runner)
+    say(f"{len(job.entries)} graphs. {needed}, type:")
+    say(f"    python3 {path.name}{options}")
     say(f"and here, with the {path.stem}.results that it writes:")
     say(f"    ofa-deploy lut collect {path} {path.stem}.results")
     print(path)

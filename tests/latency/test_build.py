@@ -18,7 +18,7 @@ from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
-from tests.conftest import killed
+from tests.conftest import killed_build
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
 
@@ -47,17 +47,14 @@ def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
 
 
 def test_killed_build_keeps_its_visits(tmp_path: Path) -> None:
-    options = "build-lut --space fmnist --resolutions 16 --rounds 3 --out t.csv"
-    command = [sys.executable, "-m", "ofa_deploy", *options.split()]
-    partial = tmp_path / "t.partial"
-    killed(command, tmp_path, partial, 20)
-    kept = partial.read_bytes().count(b"\n") - 1
-    assert not (tmp_path / "t.csv").exists()
+    options = ["build-lut", "--resolutions", "16", "--rounds", "3", "--out", "t.csv"]
+    kept = killed_build(options, tmp_path, 20)
+    command = [sys.executable, "-m", "ofa_deploy", *options]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert f"resuming: {kept} visits" in again.stderr
     assert (tmp_path / "t.csv").exists()
-    assert not partial.exists()
+    assert not (tmp_path / "t.partial").exists()
 
 
 def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path) -> None:
