@@ -34,9 +34,10 @@ bench-search: $(READY)  ## quality and speed of the search, its proofs, fronts, 
 	$(BIN)/python benchmarks/search_fronts.py --show
 	$(BIN)/python benchmarks/search_promises.py --show
 
-bench-latency: $(READY)  ## error of latency tables, and of those fitted to whole networks (committed results)
+bench-latency: $(READY)  ## error of latency tables, of those fitted to whole networks, and the protocol (committed results)
 	$(BIN)/python benchmarks/latency_error.py --show
 	$(BIN)/python benchmarks/fitted_tables.py --show
+	$(BIN)/python benchmarks/timing_protocol.py --show
 
 bench-export: $(READY)  ## accuracy, size and latency of exported files, fp32 and int8 (committed results)
 	$(BIN)/python benchmarks/export_quality.py --show

@@ -90,7 +90,9 @@ def show(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", action="append", choices=list(DEVICES), help="may be given twice; default: both")
+    parser.add_argument(
+        "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
+    )
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--show", action="store_true", help="only print the committed results")
@@ -98,7 +100,7 @@ def main() -> None:
     if options.show:
         paths = sorted(RESULTS.glob("latency-error_*.csv"))
     else:
-        devices = options.device or list(DEVICES)
+        devices = options.device or ["cpu", "tflite"]
         paths = [run(name, device, options.networks, options.rounds) for name in CASES for device in devices]
     for path in paths:
         show(path)

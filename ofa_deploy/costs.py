@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,63 @@ class AdditiveCost:
                 index += genes[:, width_out] * choices
             total += flat[index]
         return total
+
+    def scaled(self, factor: float) -> AdditiveCost:
+        """The cost times a factor."""
+        return replace(self, fixed=self.fixed * factor, blocks=self.blocks * factor)
+
+    def __add__(self, other: AdditiveCost) -> AdditiveCost:
+        """The sum of two costs of one space."""
+        return replace(self, fixed=self.fixed + other.fixed, blocks=self.blocks + other.blocks)
+
+    @property
+    def sums(self) -> tuple[AdditiveCost, ...]:
+        """The additive costs that it is never below: itself."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class SmoothMaximum:
+    """A cost that is the smooth maximum `(a^power + b^power)^(1/power)` of two additive costs a and b.
+
+    That is how long an asynchronous device takes: its host launches the operators one by one while it computes them.
+
+    Attributes:
+        sums: a and b; the cost is never below either of them.
+        power: above 1; the larger, the closer to the maximum.
+    """
+
+    sums: tuple[AdditiveCost, AdditiveCost]
+    power: float
+
+    def __call__(self, genes: Genes) -> Floats:
+        """Cost of each architecture, shape (n,), from genes of shape (n, columns)."""
+        a, b = (cost(genes) for cost in self.sums)
+        return smooth_maximum(a, b, self.power)
+
+    @property
+    def fixed(self) -> Floats:
+        """Of each resolution, what no architecture is below; NaN where the cost is not known, shape (resolutions,)."""
+        return np.maximum(self.sums[0].fixed, self.sums[1].fixed)
+
+    def scaled(self, factor: float) -> SmoothMaximum:
+        """The cost times a factor."""
+        return replace(self, sums=(self.sums[0].scaled(factor), self.sums[1].scaled(factor)))
+
+    def mixed(self, share: float) -> AdditiveCost:
+        """The mean of the two sums; `share` is the weight of the first."""
+        return self.sums[0].scaled(share) + self.sums[1].scaled(1 - share)
+
+
+Cost = AdditiveCost | SmoothMaximum
+"""What predicts a cost of architectures from their genes."""
+
+
+def smooth_maximum(a: Floats, b: Floats, power: float) -> Floats:
+    """`(a^power + b^power)^(1/power)` of non-negative numbers, without overflow."""
+    larger, smaller = np.maximum(a, b), np.minimum(a, b)
+    ratio = np.divide(smaller, larger, out=np.zeros_like(larger), where=larger != 0)
+    return np.asarray(larger * (1 + ratio**power) ** (1 / power))
 
 
 def compile_cost(

@@ -13,7 +13,7 @@ from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.errors import ArtifactError
+from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.export.card import write_card
 from ofa_deploy.export.check import top1
 from ofa_deploy.export.run import export
@@ -32,6 +32,9 @@ from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+
+DELIVERED = ("cpu", "tflite")
+"""Devices whose models are delivered."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def deploy(
     Raises:
         OfaDeployError: something is missing or unusable, or a budget cannot be met.
     """
+    if device not in DELIVERED:
+        raise MeasureError(f"deploy writes and measures models for {' or '.join(DELIVERED)}, not for {device}")
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy import artifacts
+from ofa_deploy.errors import MeasureError
 from ofa_deploy.inventory import items
 from ofa_deploy.latency.device.conditions import DEVICES, PACKAGES, conditions
 from ofa_deploy.latency.device.timing import PREEMPTED_MS, PREEMPTED_SHARE
@@ -134,10 +135,19 @@ def tables() -> list[artifacts.Json]:
     for item in items("tables"):
         device, threads = item.about.get("device"), item.about.get("threads")
         known = isinstance(device, str) and device in DEVICES and isinstance(threads, int)
-        differs = differing(item.about, conditions(str(device), int(threads or 1))) if known else ["device"]
+        differs = _differs(item.about) if known else ["device"]
         about = {"space": item.space, "device": device, "path": str(item.path), "origin": item.origin}
         found.append({**about, "of_this_machine": not differs and not item.problem, "differs": differs})
     return found
+
+
+def _differs(about: Mapping[str, Any]) -> list[str]:
+    """In which conditions a table is not this machine's."""
+    try:
+        wanted = conditions(str(about["device"]), about["threads"], about.get("batch", 1))
+    except MeasureError:  # a GPU that is not here
+        return ["machine"]
+    return differing(about, wanted)
 
 
 def _onnxruntime() -> artifacts.Json:

@@ -97,6 +97,13 @@ def killed(command: list[str], folder: Path, partial: Path, lines: int) -> None:
     process.wait()
 
 
+def killed_build(options: list[object], folder: Path, lines: int) -> int:
+    """Kill a command that writes `t.csv` once it has visited something; returns how many visits it left."""
+    killed([sys.executable, "-m", "ofa_deploy", *map(str, options)], folder, folder / "t.partial", lines)
+    assert not (folder / "t.csv").exists()
+    return (folder / "t.partial").read_bytes().count(b"\n") - 1
+
+
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -12,6 +12,7 @@ import typer
 from ofa_deploy import artifacts
 from ofa_deploy.cli.options import (
     AsJson,
+    Batch,
     Data,
     Device,
     From,
@@ -44,10 +45,15 @@ def build_lut(
     space: Space = None,
     resolutions: Resolutions = None,
     threads: Threads = 1,
+    batch: Batch = 1,
     rounds: Rounds = None,
     networks: Networks = None,
     from_: From = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+    interpolate: Annotated[
+        float | None,
+        typer.Option(help="Measure only some resolutions: percent that interpolated operators may be off, such as 1."),
+    ] = None,
     ssh: Annotated[
         str | None, typer.Option(help="Measure there instead: user@host, as ssh takes it. Needs numpy and the runtime.")
     ] = None,
@@ -71,12 +77,14 @@ def build_lut(
     sizes = numbers(resolutions) if resolutions else covered(chosen, others)
     number = networks or (FEW if others else None)
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=number or Plan.calibration)
-    job = Job(chosen, tuple(sizes), plan, blocks=number is None)
+    job = Job(chosen, tuple(sizes), plan, blocks=number is None, batch=batch)
     if ssh is not None:
+        if interpolate is not None:
+            raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
         table, path = build_over_ssh(job, device, ssh, python, out, say, others)
     else:
-        path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads), job.blocks)
-        table = build(job, device, path, say, others)
+        path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads, batch), job.blocks)
+        table = build(job, device, path, say, others, interpolate)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
@@ -91,6 +99,7 @@ def search(
     space: Space = None,
     device: Device = "cpu",
     threads: Threads = 1,
+    batch: Batch = 1,
     lut: Annotated[
         list[Path] | None,
         typer.Option(help="Latency table; default: this machine's in lut/. Several: one network for all of them."),
@@ -134,7 +143,7 @@ def search(
     else:
         request = files.Request(
             get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size, device,
-            threads, None if predictor is None else str(predictor), objective, margin, risk, front,
+            threads, batch, None if predictor is None else str(predictor), objective, margin, risk, front,
             certify_seconds if certify else None,
             Settings(population=population, generations=generations, seed=seed),
         )  # fmt: skip
@@ -166,7 +175,8 @@ def _print_result(result: SearchResult) -> None:
         sure = "" if result.score_std is None else f" (standard deviation {result.score_std:.2f})"
         print(f"predicted top-1   {result.score:.2f} %{sure}")
     for limit in result.limits:
-        of = f", {limit['of']}" if limit["sha256"] and len(result.limits) > 1 else ""
+        told = len(result.limits) > 1 or ", batches of " in limit["of"]
+        of = f", {limit['of']}" if limit["sha256"] and told else ""
         margin = f" (kept {limit['margin_percent']:.2g} % below for the table's error)" * (limit["margin_percent"] > 0)
         print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{margin}{of}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")

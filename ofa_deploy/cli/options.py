@@ -19,7 +19,14 @@ Data = Annotated[str | None, typer.Option(help="fmnist (the default), a folder o
 Weights = Annotated[Path | None, typer.Option(help="Supernet; default: supernets/SPACE.safetensors, here or shipped.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
-Device = Annotated[str, typer.Option(help="What is measured: cpu (onnxruntime) or tflite (LiteRT).")]
+Batch = Annotated[int, typer.Option(help="Images a run; latencies are those of a batch.", min=1)]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="What is measured: cpu (onnxruntime), tflite (LiteRT), torch; on an NVIDIA GPU: gpu or gpu-fp16 "
+        "(PyTorch), ort-cuda, tensorrt (onnxruntime)."
+    ),
+]
 Resolutions = Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")]
 Rounds = Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)]
 Networks = Annotated[

@@ -11,6 +11,7 @@ import typer
 from ofa_deploy import artifacts
 from ofa_deploy.cli.options import (
     AsJson,
+    Batch,
     Device,
     From,
     Networks,
@@ -48,14 +49,23 @@ def show(
     if as_json:
         print(json.dumps(artifacts.describe(file, KIND)))
         return
-    spread = sorted(row.spread_percent for row in table.rows.values())
+    spread = sorted(row.spread_percent for row in table.rows.values() if row.runs) or [0.0]
+    filled = artifacts.describe(file, KIND).get("interpolated")
     print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
     print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
     print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
+    if filled:
+        checks = ", ".join(f"{c['error_percent']:.2g} % at {c['resolution']}" for c in filled["checks"])
+        between = listed(filled["measured_resolutions"])
+        print(f"             {filled['entries']} of them interpolated between those of {between} pixels;")
+        print(f"             where that was checked it was off by {checks};")
+        print(f"             what was off by more than {filled['tolerance_percent']:g} % was measured")
     print(
         f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each "
         f"{1e3 * table.per_million_ms:+.3g} µs for each million parameters"
     )
+    if table.power:
+        print(f"             or the time for launching its operators, where that is longer (power {table.power:.3g})")
     print(f"error        {table.error_in_words}")
     if "spearman" in table.error:
         e = table.error
@@ -88,8 +98,12 @@ def bundle(
     space: Space = None,
     resolutions: Resolutions = None,
     threads: Threads = 1,
+    batch: Batch = 1,
     rounds: Rounds = None,
     networks: Networks = None,
+    runner: Annotated[
+        str, typer.Option(help="How it measures: python, there; or adb, an Android phone on the computer that runs it.")
+    ] = "python",
     out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -101,13 +115,12 @@ def bundle(
     chosen = get_space(space)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=networks or Plan.calibration)
-    job = Job(chosen, sizes, plan, blocks=networks is None)
+    job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
     path = out or Path(f"{chosen.name}_{device}.zip")
-    bundles.bundle(job, device, path, say)
-    say(
-        f"{len(job.entries)} graphs. On the device, which needs Python 3.9, numpy and {bundles.packages(device)}, type:"
-    )
-    say(f"    python3 {path.name}")
+    bundles.bundle(job, device, path, say, runner)
+    needed, options = bundles.needs(device, runner)
+    say(f"{len(job.entries)} graphs. {needed}, type:")
+    say(f"    python3 {path.name}{options}")
     say(f"and here, with the {path.stem}.results that it writes:")
     say(f"    ofa-deploy lut collect {path} {path.stem}.results")
     print(path)
@@ -135,8 +148,11 @@ def fit(
     device: Annotated[str, typer.Option(help="What to call the device, e.g. v100.")],
     space: Space = None,
     column: Annotated[str, typer.Option(help="Of the latencies.")] = "latency_ms",
-    batch: Annotated[int, typer.Option(help="Images that a latency is about.", min=1)] = 1,
+    batch: Batch = 1,
     from_: From = None,
+    additive: Annotated[
+        bool, typer.Option("--additive", help="A sum over operators, within which a search can be proved.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -145,7 +161,7 @@ def fit(
 
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
-    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed)
+    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive)
     say(f"{len(table.rows)} operators at {listed(table.resolutions)} pixels; {table.error_in_words}")
     print(path)
 

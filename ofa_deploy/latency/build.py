@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import weights
+from ofa_deploy.latency import adaptive
 from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.device.rounds import Key, Plan, Started, estimates, fast, measure
+from ofa_deploy.latency.device.rounds import Estimate, Key, Plan, Started, estimates, fast, measure
 from ofa_deploy.latency.device.timing import Array, Visit
 from ofa_deploy.latency.fitted import check_cover, fit_table
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
@@ -35,17 +36,21 @@ class Job:
         plan: how.
         blocks: whether operators are measured; otherwise the table is fitted to the whole networks of the plan's
             calibration, see `fitted`.
+        batch: images a run; latencies are those of a batch.
 
     Raises:
-        MeasureError: a resolution is not the space's.
+        MeasureError: a resolution is not the space's, or the batch not positive.
     """
 
     space: SearchSpace
     resolutions: tuple[int, ...]
     plan: Plan
     blocks: bool = True
+    batch: int = 1
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise MeasureError(f"a batch has at least 1 image, not {self.batch}")
         if not self.resolutions:
             raise MeasureError("no resolution is left to measure; the tables of --from have none in common")
         if unknown := [r for r in self.resolutions if r not in self.space.resolutions]:
@@ -80,14 +85,17 @@ class Job:
     def about(self) -> dict[str, Any]:
         """What identifies the job, as JSON values."""
         resolutions = list(self.resolutions)
-        return {"space": self.space.name, "resolutions": resolutions, "plan": asdict(self.plan), "blocks": self.blocks}
+        return {
+            "space": self.space.name, "resolutions": resolutions, "plan": asdict(self.plan), "blocks": self.blocks,
+            "batch": self.batch,
+        }  # fmt: skip
 
     def model(self, parts: Parts, runtime: str, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
         """A model file of some operators in sequence with random weights, and an input in the runtime's layout."""
         rng = np.random.default_rng(self.plan.seed)
         first, chosen = parts[0][1], RUNTIMES[runtime]
-        model = chosen.emit(parts, {name: draw(op, rng) for name, op in parts})
-        x = rng.standard_normal((1, first.c_in, first.size, first.size)).astype(np.float32)
+        model = chosen.emit(parts, {name: draw(op, rng) for name, op in parts}, batch=self.batch)
+        x = rng.standard_normal((self.batch, first.c_in, first.size, first.size)).astype(np.float32)
         return model, chosen.native(x)
 
     def started(self, parts: Parts, runtime: str) -> Started:
@@ -96,14 +104,16 @@ class Job:
         return Started(RUNTIMES[runtime].start(model, self.plan.threads), x)
 
     def table(
-        self, visits: Mapping[Key, Visit], measured: Mapping[str, Any], others: Sequence[LatencyTable] = ()
-    ) -> LatencyTable:
+        self, visits: Mapping[Key, Visit], measured: Mapping[str, Any], others: Sequence[LatencyTable] = (),
+        interpolated: Mapping[Op, Estimate] | None = None,
+    ) -> LatencyTable:  # fmt: skip
         """The calibrated table of what was measured.
 
         Args:
             visits: to every entry.
             measured: the conditions, see `device.conditions`.
             others: tables of other devices, for a table without blocks.
+            interpolated: rows of operators that were not measured.
 
         Raises:
             MeasureError: see `fitted.fit_table`.
@@ -114,7 +124,8 @@ class Job:
             return fit_table(
                 self.space, self.networks, latency_ms, measured, others, self.plan.seed, tuple(sorted(self.resolutions))
             )
-        rows = {op: found[name] for name, op in self.operators.items()}
+        guessed = interpolated or {}
+        rows = {op: guessed[op] if op in guessed else found[name] for name, op in self.operators.items()}
         whole = {str(net): found[str(net)].latency_ms for net in self.networks}
         table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)
         return table.calibrated(whole, [str(net) for net in self.networks[self.plan.calibration :]])
@@ -130,7 +141,14 @@ class Job:
         }  # fmt: skip
 
 
-def build(job: Job, device: str, out: Path, report: Report, others: Sequence[LatencyTable] = ()) -> LatencyTable:
+def build(
+    job: Job,
+    device: str,
+    out: Path,
+    report: Report,
+    others: Sequence[LatencyTable] = (),
+    interpolate: float | None = None,
+) -> LatencyTable:
     """Measure a table on this machine and save it; a build that was killed goes on where it was.
 
     Args:
@@ -139,6 +157,7 @@ def build(job: Job, device: str, out: Path, report: Report, others: Sequence[Lat
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
         report: receives a line of progress now and then.
         others: see `Job.table`.
+        interpolate: percent that interpolated entries may be off, see `adaptive.fill`; None measures every operator.
 
     Returns:
         the calibrated table.
@@ -148,18 +167,40 @@ def build(job: Job, device: str, out: Path, report: Report, others: Sequence[Lat
         ArtifactError: the output cannot be written, or what lies there is another build's.
     """
     check_cover(job.resolutions, others)
+    if interpolate is not None and not job.blocks:
+        raise MeasureError("only operators are interpolated; leave out --interpolate where whole networks are measured")
     plan = job.plan
-    measured = conditions(device, plan.threads)
+    measured = conditions(device, plan.threads, job.batch)
     runtime = measured["runtime"]
     artifacts.check_output(out, ".csv")
 
     partial = out.with_suffix(".partial")
-    with artifacts.locked(out):
-        visits = measure(
-            list(job.entries), lambda name: job.started(job.entries[name], runtime),
-            job.started(job.sentinel, runtime), plan, partial, {**job.about, **measured}, report,
+    header = {**job.about, **measured, "interpolate": interpolate}
+
+    def visit(names: Sequence[str]) -> Mapping[Key, Visit]:
+        return measure(
+            names, lambda name: job.started(job.entries[name], runtime), job.started(job.sentinel, runtime), plan,
+            partial, header, report,
         )  # fmt: skip
-        table = job.table(visits, measured, others)
-        table.save(out, job.details(visits))
+
+    with artifacts.locked(out):
+        if interpolate is None:
+            visits, rows, details = visit(list(job.entries)), None, {}
+        else:
+            visits, filled = _filled(job, interpolate, visit, report)
+            rows, details = filled.rows, {"interpolated": filled.details}
+        table = job.table(visits, measured, others, rows)
+        table.save(out, {**job.details(visits), **details})
         partial.unlink()
     return table
+
+
+def _filled(
+    job: Job, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]], report: Report
+) -> tuple[Mapping[Key, Visit], adaptive.Filled]:
+    """What `adaptive.fill` measures and interpolates; whole networks are measured with the first operators."""
+    networks = [str(net) for net in job.networks]
+    names = {op: name for name, op in job.operators.items()}
+    return adaptive.fill(
+        job.space, job.resolutions, names, tolerance, job.plan.seed, lambda some: visit([*some, *networks]), report
+    )

@@ -16,13 +16,13 @@ from typing import Any
 
 import ofa_deploy
 from ofa_deploy import artifacts
-from ofa_deploy.errors import ArtifactError
+from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.build import Job
-from ofa_deploy.latency.device.conditions import PACKAGES, runtime_of
+from ofa_deploy.latency.device.conditions import PACKAGES, precision_of, runtime_of
 from ofa_deploy.latency.device.rounds import Plan, read
-from ofa_deploy.latency.device.runner import MANIFEST
+from ofa_deploy.latency.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.table import LatencyTable, file_name
 from ofa_deploy.progress import Progress, Report
@@ -47,7 +47,7 @@ main()
 """
 
 
-def bundle(job: Job, device: str, out: Path, report: Report) -> None:
+def bundle(job: Job, device: str, out: Path, report: Report, runner: str = "python") -> None:
     """Write everything that a table needs to be measured on another machine into one file.
 
     The same job gives the same file, byte for byte. Weights are few random numbers repeated, so that it is small.
@@ -57,12 +57,17 @@ def bundle(job: Job, device: str, out: Path, report: Report) -> None:
         device: a friendly device name, see `device.conditions.DEVICES`.
         out: the zip to write; `python FILE` runs it.
         report: receives a line of progress now and then.
+        runner: one of `device.runner.RUNNERS`.
 
     Raises:
-        MeasureError: no runtime serves that device.
+        MeasureError: no runtime serves that device, or the runner does not.
         ArtifactError: the file cannot be written.
     """
     runtime = runtime_of(device)
+    if runner not in RUNNERS:
+        raise MeasureError(f"unknown runner {runner!r}; choose one of {', '.join(RUNNERS)}")
+    if runner == "adb" and runtime != "tflite":
+        raise MeasureError(f"--runner adb measures TFLite models; choose --device tflite, not {device}")
     package = Path(ofa_deploy.__file__).parent
     sources = [path for pattern in MODULES for path in sorted(package.glob(pattern))]
     progress = Progress(len(job.entries), "graphs", report)
@@ -88,8 +93,8 @@ def bundle(job: Job, device: str, out: Path, report: Report) -> None:
                 entries[name]["operator"] = list(astuple(job.operators[name]))
             progress.add()
         manifest = {
-            "schema": SCHEMA, "kind": KIND, **job.about, "device": device, "runtime": runtime, "entries": entries,
-            "sentinel": model("sentinel", job.sentinel), "sources": {},
+            "schema": SCHEMA, "kind": KIND, **job.about, "runner": runner, "device": device, "runtime": runtime,
+            "entries": entries, "sentinel": model("sentinel", job.sentinel), "sources": {},
         }  # fmt: skip
         for path in sources:
             name = f"ofa_deploy/{path.relative_to(package).as_posix()}"
@@ -99,9 +104,13 @@ def bundle(job: Job, device: str, out: Path, report: Report) -> None:
         add("__main__.py", _MAIN)
 
 
-def packages(device: str) -> str:
-    """What must be installed on a device, in words."""
-    return " or ".join(PACKAGES[runtime_of(device)])
+def needs(device: str, runner: str) -> tuple[str, str]:
+    """Where a bundle runs and what must be installed there, in words; and the options that it needs there."""
+    if runner == "adb":
+        where = "On the computer that the phone is connected to, which needs Python 3.9, numpy and adb"
+        return where, " --benchmark-model FILE  (TensorFlow's for Android)"
+    packages = " or ".join(PACKAGES[runtime_of(device)])
+    return f"On the device, which needs Python 3.9, numpy and {packages}", ""
 
 
 def collect(
@@ -126,8 +135,9 @@ def collect(
     identity, manifest = _manifest(path)
     try:
         job = Job(
-            get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]), manifest["blocks"]
-        )
+            get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]), manifest["blocks"],
+            manifest["batch"],
+        )  # fmt: skip
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
         same = job.plan.calibration <= len(names) and names == list(job.entries)
@@ -143,7 +153,10 @@ def collect(
     if header.pop("bundle", None) != identity:
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
     machine = header.get("machine")
-    expected = {"device": device, "runtime": runtime, "threads": job.plan.threads, "batch": 1, "precision": "fp32"}
+    expected = {
+        "device": device, "runtime": runtime, "threads": job.plan.threads, "batch": job.batch,
+        "precision": precision_of(runtime),
+    }  # fmt: skip
     if (
         any(header.get(key) != value for key, value in expected.items())
         or not isinstance(header.get("runtime_version"), str)

@@ -3,14 +3,16 @@
 A network's latency is modelled as the sum over its operators of a term that grows with their work and a term for each
 call, plus a constant; all are non-negative. The work is what tables of other devices say of the operator, or its
 multiply-accumulates. Few measured networks determine how those tables are combined, many also what is particular to
-the shape of an operator: its two terms are drawn to the common ones by a penalty that cross-validation chooses.
+the shape of an operator: its two terms are drawn to the common ones by a penalty that cross-validation chooses. Many
+also tell launching from computing, see `smooth`; that is taken where cross-validation finds it clearly better.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ofa_deploy import arch_lists, artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.latency import smooth
 from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.latency.table import LatencyTable, errors
@@ -32,9 +35,13 @@ FEWEST = 5
 FOLDS = 5
 PENALTIES = (1e2, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Weights of the penalty that cross-validation chooses from, for each measured network."""
-OUTLIER = 0.01
+OUTLIER = 3e-3
 """Relative errors above this count less than squared: by iteratively reweighted least squares (pseudo-Huber loss)."""
 ROUNDS = 8
+MANY = 100
+"""Networks from which each kind of operator has a term for its call of its own."""
+GAIN = 0.95
+"""A smooth maximum is taken where its error is below this share of a sum's: nothing can be proved about it."""
 TINY = 1e-3
 """The least share of a latency that one kind of term is taken to have before shapes are looked at."""
 
@@ -42,6 +49,7 @@ TINY = 1e-3
 def fit_table(
     space: SearchSpace, archs: Sequence[Arch], latency_ms: Floats, measured: Mapping[str, Any],
     others: Sequence[LatencyTable] = (), seed: int = 0, resolutions: tuple[int, ...] | None = None,
+    additive: bool = False,
 ) -> LatencyTable:  # fmt: skip
     """A table fitted to whole networks.
 
@@ -54,6 +62,7 @@ def fit_table(
         seed: of the folds.
         resolutions: that the table is to cover, beside those measured; None for those that all `others` have, and
             without any for those between the smallest and the largest measured.
+        additive: the table is to be a sum over operators.
 
     Returns:
         a table. Its error is that of five-fold cross-validation: of networks that the fit had not seen. From few
@@ -76,7 +85,7 @@ def fit_table(
     ops = space.all_ops(resolutions)
     for table in others:
         _ = table.cost  # complains where rows are missing
-    work = np.array([[_latency(table, op) for op in ops] for table in others] or [[op.macs for op in ops]], float)
+    work = np.array([column for table in others for column in _work(table, ops)] or [[op.macs for op in ops]], float)
     shapes = sorted({_shape(op) for op in ops})
     place = {shape: i for i, shape in enumerate(shapes)}
     shape_of = np.array([place[_shape(op)] for op in ops])
@@ -85,26 +94,32 @@ def fit_table(
     for row, arch in zip(counts, archs, strict=True):
         for op in space.ops(arch):
             row[index[op]] += 1
-    model = _Model(counts, work, np.eye(len(shapes))[shape_of], np.asarray(latency_ms, float))
-
+    one_hot, latency = np.eye(len(shapes))[shape_of], np.asarray(latency_ms, float)
+    kinds = _one_hot([(shape.kind, shape.se > 0, shape.shortcut) for shape in shapes])
+    ways = _ways(_Model(work, one_hot, kinds), len(archs), additive)
     parts = list(KFold(min(FOLDS, len(archs)), shuffle=True, random_state=seed).split(counts))
-    unseen = np.zeros((len(PENALTIES), len(archs)))
+    unseen = np.zeros((len(ways), len(archs)))
     for fitted, held in parts:
-        for row, penalty in zip(unseen, PENALTIES, strict=True):
-            row[held] = model.predict(model.fit(fitted, penalty), held)
-    relative = np.abs(unseen / latency_ms - 1).mean(axis=1)
-    best = int(np.argmin(relative))
-    terms = model.fit(np.arange(len(archs)), PENALTIES[best])
-    each = terms.work + terms.call
-    last = {op for op in ops if op.kind == "linear" and op.bias}  # every network has one classifier
-    constant = np.array([terms.constant if op in last else 0.0 for op in ops])
-    rows = {op: _estimate(ms) for op, ms in zip(ops, (each + constant).tolist(), strict=True)}
+        for row, (_, way) in zip(unseen, ways, strict=True):
+            row[held] = way(counts[fitted], latency[fitted]).predict(counts[held])
+    relative = np.abs(unseen / latency - 1).mean(axis=1)
+    best = int(np.argmin(relative * [handicap for handicap, _ in ways]))
+    terms = ways[best][1](counts, latency)
+    last = np.array([op.kind == "linear" and op.bias for op in ops])  # every network has one classifier
+    computing = terms.computing + terms.computing_constant * last
+    rows = {op: _estimate(ms) for op, ms in zip(ops, computing.tolist(), strict=True)}
+    launch_ms, power = {}, 0.0
+    if isinstance(terms, smooth.Terms):
+        launching = terms.launching + terms.launching_constant * last
+        launch_ms, power = dict(zip(ops, launching.tolist(), strict=True)), terms.power
     networks = tuple(
         {"arch": str(a), "use": "cross-validation", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
-        for a, m, p in zip(archs, np.asarray(latency_ms).tolist(), unseen[best].tolist(), strict=True)
+        for a, m, p in zip(archs, latency.tolist(), unseen[best].tolist(), strict=True)
     )
-    error = errors(unseen[best], latency_ms)
-    return LatencyTable(space, rows, resolutions, measured, error=error, networks=networks)
+    error = errors(unseen[best], latency)
+    return LatencyTable(
+        space, rows, resolutions, measured, error=error, networks=networks, launch_ms=launch_ms, power=power
+    )
 
 
 def covered(space: SearchSpace, others: Sequence[LatencyTable]) -> tuple[int, ...]:
@@ -124,8 +139,9 @@ def check_cover(resolutions: Sequence[int], others: Sequence[LatencyTable]) -> N
 
 
 def fit_file(
-    space: SearchSpace, path: Path, column: str, device: str, batch: int, others: Sequence[Path], out: Path, seed: int
-) -> LatencyTable:
+    space: SearchSpace, path: Path, column: str, device: str, batch: int, others: Sequence[Path], out: Path, seed: int,
+    additive: bool = False,
+) -> LatencyTable:  # fmt: skip
     """Fit a table to the measured networks of a file, and save it.
 
     Args:
@@ -137,6 +153,7 @@ def fit_file(
         others: files of tables of other devices.
         out: CSV file to write.
         seed: of the folds.
+        additive: see `fit_table`.
 
     Raises:
         ArtifactError: a file is missing, damaged or of another space, or a row has no latency; it is named.
@@ -159,7 +176,7 @@ def fit_file(
             ) from error
     tables = [LatencyTable.load(other, space) for other in others]
     conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch)
-    table = fit_table(space, archs, np.array(latencies), conditions, tables, seed)
+    table = fit_table(space, archs, np.array(latencies), conditions, tables, seed, additive=additive)
     sources = [{"file": p.name, "sha256": artifacts.sha256(p)} for p in (path, *others)]
     table.save(out, {"column": column, "sources": sources})
     return table
@@ -167,48 +184,58 @@ def fit_file(
 
 @dataclass(frozen=True)
 class _Terms:
-    """Milliseconds of each operator's work and of its call, and of a network as such."""
+    """Milliseconds of each operator, and of a network as such."""
 
-    work: Floats
-    call: Floats
-    constant: float
+    computing: Floats
+    computing_constant: float
+
+    def predict(self, counts: Floats) -> Floats:
+        """Latency of networks, from how often they have each operator."""
+        predicted: Floats = counts @ self.computing + self.computing_constant
+        return predicted
 
 
 @dataclass(frozen=True)
 class _Model:
-    """Networks as sums: `counts` (networks, operators), `work` (sources, operators), `shapes` (operators, shapes)."""
+    """Networks as sums: `work` (sources, operators), `shapes` (operators, shapes), `kinds` (shapes, kinds)."""
 
-    counts: Floats
     work: Floats
     shapes: Floats
-    latency_ms: Floats
+    kinds: Floats
 
-    def fit(self, rows: Any, penalty: float) -> _Terms:
-        """Terms from some of the networks."""
-        counts, latency = self.counts[rows], self.latency_ms[rows]
-        calls, ones = counts.sum(axis=1), np.ones(len(counts))
-        common = np.stack([*(counts @ self.work.T).T, calls, ones], axis=1)
+    def fit(self, counts: Floats, latency: Floats, penalty: float) -> _Terms:
+        """Terms from some networks: `counts` (networks, operators), `latency` in ms (networks,)."""
+        ones, sources = np.ones(len(counts)), len(self.work)
+        calls = counts @ self.shapes
+        kinds = self.kinds if len(counts) >= MANY else np.ones((len(self.kinds), 1))
+        common = np.concatenate([counts @ self.work.T, calls @ kinds, ones[:, None]], axis=1)
         size = common.mean(axis=0)
         found = _least_squares(common / size, latency, None, None) / size
-        work = found[:-2] @ self.work  # of each operator
+        work = found[:sources] @ self.work  # of each operator
         least = TINY * latency.mean()
-        call, constant = max(found[-2], least / calls.mean()), max(found[-1], least)
-        columns = np.concatenate(
-            [(counts * work) @ self.shapes, call * (counts @ self.shapes), constant * ones[:, None]], axis=1
-        )
-        number = self.shapes.shape[1]
-        wanted = np.ones(2 * number + 1)
-        wanted[number:-1], wanted[-1] = found[-2] / call, found[-1] / constant
+        wanted_call = kinds @ found[sources:-1]  # of each shape
+        call = np.maximum(wanted_call, least / calls.sum(axis=1).mean())
+        constant = max(found[-1], least)
+        columns = np.concatenate([(counts * work) @ self.shapes, calls * call, constant * ones[:, None]], axis=1)
+        number = len(call)
+        wanted = np.concatenate([np.ones(number), wanted_call / call, [found[-1] / constant]])
         pull = math.sqrt(penalty * len(counts))
         factors = _least_squares(columns, latency, pull * np.eye(len(wanted)), pull * wanted)
-        return _Terms(
-            work * (self.shapes @ factors[:number]), call * (self.shapes @ factors[number:-1]), constant * factors[-1]
-        )
+        of_shape = self.shapes @ (call * factors[number:-1])
+        return _Terms(work * (self.shapes @ factors[:number]) + of_shape, constant * factors[-1])
 
-    def predict(self, terms: _Terms, rows: Any) -> Floats:
-        """Latency of some of the networks."""
-        predicted: Floats = self.counts[rows] @ (terms.work + terms.call) + terms.constant
-        return predicted
+
+_Way = Callable[[Floats, Floats], _Terms | smooth.Terms]
+
+
+def _ways(model: _Model, networks: int, additive: bool) -> list[tuple[float, _Way]]:
+    """What to choose from by cross-validation: by how much its error counts, and how terms are fitted."""
+    ways: list[tuple[float, _Way]] = [(GAIN, partial(model.fit, penalty=penalty)) for penalty in PENALTIES]
+    if networks >= smooth.FEWEST and not additive:
+        work = (model.work / model.work.mean(axis=1, keepdims=True)).mean(axis=0)
+        of = smooth.Model(work, model.shapes, model.kinds)
+        ways += [(1.0, partial(of.fit, pull=pull)) for pull in smooth.PULLS]
+    return ways
 
 
 def _least_squares(columns: Floats, latency: Floats, more: Floats | None, target: Floats | None) -> Floats:
@@ -234,9 +261,15 @@ def _shape(op: Op) -> Op:
     return replace(op, size=1)
 
 
-def _latency(table: LatencyTable, op: Op) -> float:
-    """What a table says of an operator, in ms."""
-    return max(0.0, table.in_network_ms(op))
+def _one_hot(labels: Sequence[Any]) -> Floats:
+    distinct = sorted(set(labels))
+    return np.eye(len(distinct))[[distinct.index(label) for label in labels]]
+
+
+def _work(table: LatencyTable, ops: Sequence[Op]) -> list[list[float]]:
+    """What a table says of operators, in ms; of a smooth maximum, computing and launching."""
+    computing = [max(0.0, table.in_network_ms(op)) for op in ops]
+    return [computing, [table.launch_ms[op] for op in ops]] if table.power else [computing]
 
 
 def _estimate(latency_ms: float) -> Estimate:

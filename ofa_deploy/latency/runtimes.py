@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.device.conditions import START
 from ofa_deploy.latency.device.timing import Array, Session
@@ -102,8 +104,25 @@ def _quantise_tflite(
     return quantised(parts, weights, images, notes)
 
 
+def _emit_torch(
+    parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from ofa_deploy.graphs.torch import emit
+
+    return emit(parts, weights, batch, notes)
+
+
+def _quantise_torch(
+    parts: Parts, weights: Mapping[str, Weights], images: Array, notes: Mapping[str, str] | None = None
+) -> bytes:
+    raise MeasureError("there is no int8 for PyTorch; choose --device cpu or tflite")
+
+
+_TORCH = partial(Runtime, ".npz", "NHWC", _emit_torch, _quantise_torch)
+_ONNX = partial(Runtime, ".onnx", "NCHW", _emit_onnx, _quantise_onnx)
 RUNTIMES: dict[str, Runtime] = {
-    "onnxruntime": Runtime(".onnx", "NCHW", _emit_onnx, _quantise_onnx, START["onnxruntime"]),
+    **{name: _ONNX(START[name]) for name in ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")},
     "tflite": Runtime(".tflite", "NHWC", _emit_tflite, _quantise_tflite, START["tflite"]),
+    **{name: _TORCH(START[name]) for name in ("torch", "torch-cuda", "torch-cuda-fp16")},
 }
 """Every runtime by the name that tables record."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.costs import Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.ops import Op
@@ -28,6 +28,8 @@ SCALE_LIMIT = 4.0
 _COLUMNS = [field.name for field in fields(Op)]
 LARGEST_MS = 1e9
 """Of an operator; sums of latencies that a file may hold stay finite."""
+LARGEST_POWER = 1e3
+"""Of a smooth maximum; above, it is the maximum."""
 _ERRORS = ("networks", "mape_percent", "p95_percent", "worst_percent")
 _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
 
@@ -40,6 +42,9 @@ class LatencyTable:
     `per_million_ms` for each million parameters: an operator in a network is spared the call of the runtime that it
     pays for when it is timed alone, and its weights have left the nearest cache.
 
+    Of an asynchronous device it may be the smooth maximum of that sum, which is then the time for computing, and of the
+    times for launching the operators, see `costs.SmoothMaximum`.
+
     Attributes:
         space: the search space.
         rows: by operator.
@@ -51,6 +56,8 @@ class LatencyTable:
         error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
             where it is not known.
         networks: the whole networks that were measured: arch, use, measured_ms, predicted_ms.
+        launch_ms: time for launching each operator; empty where the table is a sum.
+        power: of the smooth maximum; 0 where the table is a sum.
         sha256: of the data file that the table was read from; empty for one just built.
     """
 
@@ -63,10 +70,12 @@ class LatencyTable:
     per_million_ms: float = 0.0
     error: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(_ERRORS, 0.0))
     networks: tuple[Mapping[str, Any], ...] = ()
+    launch_ms: Mapping[Op, float] = dataclasses.field(default_factory=dict)
+    power: float = 0.0
     sha256: str = ""
 
     @cached_property
-    def cost(self) -> AdditiveCost:
+    def cost(self) -> Cost:
         """The table compiled for its space, in ms; resolutions that it does not cover cost NaN.
 
         Raises:
@@ -76,10 +85,13 @@ class LatencyTable:
         if missing:
             listed = "; ".join(map(str, missing[:3]))
             raise MeasureError(f"the table lacks {len(missing)} operators, first: {listed}; build it anew")
-        return self.space.cost(self.in_network_ms, self.resolutions)
+        work = self.space.cost(self.in_network_ms, self.resolutions)
+        if not self.power:
+            return work
+        return SmoothMaximum((work, self.space.cost(self.launch_ms.__getitem__, self.resolutions)), self.power)
 
     def in_network_ms(self, op: Op) -> float:
-        """What an operator adds to the latency of a network, in ms."""
+        """What an operator adds to the latency of a network, or to its time for computing, in ms."""
         return self.scale * self.rows[op].latency_ms + self.per_op_ms + self.per_million_ms * op.params / 1e6
 
     def latency_ms(self, genes: Genes) -> Floats:
@@ -122,7 +134,9 @@ class LatencyTable:
         """Device, machine and runtime in words."""
         c = self.conditions
         threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
-        return f"{c['device']} of {c['machine']['cpu']}, {c['runtime']} {c['runtime_version']}, {threads}"
+        batch = f", batches of {c['batch']}" if c["batch"] != 1 else ""
+        where = c["machine"].get("gpu", c["machine"]["cpu"])
+        return f"{c['device']} of {where}, {c['runtime']} {c['runtime_version']}, {threads}{batch}"
 
     @property
     def error_in_words(self) -> str:
@@ -139,14 +153,16 @@ class LatencyTable:
         """Write the rows as CSV and everything else as JSON beside it."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*_COLUMNS, "latency_ms", "minimum_ms", "spread_percent", "runs"])
+        launch = ["launch_ms"] if self.power else []
+        writer.writerow([*_COLUMNS, "latency_ms", "minimum_ms", "spread_percent", "runs", *launch])
         for op, row in self.rows.items():
             shape = [int(v) if isinstance(v, bool) else v for v in dataclasses.astuple(op)]
             values = [f"{row.latency_ms:.6f}", f"{row.minimum_ms:.6f}", f"{row.spread_percent:.2f}", row.runs]
-            writer.writerow([*shape, *values])
+            writer.writerow([*shape, *values, *(f"{self.launch_ms[op]:.6f}" for _ in launch)])
         about = {
             **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
             "scale": self.scale, "per_op_ms": self.per_op_ms, "per_million_ms": self.per_million_ms,
+            **({"power": self.power} if self.power else {}),
             "error": dict(self.error), "networks": list(self.networks), **details,
         }  # fmt: skip
         return artifacts.save(path, text.getvalue().encode(), KIND, self.space.name, about)
@@ -160,7 +176,9 @@ class LatencyTable:
         """
         data, about = artifacts.load(path, KIND, space.name)
         try:
-            rows = {}
+            rows, launch_ms, power = {}, {}, float(about.get("power", 0.0))
+            if power and not 1 < power < LARGEST_POWER:
+                raise ValueError(f"a smooth maximum of power {power}")
             for line in csv.DictReader(io.StringIO(data.decode())):
                 row = Estimate(
                     float(line["latency_ms"]),
@@ -171,7 +189,11 @@ class LatencyTable:
                 counted = row.latency_ms > 0 or row == Estimate(0, 0, 0, 0)  # a format may leave an operator out
                 if not (row.latency_ms < LARGEST_MS and counted):
                     raise ValueError(f"a latency of {row.latency_ms} ms")
-                rows[_read_op(line)] = row
+                rows[op := _read_op(line)] = row
+                if power:
+                    launch_ms[op] = float(line["launch_ms"])
+                    if not 0 <= launch_ms[op] < LARGEST_MS:
+                        raise ValueError(f"a launch of {launch_ms[op]} ms")
             resolutions = tuple(about["resolutions"])
             if not resolutions or not set(resolutions) <= set(space.resolutions):
                 raise ValueError(f"resolutions {resolutions}")
@@ -186,24 +208,27 @@ class LatencyTable:
                 raise ValueError("one of its networks has no latency")
             return cls(
                 space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
-                scale, per_op, per_million, about["error"], tuple(about["networks"]), about["sha256"],
+                scale, per_op, per_million, about["error"], tuple(about["networks"]), launch_ms, power,
+                about["sha256"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
 
 
 def file_name(space: SearchSpace, measured: Mapping[str, Any], blocks: bool = True) -> str:
-    """Name of a table's file: space, device, threads, processor; without `blocks`, that it is fitted to networks."""
+    """Name of a table's file: space, device, threads, batch, processor; without `blocks`, that it is fitted."""
     machine = measured["machine"]
-    words = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']} cores".lower()).strip("-")
-    kind = "" if blocks else "_fitted"
-    return f"{space.name}_{measured['device']}_{measured['threads']}t_{words}{kind}.csv"
+    where = machine.get("gpu", f"{machine['cpu']} {machine['cores']} cores")
+    words = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
+    kind, batch = "" if blocks else "_fitted", "" if measured["batch"] == 1 else f"_b{measured['batch']}"
+    return f"{space.name}_{measured['device']}_{measured['threads']}t{batch}_{words}{kind}.csv"
 
 
 def build_command(space: SearchSpace, measured: Mapping[str, Any]) -> str:
     """What a user types to build a table for these conditions."""
     threads = f" --threads {measured['threads']}" if measured["threads"] != 1 else ""
-    return f"ofa-deploy build-lut --device {measured['device']} --space {space.name}{threads}"
+    batch = f" --batch {measured['batch']}" if measured["batch"] != 1 else ""
+    return f"ofa-deploy build-lut --device {measured['device']} --space {space.name}{threads}{batch}"
 
 
 def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTable, bool]:
@@ -225,9 +250,16 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
         about = artifacts.describe(path, KIND)
         if about["space"] == space.name and not differing(about, measured):
             return LatencyTable.load(path, space), True
-    reference = [p for p in paths if p.parent.resolve() == artifacts.shipped("lut").resolve()]
+    reference = [
+        p for p in paths
+        if p.parent.resolve() == artifacts.shipped("lut").resolve()
+        and artifacts.describe(p, KIND).get("batch") == measured["batch"]
+    ]  # fmt: skip
     if not reference:
-        raise ArtifactError(f"no latency table of {space.name} for {device}; run: {build_command(space, measured)}")
+        images = f", batches of {measured['batch']}" if measured["batch"] != 1 else ""
+        raise ArtifactError(
+            f"no latency table of {space.name} for {device}{images}; run: {build_command(space, measured)}"
+        )
     return LatencyTable.load(reference[0], space), False
 
 

@@ -28,7 +28,7 @@ def side_by_side(
     """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
 
     Args:
-        sessions: by name: a session of batch 1, and its input.
+        sessions: by name: a session, and its input.
         threads: that the sessions use.
         rounds: visits to each.
         pause: seconds between rounds, so that a short disturbance does not meet them all.
@@ -70,7 +70,7 @@ def beside_table(
     """
     known = sorted(table.networks, key=lambda network: float(network["measured_ms"]))
     yardsticks = {n["arch"]: float(n["measured_ms"]) for n in known[:: max(1, len(known) // YARDSTICKS)][:YARDSTICKS]}
-    job = Job(table.space, table.resolutions, Plan(threads=threads))
+    job = Job(table.space, table.resolutions, Plan(threads=threads), batch=table.conditions["batch"])
     timed = dict(sessions)
     for arch in yardsticks:
         timed[arch] = job.started(table.space.walk(Arch.parse(arch)), table.conditions["runtime"])

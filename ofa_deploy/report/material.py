@@ -13,7 +13,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.predictor import KIND as PREDICTOR
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
-from ofa_deploy.costs import AdditiveCost
+from ofa_deploy.costs import Cost
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.figures import mapping, number
@@ -185,9 +185,7 @@ def _cloud(
     return tuple(Point(arch, c, s) for arch, c, s in each if number(c) is not None and number(s) is not None)
 
 
-def _price(
-    space: SearchSpace, cost: str, table: TableFile | None
-) -> tuple[AdditiveCost | None, tuple[int, ...] | None]:
+def _price(space: SearchSpace, cost: str, table: TableFile | None) -> tuple[Cost | None, tuple[int, ...] | None]:
     """What gives a network's cost, and at which resolutions; None where that is not known."""
     if cost == "latency":
         return (table.table.cost, table.table.resolutions) if table else (None, None)

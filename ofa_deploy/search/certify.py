@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
-from ofa_deploy.costs import Genes
+from ofa_deploy.costs import Genes, SmoothMaximum
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import allowed_resolutions
@@ -125,6 +125,11 @@ def _checked(
         raise OfaDeployError(
             f"only the optimum of a concave predictor can be proved, this one is {model}; "
             f"fit one with: ofa-deploy fit-predictor --space {space.name} --model concave"
+        )
+    if any(isinstance(limit.cost, SmoothMaximum) for limit in limits):
+        raise OfaDeployError(
+            "nothing can be proved within a latency table that is a smooth maximum of launching and computing; search "
+            "without a proof, or fit one that is a sum with: ofa-deploy lut fit --additive"
         )
     if incumbent is not None and over(limits, incumbent)[0] > 0:
         raise OfaDeployError(f"{space.archs(incumbent)[0]} is not within the limits; start from a network that is")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from deap import base, tools
 
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.costs import Cost, Floats, Genes
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.front import front_of, hypervolume
@@ -130,7 +130,7 @@ class Archive:
         """The score of the best architecture, see `best`; without sorting."""
         return float(self.scores[self.over == self.over.min()].max())
 
-    def front(self, cost: AdditiveCost) -> npt.NDArray[np.intp]:
+    def front(self, cost: Cost) -> npt.NDArray[np.intp]:
         """Numbers of the front of score against a cost, among those within the limits; cheapest first."""
         within = np.flatnonzero(self.over == 0)
         return within[front_of(self.scores[within], cost(self.genes[within]))]
@@ -197,7 +197,7 @@ def evolve(
 
 
 def evolve_front(
-    space: SearchSpace, archive: Archive, limits: Sequence[Limit], cost: AdditiveCost, worst: tuple[float, float],
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], cost: Cost, worst: tuple[float, float],
     settings: Settings, start: Genes, report: Report,
 ) -> list[float]:  # fmt: skip
     """NSGA-II (doi 10.1109/4235.996017): the networks for which no other has both a higher score and a lower cost.

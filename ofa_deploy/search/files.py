@@ -36,6 +36,7 @@ class Request:
         macs: limit as users type it, see `budget.parse_range`; likewise `params` and `size`.
         device: a friendly device name, for this machine's table.
         threads: likewise.
+        batch: likewise.
         predictor: file; None finds the space's own.
         objective: one of `OBJECTIVES`.
         margin_percent: see `limits.latency_limit`.
@@ -53,6 +54,7 @@ class Request:
     size: str | None = None
     device: str = "cpu"
     threads: int = 1
+    batch: int = 1
     predictor: str | None = None
     objective: str = "accuracy"
     margin_percent: float | None = None
@@ -200,7 +202,7 @@ def _limits(
 
 def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[LatencyTable], bool]:
     """The tables of a request, and whether all are of this machine."""
-    wanted = conditions(request.device, request.threads)
+    wanted = conditions(request.device, request.threads, request.batch)
     if request.luts:
         named = [LatencyTable.load(Path(lut), space) for lut in request.luts]
         return named, all(dict(table.conditions) == wanted for table in named)

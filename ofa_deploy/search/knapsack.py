@@ -12,17 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.costs import AdditiveCost, Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.space import SearchSpace
 
 BINS = 1000
 """Steps of a budget."""
+MIXTURES = 9
+"""Mixtures of the two sums of a smooth maximum whose extremes are looked at, see `extreme`."""
 _State = tuple[float, list[int]]
 _Ints = npt.NDArray[np.intp]
 
 
-def extreme(space: SearchSpace, cost: AdditiveCost, dearest: bool = False) -> tuple[Genes, float]:
+def extreme(space: SearchSpace, cost: Cost, dearest: bool = False) -> tuple[Genes, float]:
     """The network of least (or greatest) cost.
+
+    For a smooth maximum: the best of the networks that are extreme for one of `MIXTURES` mixtures of its two sums, so
+    perhaps not quite the least or the greatest.
 
     Args:
         space: of the cost.
@@ -32,6 +37,12 @@ def extreme(space: SearchSpace, cost: AdditiveCost, dearest: bool = False) -> tu
     Returns:
         its genes, shape (1, columns), and its cost.
     """
+    if isinstance(cost, SmoothMaximum):
+        shares = np.linspace(0, 1, MIXTURES).tolist()
+        genes = np.concatenate([extreme(space, cost.mixed(share), dearest)[0] for share in shares])
+        costs = cost(genes)
+        chosen = int(costs.argmax() if dearest else costs.argmin())
+        return genes[[chosen]], float(costs[chosen])
     sign = -1.0 if dearest else 1.0
     best: tuple[float, list[int]] | None = None
     for r in np.flatnonzero(np.isfinite(cost.fixed)).tolist():

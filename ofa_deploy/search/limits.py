@@ -1,16 +1,16 @@
-"""Limits of a search: bounds on costs that are sums over operators."""
+"""Limits of a search: bounds on costs of architectures."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.costs import Cost, Floats, Genes
 from ofa_deploy.errors import InfeasibleError, MeasureError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS, parse_range
@@ -38,7 +38,7 @@ class Limit:
     """
 
     name: str
-    cost: AdditiveCost
+    cost: Cost
     lower: float = -math.inf
     upper: float = math.inf
     margin_percent: float = 0.0
@@ -104,6 +104,8 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None) 
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
     lower, upper = parse_range("latency", text, raised * fastest_ms, raised * slowest_ms)
     calibration = f"{table.sha256} {table.scale} {table.per_op_ms} {table.per_million_ms}"
+    if table.power:
+        calibration += f" {table.power}"
     checksum = hashlib.sha256(calibration.encode()).hexdigest()
     return Limit("latency", table.cost, lower, upper, margin, table.label, checksum)
 
@@ -119,14 +121,9 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
     cost, factor = {
         "macs": (space.macs, 1e-6), "params": (space.params, 1e-6), "size": (space.params, BYTES * 1e-6)
     }[name]  # fmt: skip
-    cost = scaled(cost, factor)
+    cost = cost.scaled(factor)
     (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
     return Limit(name, cost, *parse_range(name, text, least, most))
-
-
-def scaled(cost: AdditiveCost, factor: float) -> AdditiveCost:
-    """A cost times a factor."""
-    return replace(cost, fixed=cost.fixed * factor, blocks=cost.blocks * factor)
 
 
 def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:

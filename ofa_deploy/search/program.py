@@ -162,7 +162,8 @@ class Program:
         units = len(model.drop)
         rows, most = [], []
         for limit in limits:
-            each, rest = of.costs(limit.cost, resolution), limit.cost.fixed[resolution]
+            (cost,) = limit.cost.sums  # `certify` refuses others
+            each, rest = of.costs(cost, resolution), cost.fixed[resolution]
             scale = np.abs(each).max() or 1.0
             for sign, end in ((1, limit.allowed), (-1, -limit.lower)):
                 if end < np.inf:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.search.knapsack import best_within
-from ofa_deploy.search.limits import Limit, scaled
+from ofa_deploy.search.limits import Limit
 from ofa_deploy.space import SearchSpace
 
 SHARES = (1.0, 0.97, 0.9)
@@ -36,10 +37,10 @@ def seeds(
     upper = [limit for limit in limits if np.isfinite(limit.upper)]
     if not upper:
         return known[:0]
-    costs = [_relative(limit) for limit in upper]
+    costs = [cost.scaled(1 / limit.allowed) for limit in upper for cost in limit.cost.sums]
     if len(costs) > 1:
-        costs.append(_sum(costs, 1 / len(costs)))
-    value = surrogate(space, known, score(known), upper[0].cost)
+        costs.append(reduce(add, costs).scaled(1 / len(costs)))
+    value = surrogate(space, known, score(known), costs[0])
     return np.concatenate([best_within(space, value, cost, shares) for cost in costs])
 
 
@@ -73,14 +74,3 @@ def surrogate(space: SearchSpace, genes: Genes, score: Floats, like: AdditiveCos
             for context in range(blocks.shape[2]):
                 blocks[:, i, context, 1:] += effects[width_out, context % widths]
     return AdditiveCost(fixed, blocks, like.places)
-
-
-def _relative(limit: Limit) -> AdditiveCost:
-    """The cost as a share of what is allowed."""
-    return scaled(limit.cost, 1 / limit.allowed)
-
-
-def _sum(costs: Sequence[AdditiveCost], weight: float) -> AdditiveCost:
-    fixed = weight * sum((cost.fixed for cost in costs[1:]), costs[0].fixed)
-    blocks = weight * sum((cost.blocks for cost in costs[1:]), costs[0].blocks)
-    return replace(costs[0], fixed=np.asarray(fixed), blocks=np.asarray(blocks))

@@ -23,7 +23,7 @@ from ofa_deploy.latency.whole import beside_table
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Prepared, Request, prepare
-from ofa_deploy.search.limits import Limit, latency_limit, scaled
+from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import Explored, candidates, explore, result_of
 from ofa_deploy.space import SearchSpace
@@ -72,7 +72,7 @@ def search_verified(
         InfeasibleError: by the table no network is within the limits.
         OfaDeployError: the table is not this machine's.
     """
-    wanted = conditions(table.conditions["device"], int(table.conditions["threads"]))
+    wanted = conditions(*(table.conditions[key] for key in ("device", "threads", "batch")))
     if dict(table.conditions) != wanted:
         raise OfaDeployError(
             f"--verify measures this machine, the table is of {table.label}; run: {build_command(space, wanted)}"
@@ -83,7 +83,7 @@ def search_verified(
     loop = _Loop(table, limit.upper, predictor, risk, accuracies, report)
     correction, explored = 1.0, None
     for rounds in range(1, ROUNDS + 1):
-        corrected = replace(limit, cost=scaled(limit.cost, correction), upper=limit.upper * (1 - GUARD_PERCENT / 100))
+        corrected = replace(limit, cost=limit.cost.scaled(correction), upper=limit.upper * (1 - GUARD_PERCENT / 100))
         try:
             explored = explore(space, predictor, [corrected, *others], settings, report)
         except InfeasibleError:
@@ -216,7 +216,7 @@ class _Loop:
         if not archs:
             return
         self._report(f"measuring {len(archs)} candidates on this machine")
-        job = Job(self._table.space, self._table.resolutions, self._plan)
+        job = Job(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
         runtime = self._table.conditions["runtime"]
         sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
         found, self._slower = beside_table(sessions, self._table, self._plan.threads, self._report)

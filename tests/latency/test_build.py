@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from ofa_deploy.graphs import weights
 from ofa_deploy.latency import build as building
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device import onnxruntime, rounds, timing
+from ofa_deploy.latency.device.conditions import DEVICES, conditions
 from ofa_deploy.latency.device.rounds import Plan
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table import LatencyTable, file_name, select
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
-from tests.conftest import killed
+from tests.conftest import killed_build
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
 
@@ -47,17 +49,55 @@ def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
 
 
 def test_killed_build_keeps_its_visits(tmp_path: Path) -> None:
-    options = "build-lut --space fmnist --resolutions 16 --rounds 3 --out t.csv"
-    command = [sys.executable, "-m", "ofa_deploy", *options.split()]
-    partial = tmp_path / "t.partial"
-    killed(command, tmp_path, partial, 20)
-    kept = partial.read_bytes().count(b"\n") - 1
-    assert not (tmp_path / "t.csv").exists()
+    options = ["build-lut", "--resolutions", "16", "--rounds", "3", "--out", "t.csv"]
+    kept = killed_build(options, tmp_path, 20)
+    command = [sys.executable, "-m", "ofa_deploy", *options]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert f"resuming: {kept} visits" in again.stderr
     assert (tmp_path / "t.csv").exists()
-    assert not partial.exists()
+    assert not (tmp_path / "t.partial").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    (small_disk / "other").write_bytes(bytes(240 << 10))
+    command = [
+        sys.executable,
+        "-m",
+        "ofa_deploy",
+        "build-lut",
+        "--resolutions",
+        "16",
+        "--rounds",
+        "2",
+        "--out",
+        "t.csv",
+    ]
+    done = subprocess.run(command, cwd=small_disk, capture_output=True, text=True)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert (
+        last == "ofa-deploy: cannot write t.partial: No space left on device; mend that and repeat the command to go on"
+    )
+    kept = (small_disk / "t.partial").read_bytes().count(b"\n") - 1
+    assert kept > 20
+    assert not (small_disk / "t.csv").exists()
+    (small_disk / "other").unlink()
+    again = subprocess.run(command, cwd=small_disk, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"resuming: {kept} visits" in again.stderr
 
 
 def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path) -> None:
@@ -116,6 +156,60 @@ def test_preempted_samples_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (single.median_ms, single.minimum_ms, single.runs) == (1.0, 1.0, 6)
     assert single.dropped >= 5
     assert timing.visit(session, x, 2, 6, 1.0).median_ms == 1.5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_samples_of_a_clock_that_jumps_are_dropped(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """One sample ends an hour before it began, one an hour late, as after a sleep."""
+    clock = {"wall": 10**15, "calls": 0}
+
+    def session(x: np.ndarray) -> np.ndarray:
+        clock["calls"] += 1
+        clock["wall"] += {4: -3600 * 10**9, 6: 3600 * 10**9}.get(clock["calls"], 1_000_000)
+        return x
+
+    monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: clock["wall"])
+    monkeypatch.setattr(timing.time, "thread_time_ns", lambda: clock["wall"])
+    found = timing.visit(session, np.zeros((1, 1, 1, 1), np.float32), threads, 8, 1e9)
+    assert (found.median_ms, found.minimum_ms, found.dropped) == (1.0, 1.0, 2)
+
+
+def test_a_clock_that_stands_still_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: 5)
+    monkeypatch.setattr(timing.time, "thread_time_ns", lambda: 5)
+    with pytest.raises(MeasureError, match="does not advance"):
+        timing.visit(lambda x: x, np.zeros((1, 1, 1, 1), np.float32), 1, 5, 1.0)
+
+
+def test_a_runtime_that_returns_nan_ends_the_build_with_one_line(
+    tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: lambda x: x * np.nan)
+    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", broken)
+    with pytest.raises(MeasureError, match="not finite"):
+        build(Job(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv", silent)
+    assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize("device", ["cpu", "tflite"])
+def test_a_table_of_batches_is_measured_named_and_found_as_one(
+    tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Job(tiny, (8,), QUICK, batch=3)
+    assert job.started(job.sentinel, DEVICES[device]).x.shape[0] == 3
+    wanted = conditions(device, 1, 3)
+    out = Path("lut") / file_name(tiny, wanted)
+    assert "_1t_b3_" in out.name
+    build(job, device, out, silent)
+    table, own = select(tiny, wanted)
+    assert own
+    assert table.conditions["batch"] == 3
+    assert "batches of 3" in table.label
+    with pytest.raises(ArtifactError, match=r"no latency table of tiny for .*, batches of 2; run: .* --batch 2"):
+        select(tiny, conditions(device, 1, 2))
+    with pytest.raises(MeasureError, match="at least 1 image"):
+        Job(tiny, (8,), QUICK, batch=0)
 
 
 def test_everything_is_visited_once_a_round_in_an_order_of_its_own(

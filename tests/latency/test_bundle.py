@@ -18,7 +18,6 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
-from ofa_deploy.latency.device.conditions import DEVICES
 from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.remote import build_over_ssh
 from ofa_deploy.latency.table import LatencyTable
@@ -74,7 +73,7 @@ def results(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "b.results"
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["cpu", "tflite"])
 def test_round_trip(job: Job, device: str, tmp_path: Path, elsewhere: dict[str, str]) -> None:
     path, far = tmp_path / "b.zip", tmp_path / "far"
     far.mkdir()

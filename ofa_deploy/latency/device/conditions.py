@@ -1,4 +1,4 @@
-"""Under which conditions a device measures: its name, runtime, threads, machine."""
+"""Under which conditions a device measures: its name, runtime, threads, batch, machine."""
 
 from __future__ import annotations
 
@@ -7,33 +7,55 @@ from typing import Any
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.device import onnxruntime, tflite
+from ofa_deploy.latency.device import onnxruntime, tflite, torch
 from ofa_deploy.latency.device.timing import Session
 
-DEVICES = {"cpu": "onnxruntime", "tflite": "tflite"}
+DEVICES = {
+    "cpu": "onnxruntime", "tflite": "tflite", "torch": "torch", "gpu": "torch-cuda", "gpu-fp16": "torch-cuda-fp16",
+    "ort-cuda": "onnxruntime-cuda", "tensorrt": "onnxruntime-tensorrt",
+}  # fmt: skip
 """The runtime behind each friendly device name."""
-PACKAGES = {"onnxruntime": ("onnxruntime",), "tflite": ("ai-edge-litert", "tflite-runtime")}
+PACKAGES = {
+    "onnxruntime": ("onnxruntime",), "tflite": ("ai-edge-litert", "tflite-runtime"), "torch": ("torch",),
+    "torch-cuda": ("torch",), "torch-cuda-fp16": ("torch",), "onnxruntime-cuda": ("onnxruntime-gpu",),
+    "onnxruntime-tensorrt": ("onnxruntime-gpu",),
+}  # fmt: skip
 """The distributions that a runtime may come from; the first one installed is used."""
-START: dict[str, Callable[[bytes, int], Session]] = {"onnxruntime": onnxruntime.start, "tflite": tflite.start}
+START: dict[str, Callable[[bytes, int], Session]] = {**onnxruntime.START, "tflite": tflite.start, **torch.START}
 """How each runtime gets ready: from the content of a model file and a number of threads to a session."""
+GPUS: dict[str, Callable[[], str]] = {
+    "torch-cuda": torch.gpu_name,
+    "torch-cuda-fp16": torch.gpu_name,
+    **onnxruntime.GPUS,
+}
+"""For each runtime that needs a GPU, what tells its name."""
 
 
-def conditions(device: str, threads: int) -> dict[str, Any]:
+def conditions(device: str, threads: int, batch: int = 1) -> dict[str, Any]:
     """The conditions under which this machine measures now.
 
     Args:
         device: a friendly device name, see `DEVICES`.
         threads: of the runtime.
+        batch: images a run.
 
     Raises:
-        MeasureError: no runtime serves that device.
+        MeasureError: no runtime serves that device, or the GPU that it needs is not here.
     """
     runtime = runtime_of(device)
+    machine = artifacts.machine()
+    if runtime in GPUS:
+        machine = {**machine, "gpu": GPUS[runtime]()}
     versions = [version for name in PACKAGES[runtime] if (version := artifacts.version(name))]
     return {
         "device": device, "runtime": runtime, "runtime_version": versions[0] if versions else "unknown",
-        "threads": threads, "batch": 1, "precision": "fp32", "machine": artifacts.machine(),
+        "threads": threads, "batch": batch, "precision": precision_of(runtime), "machine": machine,
     }  # fmt: skip
+
+
+def precision_of(runtime: str) -> str:
+    """That a runtime computes in."""
+    return "fp16" if runtime.endswith("fp16") else "fp32"
 
 
 def elsewhere(device: str, runtime: str, version: str, batch: int = 1) -> dict[str, Any]:

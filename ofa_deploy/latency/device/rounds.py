@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +102,7 @@ def measure(
         keep: which entries stay ready between their visits; the others cost less memory.
 
     Raises:
-        ArtifactError: what lies at `partial` is damaged, or of another run.
+        ArtifactError: what lies at `partial` is damaged, or of another run, or the disk is full.
     """
     visits = read(artifacts.resume(partial, header), partial)
     rng = np.random.default_rng(plan.seed)
@@ -107,7 +110,7 @@ def measure(
         report(f"resuming: {len(visits)} visits are there")
     ready: dict[str, Started] = {}
     progress = Progress(plan.rounds * len(names) - len(visits), "visits", report, seconds=2)
-    with partial.open("a") as file:
+    with partial.open("ab", buffering=0) as file:
         for r in range(3 * plan.rounds):
             due = list(names) if r < plan.rounds else lacking(visits, names, min(ENOUGH, plan.rounds))
             if not due:
@@ -124,10 +127,25 @@ def measure(
                 state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
                 found = visit(*started, plan.threads, plan.runs, plan.seconds)
                 visits[r, name] = replace(found, sentinel_ms=state)
-                file.write(json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n")
-                file.flush()
+                _append(file, json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n", partial)
                 progress.add()
     return visits
+
+
+def _append(file: RawIOBase, line: str, path: Path) -> None:
+    """Write a line at the end of a file; where there is room for a part of it only, that part is cut off on resuming.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    content = line.encode()
+    try:
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {path}: {error.strerror or error}; mend that and repeat the command to go on"
+        ) from error
 
 
 def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:

@@ -1,7 +1,8 @@
 """The command of a bundle: `python BUNDLE.zip` measures what the bundle holds on the machine where it is typed.
 
-It needs Python 3.9, numpy 1.17 and the bundle's runtime. Results go to `<stem of the bundle>.results` in the working
-folder, to be carried back to `ofa-deploy lut collect`. Killed at any moment, it goes on where it was when repeated.
+It needs Python 3.9, numpy 1.17 and the bundle's runtime; a bundle for adb needs adb and a phone instead. Results go to
+`<stem of the bundle>.results` in the working folder, to be carried back to `ofa-deploy lut collect`. Killed at any
+moment, it goes on where it was when repeated.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.latency.device import adb
 from ofa_deploy.latency.device.conditions import START, conditions
 from ofa_deploy.latency.device.rounds import Plan, Started, measure
 
 MANIFEST = "manifest.json"
+RUNNERS = ("python", "adb")
+"""What runs the models: this interpreter, or `adb.Phone`."""
 KEEP_BYTES = 1 << 20
 """Models larger than this are read again for each visit, so that memory holds one of them at a time."""
 
@@ -33,11 +37,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(bundle: Path, out: Path) -> None:
+def run(bundle: Path, out: Path, phone: adb.Options) -> None:
     """Measure everything in a bundle, and write the results.
 
     Args:
         bundle: the zip file.
+        phone: for a bundle that is run by way of adb.
         out: the results: a line for the conditions, then one for each visit. Beside it lies `<name>.partial` while the
             run lasts.
 
@@ -50,10 +55,15 @@ def run(bundle: Path, out: Path) -> None:
         manifest: dict[str, Any] = json.loads(text)
         plan = Plan(**manifest["plan"])
         entries = manifest["entries"]
-        measured = conditions(manifest["device"], plan.threads)
-        header = {"bundle": hashlib.sha256(text).hexdigest(), **measured}
+        identity = hashlib.sha256(text).hexdigest()
+        android = adb.Phone(phone, identity[:16]) if manifest["runner"] == "adb" else None
+        about = manifest["device"], plan.threads, manifest["batch"]
+        measured = conditions(*about) if android is None else android.conditions(*about)
+        header = {"bundle": identity, **measured}
 
         def started(entry: dict[str, Any]) -> Started:
+            if android is not None:
+                return Started(android.session(entry["file"], file.read, plan.threads), np.zeros(0, np.float32))
             x = np.random.default_rng(plan.seed).standard_normal(entry["shape"]).astype(np.float32)
             return Started(START[measured["runtime"]](file.read(entry["file"]), plan.threads), x)
 
@@ -61,11 +71,13 @@ def run(bundle: Path, out: Path) -> None:
         with artifacts.locked(out):
             measure(
                 list(entries), lambda name: started(entries[name]), started(manifest["sentinel"]), plan, partial,
-                header, say, lambda name: bool(entries[name]["bytes"] <= KEEP_BYTES),
+                header, say, lambda name: android is not None or bool(entries[name]["bytes"] <= KEEP_BYTES),
             )  # fmt: skip
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
             partial.replace(out)
+        if android is not None:
+            android.clean()
 
 
 def main() -> None:
@@ -74,12 +86,16 @@ def main() -> None:
     out = Path(f"{bundle.stem}.results")
     parser = argparse.ArgumentParser(prog=f"python {bundle.name}", description=__doc__)
     parser.add_argument("--out", type=Path, default=out, help=f"file of the results; default: {out}")
-    path = parser.parse_args().out
+    parser.add_argument("--benchmark-model", type=Path, help="a phone's: TensorFlow's benchmark_model for Android")
+    parser.add_argument("--serial", help="a phone's: as adb lists it, where there are several")
+    parser.add_argument("--taskset", metavar="MASK", help="a phone's: the processors to use, such as f0")
+    given = parser.parse_args()
+    path = given.out
     try:
         if path.exists():
             raise ArtifactError(f"{path} is there already; carry it back, or remove it to measure anew")
         artifacts.check_folder(path)
-        run(bundle, path)
+        run(bundle, path, adb.Options(given.benchmark_model, given.serial, given.taskset))
     except OfaDeployError as error:
         say(f"{bundle.name}: {error}")
         sys.exit(2)

@@ -25,6 +25,8 @@ else:
 Session = Callable[[Array], Array]
 """From an input batch to the output of the graph."""
 PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
+JUMP = 10.0
+"""Samples longer than this many medians are dropped."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Visit:
 def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -> Visit:
     """Time a session on one input.
 
+    A session of a device that is not this processor times itself: by a method `visit(x, runs, seconds)` of its own.
+
     Args:
         session: what to run.
         x: its input.
@@ -57,8 +61,12 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
         seconds: end early when the samples sum to this much, but not before three.
 
     Raises:
-        MeasureError: the output is not finite.
+        MeasureError: the output is not finite, or the clock does not advance.
     """
+    own = getattr(session, "visit", None)
+    if own is not None:
+        found: Visit = own(x, runs, seconds)
+        return found
     if not np.isfinite(session(x)).all():
         raise MeasureError("the runtime returned values that are not finite; its latency means nothing")
     session(x)
@@ -73,6 +81,31 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
         spent.append(cpu_ms if threads == 1 else wall_ms)
         if threads > 1 or wall_ms - cpu_ms <= PREEMPTED_SHARE * wall_ms + PREEMPTED_MS:
             kept.append(wall_ms)
-    dropped = len(spent) - len(kept)
-    times = np.array(kept if kept else spent)  # all preempted: CPU time is the best that is left
-    return Visit(float(np.median(times)), float(times.min()), len(kept), dropped)
+    return _summary(kept, spent)  # all preempted: CPU time is the best that is left
+
+
+def visited(sample: Callable[[], float], runs: int, seconds: float) -> Visit:
+    """A visit of samples in ms that a device takes itself, see `visit`."""
+    kept: list[float] = []
+    limit = time.perf_counter() + max(1.0, 10 * seconds)
+    while len(kept) < runs and (len(kept) < 3 or sum(kept) < 1e3 * seconds) and time.perf_counter() < limit:
+        kept.append(sample())
+    return _summary(kept, kept)
+
+
+def _summary(kept: list[float], spent: list[float]) -> Visit:
+    """A visit of the samples kept, or of all where none is.
+
+    Samples that end before they began, or are many times as long as the median, are of a clock that jumped or a machine
+    that slept meanwhile: they are dropped.
+
+    Raises:
+        MeasureError: none is left.
+    """
+    times = np.array(kept if kept else spent)
+    times = times[times > 0]
+    times = times[times <= JUMP * np.median(times)] if len(times) else times
+    if not len(times):
+        raise MeasureError("the clock of this machine does not advance while it measures; set it right, and repeat")
+    used = len(times) if kept else 0
+    return Visit(float(np.median(times)), float(times.min()), used, len(spent) - used)

@@ -1,0 +1,165 @@
+"""What the measuring protocol of latency tables is worth: rounds, warm or cold weights, calibration, the noise floor.
+
+All operators of `fmnist`, twelve networks to calibrate with and others to test on are visited in interleaved, shuffled
+rounds of one run; operators both back to back (warm) and after 16 MiB were read (cold), networks back to back as an
+application would run them. From the visits of the first 1, 2, ... rounds come tables, calibrated in four ways, and
+their errors on the test networks as measured in all rounds. The noise floor is how much the latencies of the same
+networks differ between the first and the second half of the rounds. Takes about three minutes a device, and goes on
+where it was when it is killed. Writes benchmarks/results/timing-protocol_fmnist_RUNTIME.csv.
+
+    python benchmarks/timing_protocol.py [--device cpu] [--device tflite] [--rounds 10] [--networks 40] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import lsq_linear
+
+from ofa_deploy import artifacts
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.device.conditions import DEVICES, conditions
+from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
+from ofa_deploy.latency.device.timing import PREEMPTED_MS, PREEMPTED_SHARE, Array, Session, Visit, visited
+from ofa_deploy.latency.table import errors
+
+RESULTS = Path(__file__).parent / "results"
+SPACE = "fmnist"
+COLD_BYTES = 16 << 20
+TRIES = 5
+CALIBRATIONS = {"none": (), "scale": (0,), "affine": (0, 1), "per_million": (0, 1, 2)}
+"""Which of the terms sum of the operators, number of operators, million parameters are fitted."""
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class Cold:
+    """A session that is timed with its weights out of the caches."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.buffer = session, np.ones(COLD_BYTES // 8)
+
+    def visit(self, x: Array, runs: int, seconds: float) -> Visit:
+        def sample() -> float:
+            for _ in range(TRIES):
+                self.buffer.sum()
+                wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+                self.session(x)
+                cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+                if 1e-6 * (wall - cpu) <= PREEMPTED_SHARE * 1e-6 * wall + PREEMPTED_MS:
+                    break
+            return wall * 1e-6
+
+        sample()
+        return visited(sample, runs, seconds)
+
+
+def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -> Path:
+    """Measure, analyse, and write the CSV, whose first line is a comment with the conditions as JSON."""
+    job = Job(get_space(SPACE), resolutions, Plan(rounds=rounds, test=networks))
+    measured = conditions(device, 1)
+    runtime = measured["runtime"]
+
+    def started(name: str) -> Started:
+        state, entry = name.split(":")
+        session, x = job.started(job.entries[entry], runtime)
+        return Started(Cold(session) if state == "cold" else session, x)  # type: ignore[arg-type]
+
+    names = [f"{state}:{name}" for name in job.operators for state in ("warm", "cold")]
+    names += [f"warm:{net}" for net in job.networks]
+    path = RESULTS / f"timing-protocol_{SPACE}_{runtime}.csv"
+    partial = path.with_suffix(".partial")
+    began = time.monotonic()
+    header = {**job.about, **measured, "study": "timing protocol"}
+    visits = measure(names, started, job.started(job.sentinel, runtime), job.plan, partial, header, say)
+    about = {
+        "space": SPACE, "resolutions": list(resolutions), "runtime": f"{runtime} {measured['runtime_version']}",
+        "cpu": measured["machine"]["cpu"], "cores": measured["machine"]["cores"], "threads": 1, "batch": 1,
+        "rounds": rounds, "test_networks": networks, "minutes": round((time.monotonic() - began) / 60, 1),
+    }  # fmt: skip
+    artifacts.write(path, f"# {json.dumps(about)}\n{analysed(job, visits).to_csv(index=False)}")
+    partial.unlink()
+    return path
+
+
+def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
+    """Errors in percent by state of the weights, rounds and calibration; and the noise floor."""
+    space, nets, own = job.space, job.networks, job.plan.calibration
+    counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6] for net in nets])
+    whole = estimates(visits)
+    truth = np.array([whole[f"warm:{net}"].latency_ms for net in nets])
+    rows = []
+    for rounds in range(1, job.plan.rounds + 1):
+        found = estimates({key: visit for key, visit in visits.items() if key[0] < rounds})
+        calibration = np.array([found[f"warm:{net}"].latency_ms for net in nets[:own]])
+        for state in ("warm", "cold"):
+            of = {op: found[f"{state}:{name}"].latency_ms for name, op in job.operators.items()}
+            terms = np.column_stack([[sum(of[op] for op in space.ops(net)) for net in nets], counts])
+            for name, used in CALIBRATIONS.items():
+                predicted = terms[:, 0]
+                if used:
+                    chosen = terms[:, used]
+                    bounds = ([0.0, -np.inf, 0.0][: len(used)], np.inf)
+                    predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
+                e = errors(predicted[own:], truth[own:])
+                rows.append({"weights": state, "rounds": rounds, "calibration": name,
+                             **{key: e[key] for key in ("mape_percent", "p95_percent", "bias_percent")}})  # fmt: skip
+    if job.plan.rounds > 1:
+        half = job.plan.rounds // 2
+        halves = [
+            estimates({key: visit for key, visit in visits.items() if (key[0] < half) == first})
+            for first in (True, False)
+        ]
+        one, two = (np.array([found[f"warm:{net}"].latency_ms for net in nets]) for found in halves)
+        e = errors(one, two)
+        rows.append({"weights": "noise floor", "rounds": half, "calibration": "none",
+                     **{key: e[key] for key in ("mape_percent", "p95_percent", "bias_percent")}})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def show(path: Path) -> None:
+    """Print a CSV that `run` wrote."""
+    about = json.loads(path.read_text().splitlines()[0][2:])
+    rows = pd.read_csv(path, comment="#")
+    print(f"{about['space']} with {about['runtime']} on {about['cpu']}, one thread: {about['test_networks']} networks, "
+          f"{about['minutes']} minutes; MAPE in %")  # fmt: skip
+    tables = rows[rows.weights != "noise floor"]
+    wide = tables.pivot_table(index=["weights", "calibration"], columns="rounds", values="mape_percent", sort=False)
+    print(wide.sort_index(level=0, ascending=False, sort_remaining=False).round(2).to_string())
+    for row in rows[rows.weights == "noise floor"].itertuples():
+        print(f"noise floor: the same networks in the first {row.rounds} rounds against the others differ by "
+              f"{row.mape_percent:.2f} % (95 % of them by less than {row.p95_percent:.2f} %)")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
+    )
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--networks", type=int, default=40, help="to test on")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[16, 20, 24, 28])
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if options.show:
+        paths = sorted(RESULTS.glob(f"timing-protocol_{SPACE}_*.csv"))
+    else:
+        given = options.rounds, options.networks, tuple(options.resolutions)
+        paths = [run(device, *given) for device in options.device or ["cpu", "tflite"]]
+    for path in paths:
+        show(path)
+    if options.show:
+        print("measure on this machine with: python benchmarks/timing_protocol.py")
+
+
+if __name__ == "__main__":
+    main()

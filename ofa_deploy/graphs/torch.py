@@ -1,0 +1,38 @@
+"""Networks for PyTorch's eager mode: the nodes of the ONNX graph as JSON, and its arrays, in one `.npz` file.
+
+Such a file is data: `latency.device.torch` runs it, and nothing in it is code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+from ofa_deploy.graphs import onnx
+from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
+from ofa_deploy.ops import Op
+
+NODES = "nodes"
+"""Name of the JSON among the arrays."""
+
+
+def emit(
+    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
+    notes: Mapping[str, str] | None = None,
+) -> bytes:  # fmt: skip
+    """The file of operators in sequence, see `graphs.onnx.emit`; `notes` are kept in it."""
+    graph = onnx.emit(parts, weights, batch).graph
+    nodes = [
+        {"kind": node.op_type, "inputs": list(node.input), "output": node.output[0],
+         "attributes": {a.name: helper.get_attribute_value(a) for a in node.attribute}}
+        for node in graph.node
+    ]  # fmt: skip
+    about = {"input": INPUT, "output": OUTPUT, "nodes": nodes, "notes": dict(notes or {})}
+    arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays, **{NODES: np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    return file.getvalue()
