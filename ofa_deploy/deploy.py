@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.limits import latency_limit
-from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.result import SearchResult, write
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -69,6 +69,18 @@ class Deployed:
             "macs": self.result.macs, "params": self.result.params, "bytes": self.card["bytes"], "file": str(self.file),
         }  # fmt: skip
 
+    def measured(self) -> SearchResult:
+        """The result with what was measured of its file in `verified`, as `search.verify` has it."""
+        row, latency, heldout = self.row(), self.card["measured"]["latency"], self.card["measured"]["heldout"]
+        candidate = {
+            "arch": row["arch"], "predicted_ms": row["predicted_ms"], "measured_ms": row["measured_ms"],
+            "spread_percent": latency["spread_percent"], "predicted_top1_percent": row["predicted_top1_percent"],
+            "measured_top1_percent": row["heldout_top1_percent"], "interval95_points": heldout["interval95_points"],
+        }  # fmt: skip
+        about = {key: row[key] for key in ("budget_ms", "measured_ms", "within_budget", "machine_slower_percent")}
+        about |= {"rounds": 1, "conditions": latency["conditions"], "candidates": [candidate]}
+        return replace(self.result, verified=about)
+
 
 def deploy(
     space: SearchSpace, data: str | None, budgets: Sequence[str], device: str, weights: Path, out: Path,
@@ -85,7 +97,7 @@ def deploy(
         budgets: latencies as users type them.
         device: a friendly device name, see `latency.device.conditions.DEVICES`.
         weights: file of the supernet.
-        out: folder for the models and their cards.
+        out: folder for the models, their cards and `results_file`.
         settings: of the search.
         plan: of the table, should it be built.
         margin_percent: see `search.limits.latency_limit`.
@@ -135,7 +147,13 @@ def deploy(
         }
         write_card(file, card)
         delivered.append(Deployed(budget, file, result, card))
+    write([one.measured() for one in delivered], results_file(space, out))
     return delivered
+
+
+def results_file(space: SearchSpace, out: Path) -> Path:
+    """Where `deploy` writes the results of its searches and what was measured."""
+    return out / f"{space.name}_results.json"
 
 
 def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> LatencyTable:

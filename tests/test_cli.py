@@ -16,6 +16,7 @@ from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.device import tflite
 from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.search.result import load_results
 from tests.conftest import Run, made_up_table, refused, succeeded
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
     space = get_space("fmnist")
     own = tables.file_name(space, conditions("cpu", 1))
     made_up_table(space).save(tmp_path / "lut" / own, {})
-    done = ofa("deploy", "--latency", "10%", "--latency", "30%", "--out", "models", "--json")
+    done = ofa("deploy", "--latency", "10%", "--latency", "30%", "--out", "models", "--report", "page.html", "--json")
     rows = json.loads(succeeded(done))
     assert f"using lut/{own}" in done.stderr
     assert [row["budget"] for row in rows] == ["10%", "30%"]
@@ -103,6 +104,13 @@ def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
         assert abs(row["heldout_top1_percent"] - row["predicted_top1_percent"]) < 5
         assert row["measured_ms"] > 0
     assert rows[0]["macs"] < rows[1]["macs"]
+    results = load_results(tmp_path / "models" / "fmnist_results.json")
+    page = (tmp_path / "page.html").read_text()
+    for row, result in zip(rows, results, strict=True):
+        assert result.verified is not None
+        assert [str(result.arch), result.verified["measured_ms"]] == [row["arch"], row["measured_ms"]]
+        assert row["arch"] in page
+    assert "Predicted and measured" in page
 
 
 def test_deploy_builds_a_table_and_ends_with_the_figures(ofa: Run, tmp_path: Path) -> None:

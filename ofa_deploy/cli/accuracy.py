@@ -18,7 +18,9 @@ def sample(
     data: Data = None,
     weights: Weights = None,
     number: Annotated[int, typer.Option(help="Distinct subnetworks to measure.")] = 1000,
-    design: Annotated[str, typer.Option(help="uniform, or trie: several times cheaper each, but less worth.")] = "uniform",
+    design: Annotated[
+        str, typer.Option(help="uniform, or trie: several times cheaper each, but less worth.")
+    ] = "uniform",
     out: Annotated[Path | None, typer.Option(help="CSV file; default: predictors/SPACE_samples.csv.")] = None,
     seed: Seed = 0,
     until_flat: Annotated[

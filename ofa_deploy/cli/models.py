@@ -314,17 +314,25 @@ def deploy(
     threads: Threads = 1,
     margin: Margin = None,
     out: Annotated[Path, typer.Option(help="Folder for the models and their cards.")] = Path("models"),
+    page: Annotated[Path | None, typer.Option("--report", help="HTML page about the results to write as well.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Deliver the best model for this machine: table, search, export, and measuring what was exported."""
     from ofa_deploy.deploy import deploy as run
+    from ofa_deploy.deploy import results_file
     from ofa_deploy.latency.device.rounds import Plan
+    from ofa_deploy.report.page import SUFFIXES, write_report
     from ofa_deploy.search.evolve import Settings
 
     chosen = get_space(space)
+    if page is not None:
+        artifacts.check_output(page, *SUFFIXES)
     plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
     found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin, say)
+    if page is not None:
+        write_report([results_file(chosen, out)], page, seed)
+        say(f"report: {page}")
     rows = [one.row() for one in found]
     if as_json:
         print(json.dumps(rows, indent=1))

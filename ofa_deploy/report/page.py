@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_deploy import artifacts
-from ofa_deploy.errors import ArtifactError
 from ofa_deploy.report import evidence, sections
 from ofa_deploy.report.markup import Html, join, script_data, tag, text
 from ofa_deploy.report.material import Material, Panel, gather
 from ofa_deploy.report.networks import Networks
 
 HERE = Path(__file__).parent
+SUFFIXES = (".html", ".htm")
 
 
 def write_report(results: Sequence[Path], out: Path, seed: int = 0) -> None:
@@ -30,9 +30,7 @@ def write_report(results: Sequence[Path], out: Path, seed: int = 0) -> None:
     Raises:
         ArtifactError: a file is no result, or `out` cannot be written.
     """
-    if out.suffix not in (".html", ".htm"):
-        raise ArtifactError(f"the output {out} must end in .html")
-    artifacts.check_folder(out)
+    artifacts.check_output(out, *SUFFIXES)
     written = page(gather(results, seed)).encode(errors="replace")
     artifacts.write(out, written)
 
