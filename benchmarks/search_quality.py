@@ -57,6 +57,8 @@ LONG = 1_000_000
 SOURCES = ("imagenet_mbv3-w1.0_top1_r224.csv", "imagenet_mbv3-w1.0_top1_multires.csv")
 NEAR = 0.01
 """Points of the best known within which a search counts as having found it."""
+ROUNDED = 1e-5
+"""Points that rounding may have added to a score on record."""
 
 
 def say(text: str) -> None:
@@ -94,7 +96,7 @@ class Watched:
         return self._case.predictor.predict(genes)
 
     def seconds_to(self, score: float) -> float:
-        return next((seconds for seconds, best, _ in self.best if best >= score), float("nan"))
+        return next((seconds for seconds, best, _ in self.best if best >= score - ROUNDED), float("nan"))
 
 
 Config = dict[str, Any]
