@@ -205,7 +205,7 @@ def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
         ("search --latency 1us", ["the fastest", "r16_"]),
         ("search --latency 30ms --objective speed", ["accuracy, macs"]),
         ("search --latency 30ms --lut gone.csv", ["cannot read gone.json"]),
-        ("search --latency 30ms --device gpu", ["unknown device 'gpu'"]),
+        ("search --latency 30ms --device fridge", ["unknown device 'fridge'"]),
         ("search --latency 30ms --space mbv3-w1.2", ["build-lut --device cpu --space mbv3-w1.2"]),
         ("search --latency 30ms --generations 2 --out lut.txt/x/r.json", ["cannot write"]),
         ("search --latency 30ms --margin 200", ["--margin"]),
