@@ -135,7 +135,7 @@ class LatencyTable:
         c = self.conditions
         threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
         batch = f", batches of {c['batch']}" if c["batch"] != 1 else ""
-        where = c["machine"].get("gpu", c["machine"]["cpu"])
+        where = c["machine"]["gpu" if "gpu" in c["machine"] else "cpu"]
         return f"{c['device']} of {where}, {c['runtime']} {c['runtime_version']}, {threads}{batch}"
 
     @property
