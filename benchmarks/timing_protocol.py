@@ -27,13 +27,14 @@ from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import DEVICES, conditions
 from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
-from ofa_deploy.latency.device.timing import PREEMPTED_MS, PREEMPTED_SHARE, Array, Session, Visit, visited
+from ofa_deploy.latency.device.timing import Array, Session, Visit, preempted, visited
 from ofa_deploy.latency.table import errors
 
 RESULTS = Path(__file__).parent / "results"
 SPACE = "fmnist"
 COLD_BYTES = 16 << 20
 TRIES = 5
+ERRORS = ("mape_percent", "p95_percent", "bias_percent")
 CALIBRATIONS = {"none": (), "scale": (0,), "affine": (0, 1), "per_million": (0, 1, 2)}
 """Which of the terms sum of the operators, number of operators, million parameters are fitted."""
 
@@ -55,7 +56,7 @@ class Cold:
                 wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
                 self.session(x)
                 cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-                if 1e-6 * (wall - cpu) <= PREEMPTED_SHARE * 1e-6 * wall + PREEMPTED_MS:
+                if not preempted(wall * 1e-6, cpu * 1e-6):
                     break
             return wall * 1e-6
 
@@ -110,9 +111,9 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
                     chosen = terms[:, used]
                     bounds = ([0.0, -np.inf, 0.0][: len(used)], np.inf)
                     predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
-                e = errors(predicted[own:], truth[own:])
+                found_errors = errors(predicted[own:], truth[own:])
                 rows.append({"weights": state, "rounds": rounds, "calibration": name,
-                             **{key: e[key] for key in ("mape_percent", "p95_percent", "bias_percent")}})  # fmt: skip
+                             **{key: found_errors[key] for key in ERRORS}})  # fmt: skip
     if job.plan.rounds > 1:
         half = job.plan.rounds // 2
         halves = [
@@ -120,9 +121,9 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
             for first in (True, False)
         ]
         one, two = (np.array([found[f"warm:{net}"].latency_ms for net in nets]) for found in halves)
-        e = errors(one, two)
+        floor = errors(one, two)
         rows.append({"weights": "noise floor", "rounds": half, "calibration": "none",
-                     **{key: e[key] for key in ("mape_percent", "p95_percent", "bias_percent")}})  # fmt: skip
+                     **{key: floor[key] for key in ERRORS}})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -19,7 +19,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.inventory import items
 from ofa_deploy.latency.device.conditions import DEVICES, PACKAGES, conditions
-from ofa_deploy.latency.device.timing import PREEMPTED_MS, PREEMPTED_SHARE
+from ofa_deploy.latency.device.timing import preempted
 from ofa_deploy.latency.table import differing
 
 LIBRARIES = (
@@ -94,23 +94,23 @@ def clock(seconds: float) -> artifacts.Json:
         walls.append(wall * 1e-6)
         cpus.append(cpu * 1e-6)
     wall_ms, cpu_ms = np.array(walls), np.array(cpus)
-    preempted = 100 * np.mean(wall_ms - cpu_ms > PREEMPTED_SHARE * wall_ms + PREEMPTED_MS)
+    interrupted = 100 * np.mean(preempted(wall_ms, cpu_ms))
     found = {
         "cpu_spread_percent": _spread(cpu_ms), "wall_spread_percent": _spread(wall_ms),
-        "preempted_percent": round(float(preempted), 1), "samples": len(walls),
+        "preempted_percent": round(float(interrupted), 1), "samples": len(walls),
     }  # fmt: skip
     return {**found, "verdict": verdict(found)}
 
 
 def verdict(found: Mapping[str, float]) -> str:
     """What the noise of a clock means for measuring latencies."""
-    spread, preempted = found["cpu_spread_percent"], found["preempted_percent"]
+    spread, interrupted = found["cpu_spread_percent"], found["preempted_percent"]
     if spread > UNEVEN:
         return (
             "noisy: the processor itself runs faster and slower (other work on it, its frequency, a shared cache); "
             "measure at a quieter time, or with more --rounds"
         )
-    if preempted > INTERRUPTED:
+    if interrupted > INTERRUPTED:
         return "interrupted by other work: such samples are left out, so measuring takes longer"
     return "quiet: good for measuring" if spread <= EVEN else "usable: tables visit everything several times for this"
 

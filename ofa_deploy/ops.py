@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ofa_deploy.errors import ArchError
 
@@ -56,6 +56,11 @@ class Op:
             raise ArchError(f"an operator is one of {KINDS} with one of {ACTIVATIONS}, not {self.kind} with {self.act}")
         if min(self.size, self.c_in, self.c_out, self.stride) < 1 or min(self.c_mid, self.kernel, self.se) < 0:
             raise ArchError(f"sizes, channels and strides of an operator are positive: {self}")
+
+    @property
+    def shape(self) -> Op:
+        """The operator at any size: itself at 1 pixel."""
+        return replace(self, size=1)
 
     @property
     def out_size(self) -> int:

@@ -322,12 +322,12 @@ def deploy(
     from ofa_deploy.deploy import deploy as run
     from ofa_deploy.deploy import results_file
     from ofa_deploy.latency.device.rounds import Plan
-    from ofa_deploy.report.page import SUFFIXES, write_report
+    from ofa_deploy.report.page import check_page, write_report
     from ofa_deploy.search.evolve import Settings
 
     chosen = get_space(space)
     if page is not None:
-        artifacts.check_output(page, *SUFFIXES)
+        check_page(page)
     plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
     found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin, say)
     if page is not None:

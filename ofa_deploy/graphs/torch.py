@@ -14,10 +14,8 @@ from onnx import helper, numpy_helper
 
 from ofa_deploy.graphs import onnx
 from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
+from ofa_deploy.latency.device.torch import NODES
 from ofa_deploy.ops import Op
-
-NODES = "nodes"
-"""Name of the JSON among the arrays."""
 
 
 def emit(

@@ -8,7 +8,7 @@ measured whole, and the two gaps that it makes are looked at likewise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -132,8 +132,8 @@ def fill(
 
 def interpolated(op: Op, known: Mapping[Op, Estimate]) -> float:
     """Latency of an operator in ms, on the line between the two nearest sizes of its shape; along its work."""
-    shape = replace(op, size=1)
-    pairs = sorted((_work(other), row.latency_ms) for other, row in known.items() if replace(other, size=1) == shape)
+    shape = op.shape
+    pairs = sorted((_work(other), row.latency_ms) for other, row in known.items() if other.shape == shape)
     work, latency = np.array(pairs).T
     return float(np.interp(_work(op), work, latency))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,13 @@ def fit_table(
     for table in others:
         _ = table.cost  # complains where rows are missing
     work = np.array([column for table in others for column in _work(table, ops)] or [[op.macs for op in ops]], float)
-    shapes = sorted({_shape(op) for op in ops})
-    place = {shape: i for i, shape in enumerate(shapes)}
-    shape_of = np.array([place[_shape(op)] for op in ops])
+    shapes = sorted({op.shape for op in ops})
     index = {op: i for i, op in enumerate(ops)}
     counts = np.zeros((len(archs), len(ops)))
     for row, arch in zip(counts, archs, strict=True):
         for op in space.ops(arch):
             row[index[op]] += 1
-    one_hot, latency = np.eye(len(shapes))[shape_of], np.asarray(latency_ms, float)
+    one_hot, latency = _one_hot([op.shape for op in ops]), np.asarray(latency_ms, float)
     kinds = _one_hot([(shape.kind, shape.se > 0, shape.shortcut) for shape in shapes])
     ways = _ways(_Model(work, one_hot, kinds), len(archs), additive)
     parts = list(KFold(min(FOLDS, len(archs)), shuffle=True, random_state=seed).split(counts))
@@ -256,14 +254,10 @@ def _least_squares(columns: Floats, latency: Floats, more: Floats | None, target
     return found
 
 
-def _shape(op: Op) -> Op:
-    """An operator at any size."""
-    return replace(op, size=1)
-
-
 def _one_hot(labels: Sequence[Any]) -> Floats:
-    distinct = sorted(set(labels))
-    return np.eye(len(distinct))[[distinct.index(label) for label in labels]]
+    """Which label each has, shape (labels, distinct labels); these in ascending order."""
+    place = {label: i for i, label in enumerate(sorted(set(labels)))}
+    return np.eye(len(place))[[place[label] for label in labels]]
 
 
 def _work(table: LatencyTable, ops: Sequence[Op]) -> list[list[float]]:

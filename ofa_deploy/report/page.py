@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_deploy import artifacts
+from ofa_deploy.errors import ArtifactError
 from ofa_deploy.report import evidence, sections
 from ofa_deploy.report.markup import Html, join, script_data, tag, text
 from ofa_deploy.report.material import Material, Panel, gather
 from ofa_deploy.report.networks import Networks
 
 HERE = Path(__file__).parent
-SUFFIXES = (".html", ".htm")
 
 
 def write_report(results: Sequence[Path], out: Path, seed: int = 0) -> None:
@@ -30,9 +30,20 @@ def write_report(results: Sequence[Path], out: Path, seed: int = 0) -> None:
     Raises:
         ArtifactError: a file is no result, or `out` cannot be written.
     """
-    artifacts.check_output(out, *SUFFIXES)
+    check_page(out)
     written = page(gather(results, seed)).encode(errors="replace")
     artifacts.write(out, written)
+
+
+def check_page(out: Path) -> None:
+    """Refuse a page that cannot be written before the work for it begins.
+
+    Raises:
+        ArtifactError: its name does not end in `.html`, or its folder cannot be made or written.
+    """
+    if out.suffix not in (".html", ".htm"):
+        raise ArtifactError(f"the output {out} must end in .html")
+    artifacts.check_folder(out)
 
 
 def page(material: Material) -> Html:

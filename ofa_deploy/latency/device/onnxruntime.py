@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.device.timing import Array, Session, Visit, visited
+from ofa_deploy.latency.device.timing import Array, Session, Visit, run_checked, visited
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -105,8 +105,7 @@ class Bound:
 
     def visit(self, x: Array, runs: int, seconds: float) -> Visit:
         """Time runs by the wall clock until the device is done; copies to and fro are not part of it."""
-        if not np.isfinite(self(x)).all():
-            raise MeasureError("the runtime returned values that are not finite; its latency means nothing")
+        run_checked(self, x)
         binding = self._bound(x)
 
         def sample() -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,8 +67,7 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
     if own is not None:
         found: Visit = own(x, runs, seconds)
         return found
-    if not np.isfinite(session(x)).all():
-        raise MeasureError("the runtime returned values that are not finite; its latency means nothing")
+    run_checked(session, x)
     session(x)
     kept: list[float] = []
     spent: list[float] = []
@@ -79,9 +78,24 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
         cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
         wall_ms, cpu_ms = wall * 1e-6, cpu * 1e-6
         spent.append(cpu_ms if threads == 1 else wall_ms)
-        if threads > 1 or wall_ms - cpu_ms <= PREEMPTED_SHARE * wall_ms + PREEMPTED_MS:
+        if threads > 1 or not preempted(wall_ms, cpu_ms):
             kept.append(wall_ms)
     return _summary(kept, spent)  # all preempted: CPU time is the best that is left
+
+
+def preempted(wall_ms: Any, cpu_ms: Any) -> Any:
+    """Whether other work interrupted samples of one thread, from their wall and CPU time: numbers, or arrays."""
+    return wall_ms - cpu_ms > PREEMPTED_SHARE * wall_ms + PREEMPTED_MS
+
+
+def run_checked(session: Session, x: Array) -> None:
+    """Run a session once.
+
+    Raises:
+        MeasureError: the output is not finite.
+    """
+    if not np.isfinite(session(x)).all():
+        raise MeasureError("the runtime returned values that are not finite; its latency means nothing")
 
 
 def visited(sample: Callable[[], float], runs: int, seconds: float) -> Visit:

@@ -14,9 +14,10 @@ from typing import Any, Callable
 import numpy as np
 
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.device.timing import Array, Session, Visit, visited
+from ofa_deploy.latency.device.timing import Array, Session, Visit, run_checked, visited
 
 NODES = "nodes"
+"""Name of the JSON among the arrays of a file."""
 WARM = 3
 """Runs before a CUDA graph is captured; in the first cuDNN looks for its fastest algorithms."""
 SAMPLE_MS, MOST = 1.0, 50
@@ -95,8 +96,7 @@ class _Graphed:
 
     def visit(self, x: Array, runs: int, seconds: float) -> Visit:
         """Time replays by events on the GPU, see `timing.visit`; copies to and fro are not part of it."""
-        if not np.isfinite(self(x)).all():
-            raise MeasureError("the runtime returned values that are not finite; its latency means nothing")
+        run_checked(self, x)
         once = self._replays(1)
         number = max(1, min(MOST, round(SAMPLE_MS / max(once, 1e-3))))
         return visited(lambda: self._replays(number), runs, seconds * number)
