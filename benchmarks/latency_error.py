@@ -3,9 +3,9 @@
 Builds a table of this machine, then draws other networks with another seed and measures them, in rounds of their own
 after the build and by the same protocol. Prints the error beside the noise: how much the networks' own visits differ,
 and how much networks that were measured during the build have changed since: on a shared machine that is its state, not
-the table. Takes two minutes a space and device. Writes benchmarks/results/latency-error_SPACE_DEVICE_1t.csv.
+the table. Takes one to ten minutes a space and device. Writes benchmarks/results/latency-error_SPACE_DEVICE_1t.csv.
 
-    python benchmarks/latency_error.py [--device cpu] [--device tflite] [--networks 60] [--rounds 8] [--show]
+    python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 8] [--show]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, families
 from ofa_deploy.arch import Arch
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job, build
@@ -27,7 +27,7 @@ from ofa_deploy.latency.device.conditions import DEVICES
 from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
 
 RESULTS = Path(__file__).parent / "results"
-CASES = {"fmnist": (16, 20, 24, 28), "mbv3-w1.0": (128, 160, 192, 224)}
+SPACES = ("fmnist", "mbv3-w1.0")
 
 
 def say(line: str) -> None:
@@ -37,17 +37,17 @@ def say(line: str) -> None:
 def run(name: str, device: str, networks: int, rounds: int) -> Path:
     """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
-    job = Job(space, CASES[name], Plan())
+    job = Job(space, space.resolutions, Plan())
     with tempfile.TemporaryDirectory() as folder:
         table = build(job, device, Path(folder) / "table.csv", say)
         runtime = table.conditions["runtime"]
-        archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(CASES[name])))
+        archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(space.resolutions)))
         known = {n["arch"]: n["measured_ms"] for n in table.networks if n["use"] == "test"}
 
         def started(arch: Arch) -> Started:
             return job.started(space.walk(arch), runtime)
 
-        names, sentinel = [*map(str, archs), *known], started(space.extreme(False, min(CASES[name])))
+        names, sentinel = [*map(str, archs), *known], started(space.extreme(False, min(space.resolutions)))
         partial = Path(folder) / "again.partial"
         visits = measure(names, lambda arch: started(Arch.parse(arch)), sentinel, Plan(rounds=rounds), partial, {}, say)
     measured = estimates(visits)
@@ -55,7 +55,7 @@ def run(name: str, device: str, networks: int, rounds: int) -> Path:
     c = table.conditions
     about = {
         "space": name, "device": device, "runtime": f"{runtime} {c['runtime_version']}", "cpu": c["machine"]["cpu"],
-        "threads": 1, "batch": 1, "precision": "fp32", "rounds": rounds, "state_since_build": round(state, 4),
+        "threads": 1, "batch": 1, "precision": c["precision"], "rounds": rounds, "state_since_build": round(state, 4),
         "expected_mape_percent": table.error["mape_percent"],
     }  # fmt: skip
     found = [measured[str(arch)] for arch in archs]
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument(
         "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
     )
+    parser.add_argument("--space", action="append", choices=list(families.SPACES), help="likewise; default: the two")
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--show", action="store_true", help="only print the committed results")
@@ -100,8 +101,8 @@ def main() -> None:
     if options.show:
         paths = sorted(RESULTS.glob("latency-error_*.csv"))
     else:
-        devices = options.device or ["cpu", "tflite"]
-        paths = [run(name, device, options.networks, options.rounds) for name in CASES for device in devices]
+        spaces, devices = options.space or SPACES, options.device or ["cpu", "tflite"]
+        paths = [run(name, device, options.networks, options.rounds) for name in spaces for device in devices]
     for path in paths:
         show(path)
     if options.show:

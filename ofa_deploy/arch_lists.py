@@ -11,7 +11,7 @@ from typing import Any
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError, ArtifactError
-from ofa_deploy.official import from_ofa
+from ofa_deploy.official import from_net_config, from_ofa
 from ofa_deploy.space import SearchSpace
 
 Row = dict[str, Any]
@@ -39,6 +39,33 @@ def parse(content: bytes, path: Path, space: SearchSpace) -> tuple[list[Arch], l
         except ArchError as error:
             raise ArtifactError(f"{path}, row {number}: {error}") from error
     return archs, rows
+
+
+def read_one(path: Path, space: SearchSpace, resolution: int | None = None) -> Arch:
+    """The architecture of a JSON file of the official code: an object as in `read`, or a `net.config`.
+
+    Args:
+        path: of the file.
+        space: whose architecture it must be.
+        resolution: in pixels; None takes what the file says.
+
+    Raises:
+        ArtifactError: the file is missing or of another form, or says no resolution where none is given.
+    """
+    rows = _json_rows(artifacts.read(path), path)
+    if len(rows) != 1:
+        raise ArtifactError(f"{path} lists {len(rows)} architectures, one is wanted")
+    row = rows[0]
+    if resolution is not None:
+        row = row | {"r": resolution}
+    try:
+        if "blocks" not in row:
+            return _arch(row, space)
+        if not isinstance(size := row.get("r", row.get("image_size")), int):
+            raise ArchError("it does not say the resolution; give it, such as --resolution 224")
+        return from_net_config(space, row, size)
+    except ArchError as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _csv_rows(content: bytes, path: Path) -> list[Row]:

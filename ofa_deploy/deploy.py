@@ -16,6 +16,7 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.export.card import write_card
 from ofa_deploy.export.check import top1
+from ofa_deploy.export.formats import DELIVERED
 from ofa_deploy.export.run import export
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Job, build
@@ -32,9 +33,6 @@ from ofa_deploy.search.result import SearchResult, write
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-
-DELIVERED = ("cpu", "tflite")
-"""Devices whose models are delivered."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def deploy(
         OfaDeployError: something is missing or unusable, or a budget cannot be met.
     """
     if device not in DELIVERED:
-        raise MeasureError(f"deploy writes and measures models for {' or '.join(DELIVERED)}, not for {device}")
+        raise MeasureError(f"deploy writes and measures models for {', '.join(DELIVERED)}, not for {device}")
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
@@ -128,9 +126,10 @@ def deploy(
     runtime = RUNTIMES[table.conditions["runtime"]]
     cards, sessions = [], {}
     for budget, result in zip(budgets, results, strict=True):
-        file = out / f"{space.name}_{budget.strip().replace('%', 'pct')}{runtime.suffix}"
+        share, kind = budget.strip().replace("%", "pct"), "_int8" * (runtime.quantise is not None)
+        file = out / f"{space.name}_{share}{kind}{runtime.suffix}"
         report(f"{budget}: {result.arch}, exporting {file}")
-        card = export(net, result.arch, images, file, origin, result.predicted())
+        card = export(net, result.arch, images, file, origin, result.predicted(), DELIVERED[device])
         content, size = artifacts.read(file), result.arch.resolution
         image = np.random.default_rng(0).standard_normal((1, space.in_channels, size, size)).astype(np.float32)
         sessions[budget] = runtime.start(content, plan.threads), runtime.native(image)

@@ -97,6 +97,11 @@ def killed(command: list[str], folder: Path, partial: Path, lines: int) -> None:
     process.wait()
 
 
+def killed_with(options: list[object], folder: Path, partial: Path) -> None:
+    """Run `ofa-deploy` in a folder and kill it with -9 once the file `partial` is there."""
+    killed([sys.executable, "-m", "ofa_deploy", *map(str, options)], folder, partial, 0)
+
+
 def killed_build(options: list[object], folder: Path, lines: int) -> int:
     """Kill a command that writes `t.csv` once it has visited something; returns how many visits it left."""
     killed([sys.executable, "-m", "ofa_deploy", *map(str, options)], folder, folder / "t.partial", lines)

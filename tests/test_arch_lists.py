@@ -13,6 +13,7 @@ from ofa_deploy.accuracy.predictors import features
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
 from ofa_deploy.accuracy.predictors.ridge import Ridge
 from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.families import get_space
 from ofa_deploy.official import to_ofa
@@ -26,6 +27,56 @@ def table(rows: list[dict[str, object]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def net_config(space: SearchSpace, arch: Arch, **changed: object) -> dict[str, object]:
+    """An architecture as the official code describes a network that was cut out; `changed` is about its last block."""
+    layers: list[dict[str, object]] = [
+        {"in_channels": op.c_in, "out_channels": op.c_out, "kernel_size": op.kernel, "stride": op.stride,
+         "expand_ratio": op.c_mid / op.c_in, "mid_channels": None if i % 2 else op.c_mid, "use_se": bool(op.se)}
+        for i, op in enumerate(op for _, op in space.walk(arch) if op.kind == "mbconv")
+    ]  # fmt: skip
+    layers[-1] |= changed
+    names = ["conv" if i % 3 else "mobile_inverted_conv" for i in range(len(layers))]
+    return {"name": "N", "blocks": [{n: layer, "shortcut": None} for n, layer in zip(names, layers, strict=True)]}
+
+
+@pytest.mark.parametrize("name", ["fmnist", "mbv3-w1.0", "mbv3-w1.2", "proxyless-w1.3"])
+def test_an_official_network_is_read_from_its_description(name: str, tmp_path: Path) -> None:
+    space, path = get_space(name), tmp_path / "net.config"
+    for arch in space.archs(space.sample(np.random.default_rng(0), 20)):
+        path.write_text(json.dumps(net_config(space, arch)))
+        assert arch_lists.read_one(path, space, arch.resolution) == arch
+    path.write_text(json.dumps(net_config(space, arch) | {"image_size": arch.resolution}))
+    assert arch_lists.read_one(path, space) == arch
+    path.write_text(json.dumps(to_ofa(space, arch)))
+    assert arch_lists.read_one(path, space) == arch
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"use_se": False}, r"block 20 .* stride 1; mbv3-w1.0 has .*, squeeze-and-excitation"),
+        ({"stride": 2}, r"block 20 .* stride 2"),
+        ({"mid_channels": 100}, r"block 20 .* is 160-100-160 channels"),
+        ({"kernel_size": 9}, "kernel"),
+        ({"out_channels": 7}, "block 20 .* has none"),
+        ({"in_channels": 0}, "its geometry"),
+        ({"stride": "two"}, "its geometry"),
+    ],
+)
+def test_a_description_of_another_network_is_refused(changed: dict[str, object], message: str, tmp_path: Path) -> None:
+    space, path = get_space("mbv3-w1.0"), tmp_path / "net.config"
+    path.write_text(json.dumps(net_config(space, space.extreme(True, 224), **changed)))
+    with pytest.raises(ArtifactError, match=message):
+        arch_lists.read_one(path, space, 224)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"blocks": 3}', '{"blocks": [3]}', '{"blocks": [{}]}', "[{}, {}]"])
+def test_what_is_no_description_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "net.config").write_text(content)
+    with pytest.raises(ArtifactError, match=r"net\.config"):
+        arch_lists.read_one(tmp_path / "net.config", get_space("fmnist"), 28)
 
 
 @pytest.mark.parametrize("name", ["fmnist", "resnet50d"])

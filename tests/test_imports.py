@@ -43,7 +43,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],
     ["search.verify"],
     ["search.refine"],
-    ["export.check", "export.formats"],
+    ["export.check", "export.formats", "export.finetune"],
     ["export.card", "export.run", "export.family"],
     ["deploy", "doctor"],
     ["report.markup"],

@@ -19,6 +19,7 @@ from ofa_deploy.cli.options import (
     Margin,
     Networks,
     Objective,
+    Precision,
     Resolutions,
     Rounds,
     Seed,
@@ -33,6 +34,7 @@ from ofa_deploy.cli.options import (
 )  # fmt: skip
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
+from ofa_deploy.latency.device.conditions import with_precision
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.result import in_words as limit_in_words
 
@@ -46,6 +48,7 @@ def build_lut(
     resolutions: Resolutions = None,
     threads: Threads = 1,
     batch: Batch = 1,
+    precision: Precision = None,
     rounds: Rounds = None,
     networks: Networks = None,
     from_: From = None,
@@ -73,6 +76,7 @@ def build_lut(
     from ofa_deploy.latency.remote import build_over_ssh
 
     chosen = get_space(space)
+    device = with_precision(device, precision)
     others = tables_of(from_, chosen)
     sizes = numbers(resolutions) if resolutions else covered(chosen, others)
     number = networks or (FEW if others else None)
@@ -100,6 +104,7 @@ def search(
     device: Device = "cpu",
     threads: Threads = 1,
     batch: Batch = 1,
+    precision: Precision = None,
     lut: Annotated[
         list[Path] | None,
         typer.Option(help="Latency table; default: this machine's in lut/. Several: one network for all of them."),
@@ -142,9 +147,9 @@ def search(
         found = [files.again(again, say)]
     else:
         request = files.Request(
-            get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size, device,
-            threads, batch, None if predictor is None else str(predictor), objective, margin, risk, front,
-            certify_seconds if certify else None,
+            get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
+            with_precision(device, precision), threads, batch, None if predictor is None else str(predictor),
+            objective, margin, risk, front, certify_seconds if certify else None,
             Settings(population=population, generations=generations, seed=seed),
         )  # fmt: skip
         if verify is not None:
@@ -244,6 +249,10 @@ def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
 def export(
     arch: Annotated[str | None, typer.Option(help="Architecture in text form.")] = None,
     result: Annotated[Path | None, typer.Option(help="Search result (search --out FILE).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON of the official code: ks, e, d, r; or a net.config with --resolution.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Of a net.config, in pixels.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write, or with several formats what their names begin with.")
     ] = None,
@@ -261,6 +270,10 @@ def export(
         ),
     ] = None,
     number: Annotated[int, typer.Option(help="Networks that --family takes of a front.")] = 5,
+    finetune_epochs: Annotated[
+        int, typer.Option(help="Train the network further by itself, taught by the largest; needs all images.", min=0)
+    ] = 0,
+    seed: Seed = 0,
     space: Space = None,
     data: Data = None,
     weights: Weights = None,
@@ -277,12 +290,16 @@ def export(
     chosen = get_space(space)
     found = weights_of(weights, chosen)
     if family is not None:
-        if arch is not None or result is not None:
-            raise OfaDeployError("export needs one of --arch, --result and --family")
+        if [arch, result, config].count(None) != 3:
+            raise OfaDeployError("export needs one of --arch, --result, --config and --family")
+        if finetune_epochs:
+            raise OfaDeployError("--finetune-epochs is for one network; export those of a family one by one")
         folder = out or Path("models")
         cards = export_family(chosen, family, number, data, found, folder, format_, say, max_drop)
     else:
-        cards = export_files(chosen, arch, result, data, found, out, format_, max_drop)
+        cards = export_files(
+            chosen, arch, result, data, found, out, format_, max_drop, config, resolution, finetune_epochs, seed, say
+        )
     if as_json:
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
         return
@@ -312,6 +329,7 @@ def deploy(
     device: Device = "cpu",
     weights: Weights = None,
     threads: Threads = 1,
+    precision: Precision = None,
     margin: Margin = None,
     out: Annotated[Path, typer.Option(help="Folder for the models and their cards.")] = Path("models"),
     page: Annotated[Path | None, typer.Option("--report", help="HTML page about the results to write as well.")] = None,
@@ -329,6 +347,7 @@ def deploy(
     if page is not None:
         check_page(page)
     plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
+    device = with_precision(device, precision)
     found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin, say)
     if page is not None:
         write_report([results_file(chosen, out)], page, seed)

@@ -24,8 +24,12 @@ Device = Annotated[
     str,
     typer.Option(
         help="What is measured: cpu (onnxruntime), tflite (LiteRT), torch; on an NVIDIA GPU: gpu or gpu-fp16 "
-        "(PyTorch), ort-cuda, tensorrt (onnxruntime)."
+        "(PyTorch), ort-cuda, tensorrt (onnxruntime); in int8: cpu-int8, tflite-int8."
     ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, fp16 (gpu) or int8 (cpu, tflite); the same as --device gpu-fp16, cpu-int8, tflite-int8."),
 ]
 Resolutions = Annotated[str | None, typer.Option(help="Comma-separated, in pixels; default: all.")]
 Rounds = Annotated[int | None, typer.Option(help="Shuffled passes over everything.", min=1)]

@@ -15,6 +15,7 @@ from ofa_deploy.cli.options import (
     Device,
     From,
     Networks,
+    Precision,
     Resolutions,
     Rounds,
     Seed,
@@ -28,6 +29,7 @@ from ofa_deploy.cli.options import (
 from ofa_deploy.cli.views import artifact_rows
 from ofa_deploy.families import get_space
 from ofa_deploy.inventory import items
+from ofa_deploy.latency.device.conditions import with_precision
 from ofa_deploy.latency.table import KIND, LatencyTable
 
 app = typer.Typer(
@@ -99,6 +101,7 @@ def bundle(
     resolutions: Resolutions = None,
     threads: Threads = 1,
     batch: Batch = 1,
+    precision: Precision = None,
     rounds: Rounds = None,
     networks: Networks = None,
     runner: Annotated[
@@ -112,7 +115,7 @@ def bundle(
     from ofa_deploy.latency.build import Job
     from ofa_deploy.latency.device.rounds import Plan
 
-    chosen = get_space(space)
+    chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=networks or Plan.calibration)
     job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)

@@ -92,9 +92,16 @@ def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was predicted, checked and measured."""
     checked, predicted, measured = card["agreement_with_torch"], card["predicted"], card["measured"]
     limits = predicted.get("limits", [])
+    tuned = card.get("finetuned")
     rows = [(f"predicted {limit['name']}", f"{limit['predicted']:.4g} {limit['unit']}") for limit in limits]
     if "top1_percent" in predicted:
         rows.append(("predicted top-1", f"{predicted['top1_percent']:.2f} %"))
+    if tuned:
+        rows.append((
+            "fine-tuned",
+            f"{tuned['epochs']} epochs: top-1 on {tuned['heldout_images']} held-out images from "
+            f"{tuned['heldout_top1_percent_before']:.2f} to {tuned['heldout_top1_percent']:.2f} %",
+        ))  # fmt: skip
     if latency := measured.get("latency"):
         at = latency["conditions"]
         where = f"{at['runtime']} {at['runtime_version']}, threads: {at['threads']}, {at['machine']['cpu']}"

@@ -15,7 +15,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, DataError, OfaDeployError
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.latency.device.conditions import DEVICES
+from ofa_deploy.latency.device.conditions import DEVICES, precision_of
 from ofa_deploy.latency.device.timing import Array, Session
 from ofa_deploy.latency.runtimes import RUNTIMES, Runtime
 from ofa_deploy.supernet import checkpoint
@@ -98,19 +98,19 @@ class Format:
         return lambda x: started(self.native(x))
 
 
-def _of_runtime(name: str, precision: str, imports: str, run: str) -> Format:
+def _of_runtime(name: str, imports: str, run: str) -> Format:
     """What a runtime that tables time runs, with the emitter that they time."""
     runtime: Runtime = RUNTIMES[name]
 
     def write(subject: Subject) -> bytes:
         parts = subject.net.space.walk(subject.net.arch)
-        if precision == "int8":
+        if runtime.quantise is not None:
             images = runtime.native(subject.calibration())
             return runtime.quantise(parts, subject.weights, images, subject.notes)
         return runtime.emit(parts, subject.weights, notes=subject.notes)
 
     device = next(device for device, served in DEVICES.items() if served == name)
-    return Format(runtime.suffix, runtime.layout, precision, device, write, runtime.start, imports, run)
+    return Format(runtime.suffix, runtime.layout, precision_of(name), device, write, runtime.start, imports, run)
 
 
 def _write_pt2(subject: Subject) -> bytes:
@@ -149,10 +149,10 @@ _TFLITE = (
     'Interpreter("FILE").get_signature_runner()(image=x)["logits"]',
 )
 FORMATS: dict[str, Format] = {
-    "onnx": _of_runtime("onnxruntime", "fp32", *_ONNX),
-    "onnx-int8": _of_runtime("onnxruntime", "int8", *_ONNX),
-    "tflite": _of_runtime("tflite", "fp32", *_TFLITE),
-    "tflite-int8": _of_runtime("tflite", "int8", *_TFLITE),
+    "onnx": _of_runtime("onnxruntime", *_ONNX),
+    "onnx-int8": _of_runtime("onnxruntime-int8", *_ONNX),
+    "tflite": _of_runtime("tflite", *_TFLITE),
+    "tflite-int8": _of_runtime("tflite-int8", *_TFLITE),
     "pt2": Format(
         ".pt2", "NCHW", "fp32", None, _write_pt2, _start_pt2, "import torch",
         'torch.export.load("FILE").module()(torch.from_numpy(x)).detach().numpy()',
@@ -164,6 +164,8 @@ FORMATS: dict[str, Format] = {
     ),
 }  # fmt: skip
 """Every format by the name that users give."""
+DELIVERED = {one.device: name for name, one in FORMATS.items() if one.device is not None}
+"""The format that each device name stands for, where tables of that device are about a format."""
 DEFAULTS = {one.suffix: name for name, one in FORMATS.items() if one.precision == "fp32"}
 """The format that the name of a file stands for, where none is given: fp32."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ import numpy as np
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.measure import specialise
 from ofa_deploy.arch import Arch
+from ofa_deploy.arch_lists import read_one
 from ofa_deploy.data import Dataset, load
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.export.card import make_card, write_card
 from ofa_deploy.export.check import accuracy_drop, parity
+from ofa_deploy.export.finetune import RECIPE, SUFFIX, finetune
 from ofa_deploy.export.formats import FORMATS, Subject, chosen
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.whole import side_by_side
+from ofa_deploy.progress import Report
 from ofa_deploy.search.result import load_result
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.network import Subnet, Supernet
 
 Made = tuple[Path, bytes, artifacts.Json]
 """Where a file goes, its content and its card."""
@@ -32,17 +36,19 @@ ROUNDS, PAUSE = 5, 0.1
 
 
 def export(
-    net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any], predicted: Mapping[str, Any] | None
-) -> artifacts.Json:
+    net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any],
+    predicted: Mapping[str, Any] | None, format_: str | None = None,
+) -> artifacts.Json:  # fmt: skip
     """Write the model of a subnetwork and its card.
 
     Args:
         net: the supernet.
         arch: which subnetwork.
         data: whose training images recalibrate the batch norms, and whose held-out images check the file.
-        out: the file to write, in the format that its name ends in; the card is the `.json` and `.md` of the same stem.
+        out: the file to write; the card is the `.json` and `.md` of the same stem.
         weights: where the supernet came from, for the card.
         predicted: figures of the search that chose it, for the card.
+        format_: one of `formats.FORMATS`; None takes what the name of the file ends in.
 
     Returns:
         the card.
@@ -52,7 +58,7 @@ def export(
         MeasureError: the file does not compute what torch computes.
         ArtifactError: the name ends in no format, or it cannot be written.
     """
-    files = chosen(None, out, net.space.name)
+    files = chosen(format_, out, net.space.name)
     (made,) = make(net, arch, data, files, weights, predicted, MAX_DROP)
     _write([made])
     return made[2]
@@ -60,34 +66,48 @@ def export(
 
 def export_files(
     space: SearchSpace, arch: str | None, result: Path | None, data: str | None, weights: Path, out: Path | None,
-    formats: str | None = None, max_drop: float = MAX_DROP,
+    formats: str | None = None, max_drop: float = MAX_DROP, config: Path | None = None, resolution: int | None = None,
+    finetune_epochs: int = 0, seed: int = 0, report: Report = lambda line: None,
 ) -> dict[Path, artifacts.Json]:  # fmt: skip
-    """Export an architecture given as text, or as the file of a search result, from files, with measured latency.
+    """Export an architecture from files, with measured latency.
 
     Args:
         space: of the supernet.
         arch: as text; or
-        result: the file of a search result.
+        result: the file of a search result; or
+        config: a JSON file of the official code, see `arch_lists.read_one`.
         data: the images, as `data.load` takes them.
         weights: file of the supernet.
         out: see `formats.chosen`.
         formats: likewise.
         max_drop: points of top-1 that int8 may lose.
+        resolution: in pixels, for a `config` that does not say it.
+        finetune_epochs: passes over the training images, see `finetune.finetune`; 0 leaves the supernet's weights.
+        seed: of fine-tuning.
+        report: receives lines of progress.
 
     Returns:
         the card of each file. All are written, or none.
 
     Raises:
-        OfaDeployError: not exactly one of `arch` and `result` is given, one of the inputs is unusable, or a file
-            does not compute what it should.
+        OfaDeployError: not exactly one of `arch`, `result` and `config` is given, one of the inputs is unusable, or a
+            file does not compute what it should.
     """
     if not max_drop >= 0:
         raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
-    wanted, predicted = _wanted(space, arch, result)
+    wanted, predicted = _wanted(space, arch, result, config, resolution)
     files = chosen(formats, out, space.name)
     net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
-    made = make(net, wanted, load(data, space), files, origin, predicted, max_drop)
-    return time_and_write(made, space, wanted)
+    images, tuned = load(data, space, training=finetune_epochs > 0), None
+    saved = next(iter(files.values())).with_suffix(SUFFIX)
+    if finetune_epochs:
+        recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)
+        tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], report)
+    made = make(net, wanted, images, files, origin, predicted, max_drop, tuned)
+    cards = time_and_write(made, space, wanted)
+    if tuned is not None:
+        saved.unlink(missing_ok=True)
+    return cards
 
 
 def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Path, artifacts.Json]:
@@ -97,14 +117,18 @@ def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Pat
     return {path: card for path, _, card in made}
 
 
-def _wanted(space: SearchSpace, text: str | None, result: Path | None) -> tuple[Arch, dict[str, Any] | None]:
+def _wanted(
+    space: SearchSpace, text: str | None, result: Path | None, config: Path | None, resolution: int | None
+) -> tuple[Arch, dict[str, Any] | None]:
     """The architecture, and what was predicted of it where it comes from a search."""
-    if (text is None) == (result is None):
-        raise OfaDeployError("export needs either --arch TEXT or --result FILE")
+    if [text, result, config].count(None) != 2:
+        raise OfaDeployError("export needs one of --arch TEXT, --result FILE and --config FILE")
+    if config is not None:
+        return read_one(config, space, resolution), None
+    if resolution is not None:
+        raise OfaDeployError("--resolution goes with --config; the other two have their own")
     if result is None:
-        arch = Arch.parse(str(text))
-        space.check(arch)
-        return arch, None
+        return space.check(Arch.parse(str(text))), None
     found = load_result(result)
     if found.space != space.name:
         raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
@@ -113,16 +137,17 @@ def _wanted(space: SearchSpace, text: str | None, result: Path | None) -> tuple[
 
 def make(
     net: Supernet, arch: Arch, data: Dataset, files: Mapping[str, Path], weights: Mapping[str, Any],
-    predicted: Mapping[str, Any] | None, max_drop: float,
+    predicted: Mapping[str, Any] | None, max_drop: float, tuned: tuple[Subnet, artifacts.Json] | None = None,
 ) -> list[Made]:  # fmt: skip
-    """The checked files of a subnetwork, not yet written."""
+    """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
     net.space.check(arch)
-    subject = Subject(specialise(net, arch, data), data)
-    made = []
+    subnet, tuning = tuned or (specialise(net, arch, data), None)
+    subject = Subject(subnet, data)
+    made, extra = [], {"finetuned": tuning} if tuning else {}
     for name, path in files.items():
         content = FORMATS[name].write(subject)
         checked = _checked(name, content, subject, max_drop)
-        made.append((path, content, make_card(subject, name, path.name, content, checked, weights, predicted)))
+        made.append((path, content, make_card(subject, name, path.name, content, checked, weights, predicted) | extra))
     return made
 
 
@@ -155,8 +180,7 @@ def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:
             cards[path.name] = card
     for name, found in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
         one = FORMATS[cards[name]["format"]]
-        at = conditions(str(one.device), 1) | {"precision": one.precision}
-        cards[name]["measured"] = {"latency": {**found, "conditions": at}}
+        cards[name]["measured"] = {"latency": {**found, "conditions": conditions(str(one.device), 1)}}
 
 
 def _write(made: list[Made]) -> None:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.device.conditions import START
 from ofa_deploy.latency.device.timing import Array, Session
@@ -44,16 +43,16 @@ class Runtime:
     Attributes:
         suffix: of its model files.
         layout: of its inputs: `NCHW` or `NHWC`.
-        emit: writes a model file.
-        quantise: writes one that computes in int8.
+        emit: writes a model file; for int8, one that is calibrated on noise, to be timed and not to be used.
         start: from the content of a model file and a number of threads to a session.
+        quantise: for int8, writes a model file that is calibrated on images.
     """
 
     suffix: str
     layout: str
     emit: Emit
-    quantise: Quantise
     start: Callable[[bytes, int], Session]
+    quantise: Quantise | None = None
 
     def native(self, x: Array) -> Array:
         """An input of shape (n, channels, height, width) in the runtime's layout."""
@@ -104,6 +103,22 @@ def _quantise_tflite(
     return quantised(parts, weights, images, notes)
 
 
+def _emit_onnx_int8(
+    parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from ofa_deploy.graphs.onnx_int8 import emit
+
+    return emit(parts, weights, batch, notes)
+
+
+def _emit_tflite_int8(
+    parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+) -> bytes:
+    from ofa_deploy.graphs.tflite_int8 import emit
+
+    return emit(parts, weights, batch, notes)
+
+
 def _emit_torch(
     parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
 ) -> bytes:
@@ -112,17 +127,15 @@ def _emit_torch(
     return emit(parts, weights, batch, notes)
 
 
-def _quantise_torch(
-    parts: Parts, weights: Mapping[str, Weights], images: Array, notes: Mapping[str, str] | None = None
-) -> bytes:
-    raise MeasureError("there is no int8 for PyTorch; choose --device cpu or tflite")
-
-
-_TORCH = partial(Runtime, ".npz", "NHWC", _emit_torch, _quantise_torch)
-_ONNX = partial(Runtime, ".onnx", "NCHW", _emit_onnx, _quantise_onnx)
+_TORCH = partial(Runtime, ".npz", "NHWC", _emit_torch)
+_ONNX = partial(Runtime, ".onnx", "NCHW", _emit_onnx)
+_ONNX_INT8 = Runtime(".onnx", "NCHW", _emit_onnx_int8, START["onnxruntime-int8"], _quantise_onnx)
+_TFLITE_INT8 = Runtime(".tflite", "NHWC", _emit_tflite_int8, START["tflite-int8"], _quantise_tflite)
 RUNTIMES: dict[str, Runtime] = {
     **{name: _ONNX(START[name]) for name in ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")},
-    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, _quantise_tflite, START["tflite"]),
+    "onnxruntime-int8": _ONNX_INT8,
+    "tflite": Runtime(".tflite", "NHWC", _emit_tflite, START["tflite"]),
+    "tflite-int8": _TFLITE_INT8,
     **{name: _TORCH(START[name]) for name in ("torch", "torch-cuda", "torch-cuda-fp16")},
 }
 """Every runtime by the name that tables record."""

@@ -60,7 +60,17 @@ def provenance(path: Path) -> artifacts.Json:
 def subnet_content(net: Subnet, notes: Mapping[str, str]) -> bytes:
     """A safetensors file of a subnetwork; its metadata are `notes`, with the architecture and the space's name."""
     state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
-    return safetensors.torch.save(state, {**notes, "arch": str(net.arch), "space": net.space.name})
+    return _ordered(safetensors.torch.save(state, {**notes, "arch": str(net.arch), "space": net.space.name}))
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order, so that the same content is the same file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_subnet(path: Path | str) -> Subnet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +43,12 @@ class Phase:
             raise OfaDeployError(f"phase {self.name}: epochs, choices and subnets must be at least 1")
         if not self.lr > 0 or self.warmup < 0:
             raise OfaDeployError(f"phase {self.name}: the learning rate must be positive and the warm-up not negative")
+
+    def share(self, epoch: float) -> float:
+        """Of the highest learning rate, at a (broken) epoch: a warm-up and a cosine to zero."""
+        if epoch < self.warmup:
+            return epoch / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)))
 
     def part_of(self, space: SearchSpace) -> SearchSpace:
         """The part of a space that is drawn from."""

@@ -33,7 +33,7 @@ from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
 from ofa_deploy.supernet.network import Supernet, recalibrate
 from ofa_deploy.supernet.processes import Processes, alone, gathered
-from ofa_deploy.supernet.recipes import Phase, Recipe
+from ofa_deploy.supernet.recipes import Recipe
 
 
 @dataclass
@@ -179,7 +179,7 @@ def _epoch(run: _Run, progress: Progress, report: Report) -> None:
         batches(data, recipe.batch, recipe.erase, (recipe.seed, run.epoch, 0), run.processes)
     ):
         for group in run.optimizer.param_groups:
-            group["lr"] = phase.lr * recipe.batch / 64 * _schedule(within + step / steps, phase)
+            group["lr"] = phase.lr * recipe.batch / 64 * phase.share(within + step / steps)
         losses.append(_step(run, trained, pixels, labels, _draw(part, phase.subnets, recipe.sandwich, rng)))
         if not math.isfinite(losses[-1]):
             raise _diverged(run.epoch)
@@ -272,13 +272,6 @@ def _draw(part: SearchSpace, subnets: int, sandwich: bool, rng: np.random.Genera
     if sandwich:
         drawn += [part.extreme(largest, resolution) for largest in (False, True)]
     return drawn
-
-
-def _schedule(epoch: float, phase: Phase) -> float:
-    """Share of the highest learning rate at a (broken) epoch of a phase: a warm-up and a cosine to zero."""
-    if epoch < phase.warmup:
-        return epoch / phase.warmup
-    return 0.5 * (1 + math.cos(math.pi * (epoch - phase.warmup) / max(phase.epochs - phase.warmup, 1e-9)))
 
 
 def _quick_top1(run: _Run, arch: Arch, images: int = 1000, batch: int = 200) -> float | None:

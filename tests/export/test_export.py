@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from ofa_deploy import artifacts
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.export import run
 from ofa_deploy.export.formats import chosen
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from tests.conftest import Run, refused, succeeded
+from tests.test_arch_lists import net_config
 
 SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
 
@@ -28,7 +30,7 @@ def test_several_formats_at_once(ofa: Run, tmp_path: Path) -> None:
     assert cards["fmnist_onnx"]["agreement_with_torch"]["max_difference"] < 1e-4
     assert cards["fmnist_onnx-int8"]["accuracy"]["images"] == 2000
     at = cards["fmnist_onnx-int8"]["measured"]["latency"]["conditions"]
-    assert (at["runtime"], at["precision"], at["threads"]) == ("onnxruntime", "int8", 1)
+    assert (at["runtime"], at["precision"], at["threads"]) == ("onnxruntime-int8", "int8", 1)
     assert cards["fmnist_safetensors"]["measured"] == {}
     assert cards["fmnist_onnx"]["licences"]["weights"].startswith("MIT")
     assert checkpoint.load_subnet(tmp_path / "fmnist_safetensors.safetensors").arch.resolution == 16
@@ -70,6 +72,27 @@ def test_bad_input(ofa: Run, tmp_path: Path, arguments: str, words: list[str]) -
     (tmp_path / "folder.onnx").mkdir()
     refused(ofa("export", "--arch", SMALL, *arguments.split()), *words)
     assert [path.name for path in tmp_path.rglob("*")] == ["folder.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (f"--config net.json --arch {SMALL}", ["one of --arch TEXT, --result FILE and --config FILE"]),
+        ("--config net.json", ["net.json: it does not say the resolution", "--resolution"]),
+        ("--config net.json --resolution 17", ["net.json", "17"]),
+        ("--config none.json", ["cannot read none.json"]),
+        (f"--arch {SMALL} --resolution 16", ["--resolution goes with --config"]),
+    ],
+)
+def test_bad_configurations(ofa: Run, tmp_path: Path, space: SearchSpace, arguments: str, words: list[str]) -> None:
+    (tmp_path / "net.json").write_text(json.dumps(net_config(space, Arch.parse(SMALL))))
+    refused(ofa("export", *arguments.split()), *words)
+
+
+def test_an_official_configuration(ofa: Run, tmp_path: Path, space: SearchSpace) -> None:
+    (tmp_path / "net.json").write_text(json.dumps(net_config(space, Arch.parse(SMALL))))
+    succeeded(ofa("export", "--config", "net.json", "--resolution", 16, "--out", "m.safetensors"))
+    assert json.loads((tmp_path / "m.json").read_text())["arch"] == SMALL
 
 
 def test_int8_that_loses_too_much_writes_nothing(

@@ -191,7 +191,7 @@ def test_a_runtime_that_returns_nan_ends_the_build_with_one_line(
     assert not (tmp_path / "t.csv").exists()
 
 
-@pytest.mark.parametrize("device", ["cpu", "tflite"])
+@pytest.mark.parametrize("device", ["cpu", "tflite", "cpu-int8", "tflite-int8"])
 def test_a_table_of_batches_is_measured_named_and_found_as_one(
     tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:

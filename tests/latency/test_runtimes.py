@@ -11,7 +11,7 @@ from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.device import conditions as now
 from ofa_deploy.latency.device import onnxruntime
-from ofa_deploy.latency.device.timing import visit
+from ofa_deploy.latency.device.timing import Array, visit
 from ofa_deploy.latency.runtimes import RUNTIMES, Runtime
 from ofa_deploy.ops import Op
 from tests.conftest import Run, refused
@@ -38,6 +38,12 @@ every = pytest.mark.parametrize(
 )
 
 
+def close(runtime: Runtime, got: Array, expected: Array) -> bool:
+    """Whether a runtime computed what it should, in its precision."""
+    tolerance = 1e-5 if runtime.quantise is None else 0.05
+    return bool(np.abs(got - expected).max() < tolerance * np.abs(expected).max())
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """A run of PyTorch sets the threads of the process."""
@@ -55,7 +61,7 @@ def test_it_computes_what_torch_computes(runtime: Runtime, threads: int) -> None
     expected = runtime.native(reference(OP, drawn, torch.from_numpy(x)).numpy())
     for got in (runtime.start(model, threads)(runtime.native(x)), runtime.session(model, threads)(x)):
         assert got.shape == expected.shape
-        assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
+        assert close(runtime, got, expected)
 
 
 @every
@@ -152,4 +158,20 @@ def test_a_batch_takes_a_model_of_its_size(runtime: Runtime) -> None:
     x = np.random.default_rng(1).standard_normal((3, 8, 8, 8)).astype(np.float32)
     one, three = (runtime.session(runtime.emit([("block", OP)], drawn, batch=n), 1) for n in (1, 3))
     apart = np.concatenate([one(image[None]) for image in x])
-    assert np.abs(apart - three(x)).max() < 1e-5 * np.abs(apart).max()
+    assert close(runtime, apart, three(x))
+
+
+def test_a_precision_is_part_of_a_device() -> None:
+    assert now.with_precision("tflite", "int8") == "tflite-int8"
+    assert now.with_precision("gpu", "fp16") == "gpu-fp16"
+    for device, precision in (("cpu", None), ("cpu", "fp32"), ("cpu-int8", None), ("cpu-int8", "int8")):
+        assert now.with_precision(device, precision) == device
+    assert now.precision_of(now.DEVICES["tflite-int8"]) == "int8"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "words"),
+    [("torch", "int8", "with it go cpu-int8, tflite-int8"), ("cpu", "int4", "choose fp32, fp16 or int8")],
+)
+def test_a_precision_that_a_device_lacks_is_one_line(ofa: Run, device: str, precision: str, words: str) -> None:
+    refused(ofa("build-lut", "--device", device, "--precision", precision), device, precision, words)

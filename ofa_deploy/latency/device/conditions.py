@@ -12,16 +12,21 @@ from ofa_deploy.latency.device.timing import Session
 
 DEVICES = {
     "cpu": "onnxruntime", "tflite": "tflite", "torch": "torch", "gpu": "torch-cuda", "gpu-fp16": "torch-cuda-fp16",
-    "ort-cuda": "onnxruntime-cuda", "tensorrt": "onnxruntime-tensorrt",
+    "ort-cuda": "onnxruntime-cuda", "tensorrt": "onnxruntime-tensorrt", "cpu-int8": "onnxruntime-int8",
+    "tflite-int8": "tflite-int8",
 }  # fmt: skip
 """The runtime behind each friendly device name."""
 PACKAGES = {
     "onnxruntime": ("onnxruntime",), "tflite": ("ai-edge-litert", "tflite-runtime"), "torch": ("torch",),
     "torch-cuda": ("torch",), "torch-cuda-fp16": ("torch",), "onnxruntime-cuda": ("onnxruntime-gpu",),
-    "onnxruntime-tensorrt": ("onnxruntime-gpu",),
+    "onnxruntime-tensorrt": ("onnxruntime-gpu",), "onnxruntime-int8": ("onnxruntime",),
+    "tflite-int8": ("ai-edge-litert", "tflite-runtime"),
 }  # fmt: skip
 """The distributions that a runtime may come from; the first one installed is used."""
-START: dict[str, Callable[[bytes, int], Session]] = {**onnxruntime.START, "tflite": tflite.start, **torch.START}
+START: dict[str, Callable[[bytes, int], Session]] = {
+    **onnxruntime.START, **torch.START, "tflite": tflite.start, "onnxruntime-int8": onnxruntime.start,
+    "tflite-int8": tflite.start,
+}  # fmt: skip
 """How each runtime gets ready: from the content of a model file and a number of threads to a session."""
 GPUS: dict[str, Callable[[], str]] = {
     "torch-cuda": torch.gpu_name,
@@ -55,7 +60,7 @@ def conditions(device: str, threads: int, batch: int = 1) -> dict[str, Any]:
 
 def precision_of(runtime: str) -> str:
     """That a runtime computes in."""
-    return "fp16" if runtime.endswith("fp16") else "fp32"
+    return next((name for name in ("fp16", "int8") if runtime.endswith(name)), "fp32")
 
 
 def elsewhere(device: str, runtime: str, version: str, batch: int = 1) -> dict[str, Any]:
@@ -64,6 +69,22 @@ def elsewhere(device: str, runtime: str, version: str, batch: int = 1) -> dict[s
         "device": device, "runtime": runtime, "runtime_version": version, "threads": 1, "batch": batch,
         "precision": "fp32", "machine": {"cpu": "a device that is elsewhere", "cores": 0},
     }  # fmt: skip
+
+
+def with_precision(device: str, precision: str | None) -> str:
+    """The name of a device that computes in a precision: `tflite` in `int8` is `tflite-int8`.
+
+    Raises:
+        MeasureError: it does not compute in that.
+    """
+    if precision is None or precision == precision_of(runtime_of(device)):
+        return device
+    name = f"{device}-{precision}"
+    if name not in DEVICES:
+        known = sorted(one for one in DEVICES if precision_of(DEVICES[one]) == precision)
+        others = f"; with it go {', '.join(known)}" if known else "; choose fp32, fp16 or int8"
+        raise MeasureError(f"{device} is not measured in {precision}{others}")
+    return name
 
 
 def runtime_of(device: str) -> str:
