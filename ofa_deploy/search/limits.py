@@ -6,6 +6,8 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from ofa_deploy.space import SearchSpace
 
 SLACK = 1e-9
 """Relative; sums of one network's costs in another order differ in their last digits."""
+CUTS = 30
+"""Weighted means of limits that are tried at most to prove that nothing is within all of them."""
 BYTES = 4
 """Of a parameter: models are written in float32."""
 
@@ -127,7 +131,7 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
 
 
 def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:
-    """Refuse a limit that no network meets.
+    """Refuse limits that no network meets: one of them, or several together as far as `_check_together` can prove it.
 
     Raises:
         InfeasibleError: naming the network that comes closest, and what to allow.
@@ -148,6 +152,67 @@ def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:
                 f"no network of {space.name} reaches {limit.lower:.4g} {limit.unit} of {limit.name}: the largest, "
                 f"{space.archs(most[0])[0]}, has {has:.4g} {limit.unit}; ask for at most that"
             )
+    _check_together(space, limits)
+
+
+def none_within(space: SearchSpace, limits: Sequence[Limit], closest: Genes, known: str) -> InfeasibleError:
+    """What to say where no network is within all limits.
+
+    Args:
+        space: of the networks.
+        limits: all of them.
+        closest: genes of the network that is the least outside, shape (1, columns).
+        known: how sure that is, a verb.
+    """
+    outside = [limit for limit in limits if limit.over(closest)[0] > 0]
+    missed = [f"{limit.name} {limit.cost(closest)[0]:.4g} {limit.unit}" for limit in outside]
+    return InfeasibleError(
+        f"no network of {space.name} {known} within all limits at once; the closest, {space.archs(closest)[0]}, has "
+        f"{' and '.join(missed)}; relax one of the limits"
+    )
+
+
+def _check_together(space: SearchSpace, limits: Sequence[Limit]) -> None:
+    """Refuse limits that no network meets at once, where that can be proved by a weighted sum of them.
+
+    A network within the limits is within every weighted mean of them. The weights for which the least mean of any
+    network (exact, see `knapsack.extreme`) is greatest are looked for by cutting planes; where that is above the mean
+    of the bounds, there is no network.
+    """
+    sides = [
+        (cost.scaled(sign / bound), sign)
+        for limit in limits
+        for bound, sign in ((limit.allowed, 1.0), (limit.lower, -1.0))
+        if math.isfinite(bound) and not (sign < 0 and (bound <= 0 or len(limit.cost.sums) > 1))
+        for cost in limit.cost.sums
+    ]
+    if len(sides) < 2:
+        return
+    from scipy.optimize import linprog
+
+    weights = np.full(len(sides), 1 / len(sides))
+    seen: list[Genes] = []
+    excess: list[list[float]] = []
+    for _ in range(CUTS):
+        mean = reduce(add, (cost.scaled(weight) for (cost, _), weight in zip(sides, weights, strict=True)))
+        if not np.isfinite(mean.fixed).any():
+            return
+        genes, least = extreme(space, mean)
+        if least > weights @ [sign for _, sign in sides] + SLACK:
+            closest = min([*seen, genes], key=lambda one: float(over(limits, one)[0]))
+            raise none_within(space, limits, closest, "is")
+        seen.append(genes)
+        excess.append([float(cost(genes)[0]) - sign for cost, sign in sides])
+        if max(excess[-1]) <= 0:
+            return
+        rows = np.column_stack([-np.array(excess), np.ones(len(excess))])
+        ones = np.ones((1, len(sides) + 1))
+        ones[0, -1] = 0
+        found = linprog([0.0] * len(sides) + [-1.0], rows, np.zeros(len(rows)), ones, [1.0],
+                        bounds=[(0, 1)] * len(sides) + [(None, None)])  # fmt: skip
+        if found.x is None or found.x[-1] <= SLACK:
+            return
+        weights = found.x[:-1]
 
 
 def _four_digits(value: float, towards: Callable[[float], int]) -> float:

@@ -11,13 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.certify import certify
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.search.limits import Limit, check_feasible, over
+from ofa_deploy.search.limits import Limit, check_feasible, none_within, over
 from ofa_deploy.search.memetic import recombine
 from ofa_deploy.search.polish import polish
 from ofa_deploy.search.result import SearchResult, in_words
@@ -79,7 +79,8 @@ def search(
     proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
     chosen = candidates(explored, predictor, risk, 1)
     if not chosen:
-        raise _infeasible(space, explored)
+        closest = explored.archive.genes[explored.archive.best(1)]
+        raise none_within(space, explored.limits, closest, "was found")
     made = result_of(space, explored, chosen[0], predictor, settings, risk, inputs or {})
     made = replace(made, certificate=proof)
     return _with_front(made, space, explored) if front else made
@@ -176,19 +177,6 @@ def _front(
     history = evolve_front(space, archive, limits, first.cost, worst, settings, archive.genes[begun], report)
     improve()
     return history
-
-
-def _infeasible(space: SearchSpace, explored: Explored) -> InfeasibleError:
-    closest = explored.archive.genes[explored.archive.best(1)]
-    missed = [
-        f"{limit.name} {limit.cost(closest)[0]:.4g} {limit.unit}"
-        for limit in explored.limits
-        if limit.over(closest)[0] > 0
-    ]
-    return InfeasibleError(
-        f"no network of {space.name} was found within all limits at once; the closest, {space.archs(closest)[0]}, has "
-        f"{' and '.join(missed)}; relax one of the limits"
-    )
 
 
 def result_of(

@@ -14,7 +14,7 @@ from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.front import front_of
 from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
+from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
@@ -61,6 +61,27 @@ def test_several_limits_and_lower_ends(tiny: SearchSpace) -> None:
     for outcome, limit in zip(found.limits, limits, strict=True):
         assert outcome["predicted"] == pytest.approx(limit.cost(tiny.genes([found.arch]))[0], abs=1e-5)
         assert outcome["upper"] == pytest.approx(limit.upper, abs=1e-5)
+
+
+def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: SearchSpace) -> None:
+    """Never where a network is within them all; where none is, mostly: the space is small and full of gaps."""
+    whole, rng = everything(tiny), np.random.default_rng(0)
+    slow = made_up_table(tiny)
+    proved = impossible = 0
+    for _ in range(60):
+        low, high, third = rng.uniform(5, 95, 3)
+        limits = [cost_limit(tiny, "macs", f"{low:.1f}%"), cost_limit(tiny, "params", f"{high:.1f}%.."),
+                  latency_limit(slow, f"{third:.1f}%", 1.0)]  # fmt: skip
+        none = over(limits, whole).min() > 0
+        impossible += none
+        try:
+            check_feasible(tiny, limits)
+        except InfeasibleError as error:
+            assert none, limits
+            assert re.search(r"no network of tiny is within all limits at once; the closest, r\d", str(error))
+            proved += 1
+    assert 10 < impossible < 50
+    assert proved > 0.7 * impossible
 
 
 def test_limits_that_exclude_each_other(tiny: SearchSpace) -> None:
