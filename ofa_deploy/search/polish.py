@@ -20,8 +20,6 @@ ROUNDS = 30
 """At most."""
 PENALTIES = (0.0, 0.02, 0.06)
 """Points that a change among many is taken to gain less than alone."""
-ALONE = -1
-"""Group of changes that do not go together with others."""
 
 
 def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:
@@ -55,37 +53,38 @@ def neighbours(space: SearchSpace, genes: Genes, allowed: Sequence[int]) -> tupl
         allowed: indices of resolutions.
 
     Returns:
-        genes, shape (n, columns), and the group of each, shape (n,): changes of different groups can be made together,
-        but for those of the group `ALONE`.
+        genes, shape (n, columns), and the first and the last column that each takes for itself, shape (n, 2): changes
+        whose columns are apart can be made together.
     """
-    row = genes[0]
-    found = [(ALONE, 0, r) for r in allowed if r != row[0]]  # group, column, value
+    row, whole = genes[0], (0, space.columns)
+    found = [(whole, 0, r) for r in allowed if r != row[0]]  # columns, column, value
     for stage, columns in zip(space.stages, space.stage_columns, strict=True):
         depth = int((row[columns] > 0).sum())
         choices = range(1, len(stage.choices) + 1)
         last = columns.start + depth
-        found += [(c, c, g) for c in range(columns.start, last) for g in choices if g != row[c]]
-        if depth + 1 in stage.depths:
-            found += [(last, last, g) for g in choices]
+        found += [((c, c), c, g) for c in range(columns.start, last) for g in choices if g != row[c]]
+        longer = depth + 1 in stage.depths
+        if longer:
+            found += [((last, last), last, g) for g in choices]
         if depth - 1 in stage.depths:
-            found.append((last - 1, last - 1, 0))
+            found.append(((last - 1, last - 1 + longer), last - 1, 0))
     for i, widths in enumerate(space.widths, 1 + len(space.slots)):
-        found += [(ALONE, i, w) for w in range(len(widths)) if w != row[i]]
+        found += [(whole, i, w) for w in range(len(widths)) if w != row[i]]
     out = np.repeat(genes, len(found), axis=0)
     for changed, (_, column, value) in zip(out, found, strict=True):
         changed[column] = value
-    return out, np.array([group for group, _, _ in found])
+    return out, np.array([span for span, _, _ in found], np.intp).reshape(-1, 2)
 
 
 def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:
     """Number of the best neighbour, or of the network itself where none is better."""
     row = archive.genes[number : number + 1].copy()
-    singles, groups = neighbours(space, row, allowed_resolutions(space, limits))
+    singles, spans = neighbours(space, row, allowed_resolutions(space, limits))
     archive.add(singles)
     numbers = archive.numbers(singles)
     gain = archive.scores[numbers] - archive.scores[number]
     a, b = np.triu_indices(len(singles), 1)
-    together = (groups[a] != ALONE) & (groups[b] != ALONE) & (groups[a] != groups[b])
+    together = (spans[a, 1] < spans[b, 0]) | (spans[b, 1] < spans[a, 0])
     a, b = a[together], b[together]
     promising = gain[a] + gain[b]
     fits = promising > 0

@@ -8,7 +8,7 @@ from ofa_deploy.families import get_space
 from ofa_deploy.search.evolve import Archive
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.limits import cost_limit
-from ofa_deploy.search.polish import ALONE, neighbours
+from ofa_deploy.search.polish import neighbours
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
 from tests.search.conftest import everything, rugged
@@ -52,10 +52,10 @@ def test_neighbours_are_all_that_differ_in_one_gene(tiny: SearchSpace, wide: Sea
     for space in (tiny, wide):
         whole = everything(space)
         for row in whole[:: len(whole) // 7]:
-            found, groups = neighbours(space, row[None], [0, 1])
+            found, spans = neighbours(space, row[None], [0, 1])
             assert {other.tobytes() for other in found} == every_neighbour(space, row, whole)
-            assert len(found) == len(groups) == len(np.unique(found, axis=0))
-            alone = found[groups == ALONE]
+            assert len(found) == len(spans) == len(np.unique(found, axis=0))
+            alone = found[spans[:, 0] == 0]
             slots = slice(1, 1 + len(space.slots))
             assert (alone[:, slots] == row[slots]).all()
 

@@ -16,7 +16,7 @@ from ofa_deploy.search.front import front_of
 from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.run import search
+from ofa_deploy.search.run import explore, search
 from ofa_deploy.space import SearchSpace
 from tests.conftest import made_up_table
 from tests.search.conftest import Rugged, everything, rugged
@@ -192,6 +192,14 @@ def test_only_resolutions_of_the_table_are_searched(space: SearchSpace) -> None:
     table = made_up_table(space, (20,))
     assert largest(table, "50%").arch.resolution == 20
     assert largest(table, "50%", dataclasses.replace(QUICK, restarts=0)).arch.resolution == 20
+
+
+def test_everything_that_is_evaluated_is_a_network(space: SearchSpace) -> None:
+    """No stage has a block after one that is not active."""
+    limit = latency_limit(made_up_table(space), "50%", None)
+    seen = explore(space, None, [limit], dataclasses.replace(QUICK, restarts=4, recombinations=20), print).archive.genes
+    assert len(seen) > 5000
+    assert (space.genes(space.archs(seen)) == seen).all()
 
 
 def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
