@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from ofa_deploy import data as data_sets
+from ofa_deploy.cli import main
 from ofa_deploy.families import get_space, mobilenet_v3
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Estimate
@@ -77,12 +80,21 @@ def made_up_table(space: SearchSpace, resolutions: tuple[int, ...] | None = None
 
 @pytest.fixture
 def ofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `ofa-deploy` in an empty working folder, which is also this process's."""
+    """Runs `ofa-deploy` in an empty working folder, within this process: starting another takes two seconds."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ofa_deploy", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | (env or {}))
+        words, code = ["ofa-deploy", *map(str, arguments)], 0
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", words)
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     return run
 

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -304,5 +306,6 @@ def test_predictor_of_other_weights_is_refused(ofa: Run, weights: Path) -> None:
     refused(ofa("deploy", "--latency", "30%", "--weights", weights), "other weights", "ofa-deploy sample")
 
 
-def test_version(ofa: Run) -> None:
-    assert succeeded(ofa("--version")) == "ofa-deploy 0.1.0\n"
+def test_version() -> None:
+    command = [sys.executable, "-m", "ofa_deploy", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "ofa-deploy 0.1.0\n"
