@@ -224,7 +224,7 @@ def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
         ("sample --out .", ["must end in .csv"]),
         ("fit-predictor --out p.csv", ["must end in .safetensors"]),
         ("deploy --latency 30", ["needs a unit"]),
-        ("export", ["--arch TEXT or --result FILE"]),
+        ("export", ["--arch TEXT, --result FILE and --config FILE"]),
         ("export --arch nonsense", ["not an architecture"]),
         (f"export --arch {SMALL} --out model.pb", ["must end in .onnx or .tflite"]),
         (f"export --arch {SMALL.replace('r16', 'r17')}", ["resolution 17"]),
