@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ofa_deploy.costs import AdditiveCost, Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.space import SearchSpace
 
-BINS = 1000
+BINS = 300
 """Steps of a budget."""
 MIXTURES = 9
 """Mixtures of the two sums of a smooth maximum whose extremes are looked at, see `extreme`."""

@@ -1,16 +1,14 @@
-"""Local search: single changes of a network, pairs of them, and many at once as if their effects added up."""
+"""Local search: single changes of a network and pairs of them, until none helps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.costs import Floats, Genes
+from ofa_deploy.costs import Genes
 from ofa_deploy.search.evolve import Archive, allowed_resolutions
-from ofa_deploy.search.knapsack import best_within
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.space import SearchSpace
 
@@ -18,12 +16,10 @@ PAIRS = 64
 """Pairs that are evaluated, of those that are best if their effects add up."""
 ROUNDS = 30
 """At most."""
-PENALTIES = (0.0, 0.02, 0.06)
-"""Points that a change among many is taken to gain less than alone."""
 
 
 def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:
-    """Improve a network until no single change, no pair, and none of the best sets of changes by their sum helps.
+    """Improve a network until no single change and no pair of changes helps.
 
     Args:
         space: of the network.
@@ -36,8 +32,6 @@ def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number
     """
     for _ in range(ROUNDS):
         better = _step(space, archive, limits, number)
-        if better == number:
-            better = _leap(space, archive, limits, number)
         if better == number:
             break
         number = better
@@ -100,50 +94,3 @@ def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number:
     outside = over(limits, archive.genes[candidates])
     ranked = np.lexsort((-archive.scores[candidates], outside))
     return int(candidates[ranked[0]])
-
-
-def _leap(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:
-    """Number of the best network that many changes at once lead to, or of the network itself where none is better.
-
-    The gains of its neighbours, which `_step` has evaluated, are taken to add up; dynamic programming then finds the
-    best set of changes within each upper limit.
-    """
-    upper = [limit for limit in limits if np.isfinite(limit.upper)]
-    if space.widths or not upper:
-        return number
-    row = archive.genes[number : number + 1].copy()
-    singles, _ = neighbours(space, row, allowed_resolutions(space, limits))
-    gains = archive.scores[archive.numbers(singles)] - archive.scores[number]
-    costs = [cost.scaled(1 / limit.allowed) for limit in upper for cost in limit.cost.sums]
-    r = int(row[0, 0])
-    found = []
-    for penalty in PENALTIES:
-        for cost in costs:
-            fixed = np.where(np.arange(len(cost.fixed)) == r, cost.fixed, np.nan)
-            value = replace(cost, blocks=_values(space, row[0], singles, gains - penalty, cost.blocks.shape))
-            found.append(best_within(space, value, replace(cost, fixed=fixed), [1.0]))
-    leaps = np.concatenate(found)
-    archive.add(leaps)
-    candidates = np.array([number, *archive.numbers(leaps)])
-    ranked = np.lexsort((-archive.scores[candidates], over(limits, archive.genes[candidates])))
-    return int(candidates[ranked[0]])
-
-
-def _values(
-    space: SearchSpace, row: npt.NDArray[np.int16], singles: Genes, gains: Floats, shape: tuple[int, ...]
-) -> Floats:
-    """What each choice at each place is worth by the gains of single changes, in the form of a cost's blocks."""
-    values = np.full(shape[-1:] + shape[1:2], -np.inf).T  # (places, choices + 1)
-    active = {int(column): int(row[column]) for column in np.flatnonzero(row[1:]) + 1}
-    for column, choice in active.items():
-        values[column - 1, choice] = 0.0
-    for changed, gain in zip(singles, gains, strict=True):
-        where = np.flatnonzero(changed != row)
-        if where[0] == 0:
-            continue
-        column, choice = int(where[0]), int(changed[where[0]])
-        if choice:
-            values[column - 1, choice] = gain
-        else:  # a stage without its last block gains what this block is worth less
-            values[column - 1] -= gain
-    return np.broadcast_to(values[None, :, None, :], shape).copy()
