@@ -194,6 +194,8 @@ def shipped_cases() -> Iterator[Case]:
         predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
         for table in sorted(artifacts.shipped("lut").glob(f"{name}_*.csv")):
             loaded = LatencyTable.load(table, space)
+            if loaded.conditions["precision"] != "fp32":
+                continue
             for budget in budgets:
                 limit = latency_limit(loaded, budget, 0.0)
                 yield Case(f"{name}, {loaded.conditions['device']}, {limit.upper:.3g} ms", space, predictor, limit)

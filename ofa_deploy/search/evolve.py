@@ -53,8 +53,8 @@ class Settings:
     patience: int = 20
     tournament: int = 3
     mutate: float = 0.1
-    restarts: int = 8
-    recombinations: int = 60
+    restarts: int = 16
+    recombinations: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
