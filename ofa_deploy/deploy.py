@@ -82,7 +82,8 @@ class Deployed:
 
 def deploy(
     space: SearchSpace, data: str | None, budgets: Sequence[str], device: str, weights: Path, out: Path,
-    settings: Settings, plan: Plan, margin_percent: float | None, report: Report,
+    settings: Settings | None = None, plan: Plan | None = None, margin_percent: float | None = None,
+    report: Report = lambda line: None,
 ) -> list[Deployed]:  # fmt: skip
     """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
 
@@ -96,8 +97,8 @@ def deploy(
         device: a friendly device name, see `latency.device.conditions.DEVICES`.
         weights: file of the supernet.
         out: folder for the models, their cards and `results_file`.
-        settings: of the search.
-        plan: of the table, should it be built.
+        settings: of the search; None takes `Settings()`.
+        plan: of the table, should it be built; None takes `Plan()`.
         margin_percent: see `search.limits.latency_limit`.
         report: receives lines of progress.
 
@@ -106,6 +107,7 @@ def deploy(
     """
     if device not in DELIVERED:
         raise MeasureError(f"deploy writes and measures models for {', '.join(DELIVERED)}, not for {device}")
+    settings, plan = settings or Settings(), plan or Plan()
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")

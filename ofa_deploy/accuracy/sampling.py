@@ -59,7 +59,7 @@ class Inputs:
 
 def sample(
     weights: Path, space: SearchSpace, data: str | None, number: int, seed: int, workers: Workers, out: Path,
-    report: Report, design: str = "uniform", until_flat: bool = False, batch: int | None = None,
+    report: Report = lambda line: None, design: str = "uniform", until_flat: bool = False, batch: int | None = None,
 ) -> Samples:  # fmt: skip
     """Measure randomly drawn subnetworks and save them; a run that was killed goes on where it was.
 

@@ -36,8 +36,8 @@ ROUNDS, PAUSE = 5, 0.1
 
 
 def export(
-    net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any],
-    predicted: Mapping[str, Any] | None, format_: str | None = None,
+    net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any] | None = None,
+    predicted: Mapping[str, Any] | None = None, format_: str | None = None,
 ) -> artifacts.Json:  # fmt: skip
     """Write the model of a subnetwork and its card.
 
@@ -46,7 +46,7 @@ def export(
         arch: which subnetwork.
         data: whose training images recalibrate the batch norms, and whose held-out images check the file.
         out: the file to write; the card is the `.json` and `.md` of the same stem.
-        weights: where the supernet came from, for the card.
+        weights: where the supernet came from, for the card, see `supernet.checkpoint.provenance`.
         predicted: figures of the search that chose it, for the card.
         format_: one of `formats.FORMATS`; None takes what the name of the file ends in.
 
@@ -59,7 +59,7 @@ def export(
         ArtifactError: the name ends in no format, or it cannot be written.
     """
     files = chosen(format_, out, net.space.name)
-    (made,) = make(net, arch, data, files, weights, predicted, MAX_DROP)
+    (made,) = make(net, arch, data, files, weights or {}, predicted, MAX_DROP)
     _write([made])
     return made[2]
 

@@ -145,7 +145,7 @@ def build(
     job: Job,
     device: str,
     out: Path,
-    report: Report,
+    report: Report = lambda line: None,
     others: Sequence[LatencyTable] = (),
     interpolate: float | None = None,
 ) -> LatencyTable:

@@ -84,7 +84,7 @@ def over(limits: Sequence[Limit], genes: Genes) -> Floats:
     return np.asarray(sum((limit.over(genes) for limit in limits), np.zeros(len(genes))))
 
 
-def latency_limit(table: LatencyTable, text: str, margin_percent: float | None) -> Limit:
+def latency_limit(table: LatencyTable, text: str, margin_percent: float | None = None) -> Limit:
     """A limit on a device's latency.
 
     Args:

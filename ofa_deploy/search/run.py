@@ -53,9 +53,9 @@ class Explored:
 
 
 def search(
-    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], settings: Settings,
-    report: Report = lambda line: None, risk: float = RISK, inputs: Mapping[str, Any] | None = None,
-    front: bool = False, prove_seconds: float | None = None,
+    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit],
+    settings: Settings | None = None, report: Report = lambda line: None, risk: float = RISK,
+    inputs: Mapping[str, Any] | None = None, front: bool = False, prove_seconds: float | None = None,
 ) -> SearchResult:  # fmt: skip
     """The best architecture within limits.
 
@@ -63,7 +63,7 @@ def search(
         space: the search space.
         predictor: of accuracy, which is maximised; without one, the multiply-accumulates are.
         limits: that the architecture must keep.
-        settings: of the search.
+        settings: of the search; None takes `Settings()`.
         report: receives a line every few seconds.
         risk: the best few architectures are compared by prediction minus this many of its standard deviations.
         inputs: to be recorded in the result.
@@ -75,6 +75,7 @@ def search(
         InfeasibleError: no network is within the limits; the message names the closest.
         OfaDeployError: the predictor is of another space, or cannot be proved about, or `risk` is negative.
     """
+    settings = settings or Settings()
     explored = explore(space, predictor, limits, settings, report, front)
     proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
     chosen = candidates(explored, predictor, risk, 1)

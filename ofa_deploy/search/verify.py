@@ -25,7 +25,7 @@ from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Prepared, Request, prepare
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.run import Explored, candidates, explore, result_of
+from ofa_deploy.search.run import RISK, Explored, candidates, explore, result_of
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
@@ -45,8 +45,9 @@ Accuracies = Callable[[Sequence[Arch]], Sequence[tuple[float, float]]]
 
 
 def search_verified(
-    space: SearchSpace, predictor: AccuracyPredictor | None, table: LatencyTable, budget: str, others: Sequence[Limit],
-    settings: Settings, number: int, report: Report, risk: float, inputs: Mapping[str, Any],
+    space: SearchSpace, predictor: AccuracyPredictor | None, table: LatencyTable, budget: str,
+    others: Sequence[Limit] = (), settings: Settings | None = None, number: int = 3,
+    report: Report = lambda line: None, risk: float = RISK, inputs: Mapping[str, Any] | None = None,
     accuracies: Accuracies | None = None,
 ) -> SearchResult:  # fmt: skip
     """Search, measure the best candidates on this machine, correct the table by them, and repeat.
@@ -57,7 +58,7 @@ def search_verified(
         table: of this machine.
         budget: the latency as users type it.
         others: further limits.
-        settings: of each search.
+        settings: of each search; None takes `Settings()`.
         number: of candidates that are measured after each search.
         report: receives lines of progress.
         risk: see `run.search`.
@@ -79,7 +80,7 @@ def search_verified(
         )
     if number < 1:
         raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
-    limit = latency_limit(table, budget, 0.0)
+    settings, limit = settings or Settings(), latency_limit(table, budget, 0.0)
     loop = _Loop(table, limit.upper, predictor, risk, accuracies, report)
     correction, explored = 1.0, None
     for rounds in range(1, ROUNDS + 1):
@@ -99,7 +100,7 @@ def search_verified(
             break
     loop.confirm()
     assert explored is not None
-    made = _result(space, explored, predictor, loop, settings, risk, inputs, limit.upper)
+    made = _result(space, explored, predictor, loop, settings, risk, inputs or {}, limit.upper)
     return replace(made, verified=loop.verified(rounds, correction, made.arch))
 
 

@@ -57,7 +57,7 @@ def train(
     data: Dataset,
     recipe: Recipe,
     out: Path,
-    report: Report,
+    report: Report = lambda line: None,
     stop_after: int | None = None,
     processes: Processes | None = None,
 ) -> artifacts.Json:
