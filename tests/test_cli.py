@@ -275,27 +275,40 @@ def test_damaged_table_is_named(ofa: Run, tmp_path: Path) -> None:
     refused(ofa("search", "--latency", "30ms", "--lut", "t.csv"), "of the space mbv3-w1.0, not of fmnist")
 
 
-def commands_of(path: Path) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_of(*pages: Path) -> list[str]:
+    blocks = [b for page in pages for b in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
     return [line for block in blocks for line in block.splitlines() if line.startswith("ofa-deploy")]
 
 
-def test_every_command_of_the_readme_is_understood(ofa: Run) -> None:
+def test_every_command_of_the_documents_is_understood(ofa: Run) -> None:
     """Each command with its options; those that take minutes are run by other tests."""
-    listed = commands_of(ROOT / "README.md")
+    listed = commands_of(*PAGES)
     known = set(re.findall(r"^  ([a-z][a-z-]+)  ", succeeded(ofa("--help")), re.MULTILINE))
     assert {shlex.split(line, comments=True)[1] for line in listed} == known
+    helps: dict[str, str] = {}
     for line in listed:
         _, command, *options = shlex.split(line, comments=True)
         path = [command, options[0]] if command == "lut" else [command]
-        understood = succeeded(ofa(*path, "--help"))
+        understood = helps.setdefault(" ".join(path), succeeded(ofa(*path, "--help")))
         for option in (o for o in options if o.startswith("--")):
             assert re.search(rf"{option}\b", understood), line
 
 
-def test_commands_that_the_readme_leads_with_run_as_typed(ofa: Run) -> None:
-    quick = [line for line in commands_of(ROOT / "README.md") if line.split()[1] in LED]
-    elsewhere = ("mbv3", "--lut", "--verify", "--refine", "--certify")  # other tests run these
+def test_every_page_that_is_pointed_to_is_there() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).is_file(), f"{page.name}: {target}"
+    named = set(re.findall(r"\]\(docs/([a-z-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert named == {page.name for page in PAGES[1:]}
+
+
+def test_quick_commands_of_the_documents_run_as_typed(ofa: Run) -> None:
+    pages = [ROOT / "README.md", ROOT / "docs" / "search.md", ROOT / "docs" / "export.md"]
+    quick = [line for line in commands_of(*pages) if line.split()[1] in LED]
+    elsewhere = ("mbv3", "--lut", "--verify", "--refine", "--certify", "--device")  # other tests run these
     ran = [line for line in quick if not any(word in line for word in elsewhere)]
     assert len(ran) >= 8
     for line in ran:
