@@ -1,6 +1,7 @@
 """Every command, run as a user runs it."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -192,11 +193,44 @@ def test_pack_data(ofa: Run, images: Path, tmp_path: Path) -> None:
         assert len(packed["test_labels"]) == 40
 
 
-@pytest.mark.parametrize("arguments", ["deploy", "search --latency 30ms --seed=-1", "build-lut --rounds 0", "fly"])
-def test_wrong_options_are_2(ofa: Run, arguments: str) -> None:
-    done = ofa(*arguments.split())
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("deploy", ["--latency", "ofa-deploy deploy --help"]),
+        ("search --latency 30ms --seed=-1", ["--seed", "ofa-deploy search --help"]),
+        ("build-lut --rounds 0", ["--rounds"]),
+        ("build-lut --round 3", ["--round", "--rounds"]),
+        ("lut collect one.zip", ["results", "see ofa-deploy lut collect --help"]),
+        ("fly", ["fly", "ofa-deploy --help"]),
+    ],
+)
+def test_misuse_is_one_line_and_2(ofa: Run, arguments: str, words: list[str]) -> None:
+    refused(ofa(*arguments.split()), *words)
+
+
+def test_verbose_shows_where_an_error_comes_from(ofa: Run) -> None:
+    done = ofa("-v", "search", "--latency", "1us")
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("ofa-deploy: no network of fmnist fits")
+
+
+def test_without_arguments_it_shows_its_help(ofa: Run) -> None:
+    done = ofa()
+    assert done.returncode == 2
+    assert "build-lut" in done.stdout + done.stderr
+
+
+def test_every_command_has_an_example_and_completes(ofa: Run) -> None:
+    top = re.findall(r"^  ([a-z][a-z-]+)  ", succeeded(ofa("--help")), re.MULTILINE)
+    tables = re.findall(r"^  ([a-z][a-z-]+)  ", succeeded(ofa("lut", "--help")), re.MULTILINE)
+    assert len(top) > 12
+    assert len(tables) == 5
+    for path in [[name] for name in top if name != "lut"] + [["lut", name] for name in tables]:
+        assert f"Example: ofa-deploy {' '.join(path)}" in " ".join(succeeded(ofa(*path, "--help")).split())
+    words = {"COMP_WORDS": "ofa-deploy b", "COMP_CWORD": "1", "_OFA_DEPLOY_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", "from ofa_deploy.cli import main; main()"]
+    assert subprocess.run(command, capture_output=True, text=True, env=os.environ | words).stdout.strip() == "build-lut"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, Any
 
 import typer
 
@@ -15,8 +16,16 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Search, specialise and deploy once-for-all networks: one trained network, the best subnetwork for each device."""
+def _root(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an error comes from.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Search, specialise and deploy once-for-all networks: one trained network, the best subnetwork for each device.
+
+    Example: ofa-deploy deploy --latency 30%
+    """
+    context.obj["verbose"] = verbose
     if version:
         print(f"ofa-deploy {__version__}")
         raise typer.Exit
@@ -34,10 +43,27 @@ app.command("list")(views.list_)
 app.add_typer(tables.app, name="lut")
 
 
+Misused: type[Any] = typer.BadParameter.__bases__[0]
+"""What unknown options and the like raise: click's UsageError, wherever this release of typer keeps it."""
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2."""
+    state = {"verbose": False}
     try:
-        app()
+        sys.exit(app(prog_name="ofa-deploy", standalone_mode=False, obj=state) or 0)
+    except Misused as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            words = str(error.format_message()).replace("\n", " ").rstrip(".")
+            help_ = f"{error.ctx.command_path if error.ctx else 'ofa-deploy'} --help"
+            print(f"ofa-deploy: {words}; see {help_}", file=sys.stderr)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
     except (OfaDeployError, OSError) as error:
+        if state["verbose"]:
+            traceback.print_exc()
         print(f"ofa-deploy: {error}", file=sys.stderr)
         sys.exit(2)

@@ -32,10 +32,13 @@ def sample(
     ] = None,
     backend: Annotated[str, typer.Option(help="Who measures: loky (this machine), dask or ray (a cluster).")] = "loky",
     address: Annotated[str | None, typer.Option(help="The cluster's, such as tcp://10.0.0.1:8786.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the accuracy of random subnetworks on the held-out images. Killed, it goes on where it was.
 
     The workers of a cluster must find the weights and images at the same paths as this machine.
+
+    Example: ofa-deploy sample --number 1000
     """
     from ofa_deploy.accuracy.samples import file_name
     from ofa_deploy.accuracy.sampling import sample as run
@@ -48,6 +51,10 @@ def sample(
         weights_of(weights, chosen), chosen, data, number, seed, workers, path, say, design, until_flat, batch
     )
     percent = measured.top1_percent
+    if as_json:
+        ends = {"lowest": float(percent.min()), "highest": float(percent.max())}
+        print(json.dumps({"file": str(path), "number": len(measured), "top1_percent": ends}))
+        return
     say(f"{len(measured)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
     print(path)
 
@@ -70,6 +77,8 @@ def fit_predictor(
 
     A CSV measured elsewhere has the columns arch (or once-for-all's ks, e, d, r) and top1_percent. Several are several
     pipelines that measured the same supernet: predictions are on the scale of the first.
+
+    Example: ofa-deploy fit-predictor --samples mine.csv
     """
     from ofa_deploy.accuracy.predictors import file_name
     from ofa_deploy.accuracy.predictors.fit import fit_file
@@ -100,7 +109,10 @@ def import_predictor(
     space: Annotated[str, typer.Option(help="Search space.")] = "mbv3-w1.2",
     out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,
 ) -> None:
-    """Convert an official accuracy predictor (acc_predictor.pth), without running anything that is in the file."""
+    """Convert an official accuracy predictor (acc_predictor.pth), without running anything that is in the file.
+
+    Example: ofa-deploy import-predictor acc_predictor.pth
+    """
     from ofa_deploy.accuracy.predictors import file_name
     from ofa_deploy.accuracy.predictors.official_files import convert
 
@@ -117,7 +129,10 @@ def predict(
     lut: Annotated[Path | None, typer.Option(help="Latency table, for a latency as well.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the CSV here instead of printing it.")] = None,
 ) -> None:
-    """Score a list of architectures: MACs, parameters, predicted top-1 with its 90 % interval, and latency."""
+    """Score a list of architectures: MACs, parameters, predicted top-1 with its 90 % interval, and latency.
+
+    Example: ofa-deploy predict archs.csv --lut lut/mine.csv
+    """
     from ofa_deploy.score import score_file
 
     chosen = get_space(space)

@@ -67,6 +67,8 @@ def build_lut(
     """Build this machine's latency table, or that of one behind ssh. Killed at any moment, it goes on where it was.
 
     With --from or --networks, few whole networks are measured and a table is fitted to them: quicker and less exact.
+
+    Example: ofa-deploy build-lut --device tflite --precision int8
     """
     from ofa_deploy.latency import table as tables
     from ofa_deploy.latency.build import Job, build
@@ -136,7 +138,10 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON, or the front as .csv.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the most accurate network within limits on latency, multiply-accumulates, parameters or size."""
+    """Find the most accurate network within limits on latency, multiply-accumulates, parameters or size.
+
+    Example: ofa-deploy search --latency 30ms --params 5M --out result.json
+    """
     from ofa_deploy.search import files
     from ofa_deploy.search.evolve import Settings
     from ofa_deploy.search.result import dumps, write
@@ -283,6 +288,8 @@ def export(
 
     The format is what --out ends in (.onnx, .tflite, .pt2, .safetensors), else ONNX. With --format, files are named
     SPACE_FORMAT. With --json the card is printed; with several formats, a list of them.
+
+    Example: ofa-deploy export --result result.json --format onnx,tflite
     """
     from ofa_deploy.export.family import export_family
     from ofa_deploy.export.run import export_files
@@ -336,7 +343,10 @@ def deploy(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver the best model for this machine: table, search, export, and measuring what was exported."""
+    """Deliver the best model for this machine: table, search, export, and measuring what was exported.
+
+    Example: ofa-deploy deploy --latency 10% --latency 0.4ms --report page.html
+    """
     from ofa_deploy.deploy import deploy as run
     from ofa_deploy.deploy import results_file
     from ofa_deploy.latency.device.rounds import Plan

@@ -15,7 +15,10 @@ from ofa_deploy.families import get_space
 def download_data(
     out: Annotated[Path, typer.Option(help="Folder for the four files.")] = Path("fashion-mnist"),
 ) -> None:
-    """Download Fashion-MNIST, checking each file."""
+    """Download Fashion-MNIST, checking each file.
+
+    Example: ofa-deploy download-data --out fashion-mnist
+    """
     from ofa_deploy.data import download
 
     download(out, say)
@@ -27,7 +30,10 @@ def pack_data(
     space: Space = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: supernets/SPACE-images.npz.")] = None,
 ) -> None:
-    """Pack what measuring and exporting need: held-out and test images and 2,000 training images."""
+    """Pack what measuring and exporting need: held-out and test images and 2,000 training images.
+
+    Example: ofa-deploy pack-data --space fmnist-7classes --data photos
+    """
     from ofa_deploy.data import load, pack, pack_name
 
     chosen = get_space(space)
@@ -54,6 +60,8 @@ def train(
     """Train a supernet by progressive shrinking. Killed at any moment, it goes on from its last finished epoch.
 
     Several GPUs or machines: torchrun --nproc-per-node N -m ofa_deploy train ...
+
+    Example: ofa-deploy train --space fmnist-7classes --data photos
     """
     import torch
 
@@ -81,7 +89,10 @@ def import_weights(
     space: Annotated[str | None, typer.Option(help="Search space; default: the one that fits.")] = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
 ) -> None:
-    """Convert official weights (.pth) to safetensors, without running anything that is in the file."""
+    """Convert official weights (.pth) to safetensors, without running anything that is in the file.
+
+    Example: ofa-deploy import-weights ofa_mbv3_d234_e346_k357_w1.0
+    """
     from ofa_deploy.supernet.pretrained import convert
 
     print(convert(file, get_space(space) if space else None, out))
@@ -91,7 +102,10 @@ def weights(
     space: Annotated[str | None, typer.Argument(help="Whose weights to download; without it they are listed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
 ) -> None:
-    """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off."""
+    """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off.
+
+    Example: ofa-deploy weights mbv3-w1.0
+    """
     from ofa_deploy.downloads import download
     from ofa_deploy.supernet.pretrained import FILES, convert, file_of, output
 

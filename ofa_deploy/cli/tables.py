@@ -42,7 +42,10 @@ def show(
     file: Annotated[Path | None, typer.Argument(help="A table (.csv); without one, all are listed.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a table is about and how wrong it is, or list the tables of this folder and those that ship."""
+    """Show what a table is about and how wrong it is, or list the tables of this folder and those that ship.
+
+    Example: ofa-deploy lut show lut/mine.csv
+    """
     if file is None:
         found = [item.to_json() for item in items("tables")] if as_json else []
         print(json.dumps(found, indent=1) if as_json else artifact_rows("tables"))
@@ -83,15 +86,18 @@ def import_(
     device: Annotated[str, typer.Option(help="What to call the device, e.g. note10.")],
     space: Space = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Convert latency tables of others, checking that they have the geometry of the space."""
+    """Convert latency tables of others, checking that they have the geometry of the space.
+
+    Example: ofa-deploy lut import 160_lookup_table.yaml --device note10 --space mbv3-w1.2
+    """
     from ofa_deploy.latency.imported import import_tables
 
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
     table = import_tables(files, chosen, device, path)
-    say(f"{len(table.rows)} operators at {listed(table.resolutions)} pixels; {table.error_in_words}")
-    print(path)
+    _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
 
 
 @app.command()
@@ -110,7 +116,10 @@ def bundle(
     out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Write one zip that measures a device elsewhere: there, `python FILE.zip` needs only numpy and the runtime."""
+    """Write one zip that measures a device elsewhere: there, `python FILE.zip` needs only numpy and the runtime.
+
+    Example: ofa-deploy lut bundle --device tflite
+    """
     from ofa_deploy.latency import bundle as bundles
     from ofa_deploy.latency.build import Job
     from ofa_deploy.latency.device.rounds import Plan
@@ -135,14 +144,17 @@ def collect(
     results: Annotated[Path, typer.Argument(help="The file that it wrote there.")],
     from_: From = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Turn what a bundle has measured on a device into its latency table."""
+    """Turn what a bundle has measured on a device into its latency table.
+
+    Example: ofa-deploy lut collect fmnist_tflite.zip fmnist_tflite.results
+    """
     from ofa_deploy.latency.bundle import collect as run
     from ofa_deploy.latency.bundle import space_of
 
     table, path = run(bundle, results, out, tables_of(from_, space_of(bundle)))
-    say(f"{len(table.rows)} operators of {table.label}; {table.error_in_words}")
-    print(path)
+    _made(table, path, f"of {table.label}", as_json)
 
 
 @app.command()
@@ -158,14 +170,26 @@ def fit(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Fit a table to whole networks that you measured in your own way, on any device."""
+    """Fit a table to whole networks that you measured in your own way, on any device.
+
+    Example: ofa-deploy lut fit mine.csv --device npu
+    """
     from ofa_deploy.latency.fitted import fit_file
 
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
     table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive)
-    say(f"{len(table.rows)} operators at {listed(table.resolutions)} pixels; {table.error_in_words}")
+    _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
+
+
+def _made(table: LatencyTable, path: Path, about: str, as_json: bool) -> None:
+    """Tell of a table that was made."""
+    if as_json:
+        print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
+        return
+    say(f"{len(table.rows)} operators {about}; {table.error_in_words}")
     print(path)
 
 
