@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export clean
+.PHONY: demo test lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export bench-faults clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
@@ -38,6 +38,9 @@ bench-latency: $(READY)  ## error of latency tables, of those fitted to whole ne
 	$(BIN)/python benchmarks/latency_error.py --show
 	$(BIN)/python benchmarks/fitted_tables.py --show
 	$(BIN)/python benchmarks/timing_protocol.py --show
+
+bench-faults: $(READY)  ## what kills and damaged files do (committed results)
+	$(BIN)/python benchmarks/faults.py --show
 
 bench-export: $(READY)  ## accuracy, size and latency of exported files, fp32 and int8 (committed results)
 	$(BIN)/python benchmarks/export_quality.py --show

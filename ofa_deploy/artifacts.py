@@ -208,6 +208,7 @@ def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, A
         "schema": SCHEMA, "kind": kind, "space": space, "file": path.name, "sha256": hashlib.sha256(data).hexdigest(),
         "created": today, **details, "made_with": made_with(),
     }  # fmt: skip
+    description = sealed(description)
     try:
         text = dumps(description).encode()
     except UnicodeEncodeError as error:
@@ -255,7 +256,28 @@ def describe(path: Path, kind: str) -> Json:
     schema = description.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ArtifactError(f"{beside} has schema {schema}, this release reads up to {SCHEMA}; upgrade ofa-deploy")
+    check_seal(description, beside)
     return description
+
+
+def sealed(about: Mapping[str, Any]) -> Json:
+    """JSON values with a checksum of themselves, as `seal`; one that is there already is replaced."""
+    plain = {key: value for key, value in about.items() if key != "seal"}
+    return {**plain, "seal": _checksum(plain)}
+
+
+def check_seal(about: Mapping[str, Any], path: Path) -> None:
+    """Find out whether JSON values are as `sealed` left them; what has no seal passes.
+
+    Raises:
+        ArtifactError: they are not.
+    """
+    if "seal" in about and about["seal"] != sealed(about)["seal"]:
+        raise ArtifactError(f"{path} is damaged or was edited: it does not match its own checksum; make it anew")
+
+
+def _checksum(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ArtifactError(f"cannot read {path}: there is no file {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of a pickle of another protocol, which is refused below
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle fails in any way
         raise ArtifactError(
             f"{path} cannot be loaded without running code in it: it is damaged, or holds more than tensors, which "

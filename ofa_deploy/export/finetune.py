@@ -13,8 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch.nn import functional as F
 
@@ -24,6 +22,7 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
+from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
 from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
 from ofa_deploy.supernet.processes import alone
@@ -123,9 +122,7 @@ def _save(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[st
         for name, p in student.named_parameters()
         if moves.state[p].get("momentum_buffer") is not None
     }
-    content = safetensors.torch.save(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"ofa_deploy": json.dumps(about)}
-    )
+    content = checkpoint.content(tensors, {"ofa_deploy": json.dumps(about)})
     artifacts.write(path, content)
 
 
@@ -136,9 +133,8 @@ def _resume(
     if not path.exists():
         return 0
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {})["ofa_deploy"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors, notes = checkpoint.parse(artifacts.read(path), path)
+        found = json.loads(notes["ofa_deploy"])
         epoch = int(found.pop("epoch"))
         if found == json.loads(json.dumps(about)):
             own = {key.removeprefix("net."): value for key, value in tensors.items() if key.startswith("net.")}
@@ -147,7 +143,7 @@ def _resume(
                 moves.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
             report(f"resuming after epoch {epoch} of fine-tuning")
             return epoch
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ArtifactError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
     raise ArtifactError(
         f"{path} is of another run (architecture, epochs, images or weights differ); repeat that, or remove the file"

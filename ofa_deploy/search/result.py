@@ -128,7 +128,7 @@ def dumps(results: Sequence[SearchResult]) -> str:
     """One result, or several of one command, as the JSON text of a file."""
     about = {"schema": artifacts.SCHEMA, "kind": KIND}
     content = results[0].to_json() if len(results) == 1 else {"results": [result.to_json() for result in results]}
-    return artifacts.dumps({**about, **content, "made_with": artifacts.made_with()})
+    return artifacts.dumps(artifacts.sealed({**about, **content, "made_with": artifacts.made_with()}))
 
 
 def write(results: Sequence[SearchResult], path: Path) -> None:
@@ -156,9 +156,12 @@ def load_results(path: Path) -> tuple[SearchResult, ...]:
         raise ArtifactError(
             f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out {path}"
         )
-    if about.pop("schema", None) not in range(1, artifacts.SCHEMA + 1):
+    schema = about.pop("schema", None)
+    if schema not in range(1, artifacts.SCHEMA + 1):
         raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
-    about.pop("made_with", None)
+    artifacts.check_seal({**about, "kind": KIND, "schema": schema}, path)
+    for key in ("made_with", "seal"):
+        about.pop(key, None)
     try:
         found = tuple(SearchResult.from_json(one) for one in about.get("results", [about]))
         if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet.network import Subnet, Supernet
 
 KIND = "supernet"
+CHECKSUM = "sha256"
+"""Name of a file's checksum in its metadata."""
 
 
 def file_name(space: SearchSpace) -> str:
@@ -60,7 +63,35 @@ def provenance(path: Path) -> artifacts.Json:
 def subnet_content(net: Subnet, notes: Mapping[str, str]) -> bytes:
     """A safetensors file of a subnetwork; its metadata are `notes`, with the architecture and the space's name."""
     state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
-    return _ordered(safetensors.torch.save(state, {**notes, "arch": str(net.arch), "space": net.space.name}))
+    return content(state, {**notes, "arch": str(net.arch), "space": net.space.name})
+
+
+def content(state: Mapping[str, Tensor], notes: Mapping[str, str]) -> bytes:
+    """A safetensors file of tensors, on any device; its metadata are `notes` and a checksum of everything."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    return _ordered(safetensors.torch.save(plain, {**notes, CHECKSUM: _checksum(plain, notes)}))
+
+
+def parse(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and notes of the content of a file that `content` made.
+
+    Raises:
+        ArtifactError: it is no such file, or not as it was made; what has no checksum passes.
+    """
+    state = tensors(data, path)
+    notes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    checksum = notes.pop(CHECKSUM, None)
+    if checksum not in (None, _checksum(state, notes)):
+        raise ArtifactError(f"{path} is damaged: it does not match its own checksum")
+    return state, notes
+
+
+def _checksum(state: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(notes), sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _ordered(content: bytes) -> bytes:
@@ -84,8 +115,7 @@ def load_subnet(path: Path | str) -> Subnet:
 
 def subnet_of(content: bytes, path: Path) -> Subnet:
     """Like `load_subnet`, from what was read of `path`."""
-    state = tensors(content, path)
-    notes = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    state, notes = parse(content, path)
     if not {"arch", "space"} <= notes.keys():
         raise ArtifactError(f"{path} is no subnetwork: its metadata lack arch and space")
     space = get_space(notes["space"])

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -301,9 +299,7 @@ def _save(run: _Run, images: str, path: Path) -> None:
         "space": run.space.name, "recipe": asdict(run.recipe), "images_sha256": images,
         "epoch": run.epoch, "seconds": run.seconds, "log": run.log, "machines": _machines(run.processes),
     }  # fmt: skip
-    with artifacts.writing(path) as temporary:
-        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        safetensors.torch.save_file(plain, temporary, {"ofa_deploy": json.dumps(about)})
+    artifacts.write(path, checkpoint.content(tensors, {"ofa_deploy": json.dumps(about)}))
 
 
 def _momenta(run: _Run) -> Iterator[tuple[str, Tensor]]:
@@ -314,11 +310,10 @@ def _momenta(run: _Run) -> Iterator[tuple[str, Tensor]]:
 
 def _resume(run: _Run, images: str, path: Path, report: Report) -> None:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["ofa_deploy"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors, notes = checkpoint.parse(artifacts.read(path), path)
+        about = json.loads(notes["ofa_deploy"])
         found = (about["space"], Recipe.from_json(about["recipe"]), about["images_sha256"])
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (ArtifactError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
     if found != (run.space.name, run.recipe, images):
         raise ArtifactError(

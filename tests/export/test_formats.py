@@ -187,14 +187,19 @@ def test_pt2_takes_any_batch(subject: Subject, contents: dict[str, bytes]) -> No
     assert np.allclose(session(x.numpy()), subject.net(x).detach().numpy(), atol=1e-5)
 
 
-def test_a_subnetwork_file_must_be_one(subject: Subject, tmp_path: Path) -> None:
+def test_a_subnetwork_file_must_be_one(subject: Subject, space: SearchSpace, tmp_path: Path) -> None:
     good = checkpoint.subnet_content(subject.net, {})
     (tmp_path / "good.safetensors").write_bytes(good)
     assert checkpoint.load_subnet(tmp_path / "good.safetensors").arch == subject.net.arch
+    state = subject.net.state_dict()
     bad = {
         "torn": (good[:-9], "is damaged"),
         "supernet": (artifacts.read(artifacts.shipped("supernets") / "fmnist.safetensors"), "is no subnetwork"),
-        "other": (good.replace(b"k3e3-k7e4_k3e3", b"k3e3-k7e3_k3e3"), "does not fit its architecture"),
+        "other": (good.replace(b"k3e3-k7e4_k3e3", b"k3e3-k7e3_k3e3"), "does not match its own checksum"),
+        "another": (
+            checkpoint.content(state, {"arch": str(space.extreme(False)), "space": "fmnist"}),
+            "not fit its architecture",
+        ),
     }
     for name, (made, words) in bad.items():
         (tmp_path / name).write_bytes(made)

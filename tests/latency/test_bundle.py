@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,9 +137,10 @@ def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace
 
 
 def changed(line: str, key: int, value: object) -> str:
-    values = json.loads(line)
+    values = json.loads(line.partition("\t")[0])
     values[key] = value
-    return json.dumps(values)
+    made = json.dumps(values)
+    return f"{made}\t{zlib.crc32(made.encode())}"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,7 @@ def changed(line: str, key: int, value: object) -> str:
         (lambda lines: [lines[0].replace('"threads": 1', '"threads": 2'), *lines[1:]], "damaged"),
         (lambda lines: ["no JSON", *lines[1:]], "not JSON"),
         (lambda lines: [lines[0], changed(lines[1], 4, 3.5), *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], lines[1].replace("[0", "[1", 1), *lines[2:]], "damaged"),
         (lambda lines: [lines[0], "[" * 100_000, *lines[2:]], "damaged"),
         (lambda lines: [lines[0], "[Infinity, 1]", *lines[2:]], "damaged"),
         (lambda lines: [lines[0].replace('"precision"', '"another"'), *lines[1:]], "damaged"),

@@ -1,11 +1,13 @@
 """Asynchronous devices: tables that are the smooth maximum of launching and computing, and searches within them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats, SmoothMaximum, smooth_maximum
 from ofa_deploy.errors import ArtifactError, OfaDeployError
@@ -81,9 +83,9 @@ def test_it_is_written_and_read(space: SearchSpace, table: LatencyTable, tmp_pat
     again = LatencyTable.load(tmp_path / "t.csv", space)
     genes = space.sample(np.random.default_rng(0), 50)
     assert again.latency_ms(genes) == pytest.approx(table.latency_ms(genes), rel=1e-3)
-    about = (tmp_path / "t.json").read_text()
-    for bad in ("0.5", "1e9", '"much"'):
-        (tmp_path / "t.json").write_text(about.replace(f'"power": {table.power}', f'"power": {bad}'))
+    about = json.loads((tmp_path / "t.json").read_text())
+    for bad in (0.5, 1e9, "much"):
+        (tmp_path / "t.json").write_text(json.dumps(artifacts.sealed(about | {"power": bad})))
         with pytest.raises(ArtifactError, match="is not a latency table"):
             LatencyTable.load(tmp_path / "t.csv", space)
 

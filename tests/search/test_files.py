@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import SPACES
 from ofa_deploy.search import files
@@ -117,6 +118,9 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
     about = json.loads(path.read_text())
     about["inputs"]["request"] = {"speed": 1}
     path.write_text(json.dumps(about))
+    with pytest.raises(ArtifactError, match="does not match its own checksum"):
+        files.again(path, print)
+    path.write_text(json.dumps(artifacts.sealed(about)))
     with pytest.raises(ArtifactError, match="does not say what was asked for"):
         files.again(path, print)
 

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -127,7 +128,8 @@ def measure(
                 state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
                 found = visit(*started, plan.threads, plan.runs, plan.seconds)
                 visits[r, name] = replace(found, sentinel_ms=state)
-                _append(file, json.dumps([r, name, *asdict(visits[r, name]).values()]) + "\n", partial)
+                line = json.dumps([r, name, *asdict(visits[r, name]).values()])
+                _append(file, f"{line}\t{zlib.crc32(line.encode())}\n", partial)
                 progress.add()
     return visits
 
@@ -156,7 +158,11 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
     """
     visits = {}
     try:
-        for r, name, *rest in map(json.loads, lines):
+        for text in lines:
+            line, _, checksum = text.partition("\t")
+            if int(checksum) != zlib.crc32(line.encode()):
+                raise ValueError(checksum)
+            r, name, *rest = json.loads(line)
             visits[int(r), str(name)] = found = Visit(*rest)
             times = (found.median_ms, found.minimum_ms, found.sentinel_ms)
             counts = (r, found.runs, found.dropped)

@@ -1,0 +1,560 @@
+"""Whether a kill loses what was measured, and whether a damaged file is noticed.
+
+Kills: each command runs on small inputs, is killed with SIGKILL at seeded random moments of its length, and is repeated
+until it ends. What was on disk must be taken up again, outputs must be whole, nothing else may be left behind, and
+seeded results must be byte for byte those of a run that was not killed.
+
+Damage: files of every kind are truncated, have bits flipped, bytes overwritten or cut out, JSON values swapped, removed
+or retyped, and are exchanged for files of other kinds. Each must be refused with one error of one line, or give the
+values of the undamaged file; files that carry no checksum (those of others: lists, images, .pth) may give other values.
+Any other exception, other values, more than 1 GB of further memory or 20 seconds are violations.
+
+Takes half an hour. Writes benchmarks/results/faults_kills.csv and faults_damage.csv.
+
+    python benchmarks/faults.py [--kills 50] [--mutations 1000] [--out FOLDER] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ofa_deploy import arch_lists, artifacts
+from ofa_deploy import data as data_sets
+from ofa_deploy.accuracy.predictors.fit import fit
+from ofa_deploy.accuracy.predictors.official_files import convert as convert_predictor
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.sampling import _Shards
+from ofa_deploy.cli import main as command_line
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.device.rounds import Plan, read
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.official import to_ofa
+from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.result import load_results, write
+from ofa_deploy.search.run import search
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.pretrained import convert as convert_weights
+from ofa_deploy.torch_files import tensors
+
+RESULTS = Path(__file__).parent / "results"
+SPACE = get_space("fmnist")
+SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
+MEMORY = 1 << 30
+SECONDS = 20
+GENES = SPACE.sample(np.random.default_rng(7), 40)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def make_inputs(folder: Path) -> None:
+    """Images and an untrained supernet, small."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (420, 28, 28), np.uint8)
+    np.savez(folder / "images.npz", images=pixels, labels=np.arange(420) % 10)
+    checkpoint.save(folder / "w.safetensors", Supernet(SPACE).initialise(0), {})
+
+
+# -- kills
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A command that is killed.
+
+    Attributes:
+        arguments: of the command line.
+        exact: outputs that are the same bytes in every run.
+        partial: file that holds what was done so far; empty where a run begins anew.
+    """
+
+    arguments: str
+    exact: tuple[str, ...] = ()
+    partial: str = ""
+
+
+COMMANDS = {
+    "train": Killed("train --data ../images.npz --epochs 6 --batch 70 --threads 1 --out s.safetensors",
+                    ("s.safetensors",), "s.checkpoint"),
+    "sample": Killed("sample --number 12 --jobs 1 --data ../images.npz --weights ../w.safetensors --out s.csv",
+                     ("s.csv",), "s.partial"),
+    "build-lut": Killed("build-lut --resolutions 16 --rounds 3 --out t.csv", (), "t.partial"),
+    "search --verify": Killed("search --latency 50% --verify 1 --lut ../t.csv --weights ../w.safetensors "
+                              "--objective macs --data ../images.npz --out r.json"),
+    "export": Killed(f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --out m.safetensors",
+                     ("m.safetensors",)),
+    "export --finetune-epochs": Killed(
+        f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --finetune-epochs 4 "
+        "--out f.safetensors",
+        ("f.safetensors",), "f.finetune"),
+}  # fmt: skip
+
+
+def started(arguments: str, folder: Path) -> int:
+    """The command in a forked process; what it says goes to the file `said` outside of the folder."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.chdir(folder)
+        said = os.open(folder.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        torch.set_num_threads(1)
+        sys.argv = ["ofa-deploy", *arguments.split()]
+        command_line()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(child: int) -> int:
+    """Exit code of a process."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill(name: str, folder: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Kill a command at random moments; a row a kill."""
+    job, work = COMMANDS[name], folder / "work"
+
+    def fresh() -> None:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+
+    fresh()
+    begun = time.perf_counter()
+    if code := ended(started(job.arguments, work)):
+        raise SystemExit(f"{name} ended with {code}: {(folder / 'said').read_text()}")
+    length = time.perf_counter() - begun
+    whole = {path.name: path.read_bytes() for path in work.iterdir()}
+    rng = random.Random(f"{name} {seed}")
+    for number in range(kills):
+        fresh()
+        moment = rng.uniform(0, length)
+        child = started(job.arguments, work)
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        was_killed = ended(child) == -signal.SIGKILL
+        there = bool(job.partial) and (work / job.partial).exists()
+        kept = there and (not job.partial.endswith(".partial") or (work / job.partial).read_bytes().count(b"\n") > 1)
+        code = ended(started(job.arguments, work))
+        said = (folder / "said").read_text()
+        left = {path.name: path.read_bytes() for path in work.iterdir()} if code == 0 else {}
+        yield {
+            "command": name, "kill": number, "share_percent": round(100 * moment / length, 1),
+            "killed": was_killed, "kept": kept, "resumed": not kept or "resuming" in said, "ended": code == 0,
+            "outputs_whole": code == 0 and set(whole) <= set(left),
+            "nothing_left_over": set(left) <= set(whole),
+            "identical": all(left.get(file) == whole[file] for file in job.exact),
+        }  # fmt: skip
+
+
+# -- damage
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that users load.
+
+    Attributes:
+        make: writes the files into a folder.
+        load: what they hold, as something that can be compared.
+        checked: whether they carry checksums, so that other values are a violation.
+        grows: whether a prefix of what they hold is as good, as for results that are appended.
+    """
+
+    make: Callable[[Path], None]
+    load: Callable[[Path], Any]
+    checked: bool = True
+    grows: bool = False
+
+
+def state_of(state: Mapping[str, torch.Tensor]) -> list[Any]:
+    """Tensors as something that can be compared."""
+    return [[name, str(value.dtype), value.tolist()] for name, value in sorted(state.items())]
+
+
+def small_table(folder: Path) -> LatencyTable:
+    path = folder / "t.csv"
+    build(Job(SPACE, (16, 20), Plan(rounds=1, runs=3, seconds=0.002, calibration=5, test=5)), "cpu", path)
+    return LatencyTable.load(path, SPACE)
+
+
+def table_values(folder: Path) -> Any:
+    table = LatencyTable.load(folder / "t.csv", SPACE)
+    return [
+        np.nan_to_num(table.latency_ms(GENES)).tolist(),
+        dict(table.error),
+        dict(table.conditions),
+        table.resolutions,
+    ]
+
+
+def make_table(folder: Path) -> None:
+    small_table(folder)
+
+
+def make_supernet(folder: Path) -> None:
+    checkpoint.save(folder / "w.safetensors", Supernet(SPACE).initialise(0), {})
+
+
+def make_partial(folder: Path) -> None:
+    from ofa_deploy.latency import build as building
+
+    original = building.Job.table
+    try:
+        building.Job.table = interrupted  # type: ignore[method-assign, assignment]
+        with contextlib.suppress(KeyboardInterrupt):
+            small_table(folder)
+    finally:
+        building.Job.table = original  # type: ignore[method-assign]
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def visits(folder: Path) -> Any:
+    path = folder / "t.partial"
+    header = json.loads(path.with_suffix(".header").read_text())
+    return sorted([*key, *vars(visit).values()] for key, visit in read(artifacts.resume(path, header), path).items())
+
+
+def make_samples(folder: Path) -> None:
+    Samples(SPACE, GENES, np.linspace(80, 90, len(GENES))).save(folder / "s.csv", {})
+
+
+def samples_values(folder: Path) -> Any:
+    found = Samples.load(folder / "s.csv", SPACE)
+    return [found.genes.tolist(), found.top1_percent.tolist()]
+
+
+def make_shards(folder: Path) -> None:
+    (folder / "s.header").write_text('{"about": "a run"}')
+    shards = _Shards(folder / "s.partial", {"about": "a run"})
+    for index in range(8):
+        shards.add(index, SPACE.archs(GENES[5 * index : 5 * index + 5]), [index * 10 + i for i in range(5)], 0.5)
+
+
+def shards_values(folder: Path) -> Any:
+    found = _Shards(folder / "s.partial", json.loads((folder / "s.header").read_text()))
+    return sorted([index, *counts] for index, counts in found.found.items())
+
+
+def make_predictor(folder: Path) -> None:
+    samples = Samples(SPACE, GENES, 80 + 1e-6 * SPACE.macs(GENES))
+    fit([samples], "ridge", jobs=1).predictor.save(folder / "p.safetensors", {})
+
+
+def predictor_values(folder: Path) -> Any:
+    return [part.tolist() for part in Predictor.load(folder / "p.safetensors", SPACE).predict(GENES)]
+
+
+def make_result(folder: Path) -> None:
+    table = small_table(folder)
+    quick = Settings(population=8, generations=3, restarts=1, recombinations=1)
+    write([search(SPACE, None, [latency_limit(table, "50%")], quick, front=True)], folder / "r.json")
+    for name in ("t.csv", "t.json"):
+        (folder / name).unlink()
+
+
+def make_subnet(folder: Path) -> None:
+    net = Supernet(SPACE).initialise(0).subnet(SPACE.extreme(False, 16))
+    (folder / "m.safetensors").write_bytes(checkpoint.subnet_content(net, {"mean": "0.5"}))
+
+
+def make_training_state(folder: Path) -> None:
+    state = {f"net.{name}": value for name, value in list(Supernet(SPACE).initialise(0).state_dict().items())[:40]}
+    (folder / "s.checkpoint").write_bytes(checkpoint.content(state, {"ofa_deploy": json.dumps({"epoch": 3})}))
+
+
+def training_state(folder: Path) -> Any:
+    path = folder / "s.checkpoint"
+    state, notes = checkpoint.parse(artifacts.read(path), path)
+    return [state_of(state), notes]
+
+
+def make_pack(folder: Path) -> None:
+    make_inputs(folder)
+    data_sets.pack(data_sets.load(str(folder / "images.npz"), SPACE), folder / "p.npz", SPACE.name)
+    for name in ("images.npz", "w.safetensors", "w.json"):
+        (folder / name).unlink()
+
+
+def images_values(name: str) -> Callable[[Path], Any]:
+    def load(folder: Path) -> Any:
+        found = data_sets.load(str(folder / name), SPACE)
+        return [found.sha256(), found.mean, found.std, found.classes]
+
+    return load
+
+
+def make_images(folder: Path) -> None:
+    make_inputs(folder)
+    (folder / "w.safetensors").unlink()
+    (folder / "w.json").unlink()
+
+
+def make_lists(folder: Path) -> None:
+    archs = SPACE.archs(GENES[:10])
+    (folder / "a.json").write_text(json.dumps([to_ofa(SPACE, arch) for arch in archs]))
+    (folder / "a.csv").write_text("arch,note\n" + "".join(f"{arch},1\n" for arch in archs))
+
+
+def lists_values(folder: Path) -> Any:
+    return [list(map(str, arch_lists.read(folder / name, SPACE)[0])) for name in ("a.json", "a.csv")]
+
+
+def make_pth(folder: Path) -> None:
+    net = Supernet(get_space("mbv3-w1.0")).initialise(0)
+    torch.save({"state_dict": dict(list(net.state_dict().items())[:30])}, folder / "w.pth")
+
+
+def pth_values(folder: Path) -> Any:
+    found = len(tensors(folder / "w.pth"))
+    for convert in (
+        lambda: convert_weights(folder / "w.pth", None, folder / "out.safetensors"),
+        lambda: convert_predictor(folder / "w.pth", get_space("mbv3-w1.2"), folder / "out.safetensors"),
+    ):
+        with contextlib.suppress(OfaDeployError):
+            convert()
+    return found
+
+
+KINDS = {
+    "latency table": Kind(make_table, table_values),
+    "latency table, partial": Kind(make_partial, visits, grows=True),
+    "samples": Kind(make_samples, samples_values),
+    "samples, partial": Kind(make_shards, shards_values, grows=True),
+    "predictor": Kind(make_predictor, predictor_values),
+    "supernet": Kind(
+        make_supernet,
+        lambda folder: checksum(checkpoint.load(folder / "w.safetensors", SPACE).state_dict()),
+    ),
+    "training state": Kind(make_training_state, training_state),
+    "search result": Kind(make_result, lambda folder: [one.to_json() for one in load_results(folder / "r.json")]),
+    "exported subnetwork": Kind(
+        make_subnet, lambda folder: state_of(checkpoint.load_subnet(folder / "m.safetensors").state_dict())
+    ),
+    "packed images": Kind(make_pack, images_values("p.npz")),
+    "a user's images": Kind(make_images, images_values("images.npz"), checked=False),
+    "lists of architectures": Kind(make_lists, lists_values, checked=False),
+    "official weights": Kind(make_pth, pth_values, checked=False),
+}
+"""What is damaged."""
+
+
+def checksum(state: Mapping[str, torch.Tensor]) -> int:
+    return hash(tuple((name, value.numpy().tobytes()) for name, value in sorted(state.items())))
+
+
+def mutated(content: bytes, name: str, others: Sequence[bytes], rng: random.Random) -> tuple[str, bytes]:
+    """What was done to a file's content, and the content after."""
+    ways: dict[str, Callable[[], bytes]] = {
+        "truncated": lambda: content[: rng.randrange(len(content))],
+        "bit flipped": lambda: flipped(content, rng),
+        "overwritten": lambda: overwritten(content, rng),
+        "cut out": lambda: cut(content, rng),
+        "of another kind": lambda: rng.choice(others),
+        "grown": lambda: content + rng.randbytes(rng.randrange(1, 100)),
+    }
+    if name.endswith(".json") and content.lstrip()[:1] in (b"{", b"["):
+        ways |= {f"JSON {i}": lambda: edited(content, rng) for i in range(4)}
+    way = rng.choice(list(ways))
+    return way.split(" ")[0] if way.startswith("JSON") else way, ways[way]()
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    out = bytearray(content)
+    out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def overwritten(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content))
+    what = rng.choice([b"\xff" * 8, b"\x00" * 8, b"\x7f\xff\xff\xff", b"999999999999", b"NaN", b"-1", b'"', b"\n"])
+    return content[:at] + what + content[at + len(what) :]
+
+
+def cut(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content))
+    return content[:at] + content[at + rng.randrange(1, 200) :]
+
+
+def edited(content: bytes, rng: random.Random) -> bytes:
+    """A JSON value replaced, removed or retyped."""
+    value = json.loads(content)
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else []:
+            places.append((node, key))
+            walk(node[key])
+
+    walk(value)
+    node, key = rng.choice(places)
+    if rng.random() < 0.25:
+        del node[key]
+    else:
+        strange = [None, -1, 0, 1e308, 10**30, "x", "", [], {}, True, [[]], "mbv3-w1.0", 2, float("nan"), float("inf")]
+        node[key] = rng.choice(strange)
+    return json.dumps(value).encode()
+
+
+def damage(name: str, mutations: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of what came of each mutation, from a process of its own with little memory."""
+    with tempfile.TemporaryDirectory() as made:
+        original = Path(made)
+        KINDS[name].make(original)
+        if (partial := original / "t.partial").exists():
+            partial.with_suffix(".header").write_text(partial.read_text().split("\n", 1)[0])
+        out = original.parent / f"{original.name}.rows"
+        child = os.fork()
+        if not child:
+            try:
+                resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + MEMORY, resource.RLIM_INFINITY))
+                rows = damaged(name, original, mutations, seed)
+                out.write_text(json.dumps(rows))
+            finally:
+                os._exit(0)
+        code = ended(child)
+        if not out.exists():
+            return [{"kind": name, "file": "", "way": "", "outcome": f"the process ended with {code}"}]
+        rows = json.loads(out.read_text())
+        out.unlink()
+        return list(rows)
+
+
+def virtual_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def damaged(name: str, original: Path, mutations: int, seed: int) -> list[dict[str, Any]]:
+    kind, rng = KINDS[name], random.Random(f"{name} {seed}")
+    expected = kind.load(original)
+    files = sorted(path for path in original.iterdir() if path.suffix != ".header")
+    contents = {path.name: path.read_bytes() for path in files}
+    others = [b"", b"{}", b"[]", b"\x80\x04.", b"a,b\n1,2\n", *contents.values()]
+    rows = []
+    for _ in range(mutations):
+        with tempfile.TemporaryDirectory() as copied:
+            folder = Path(copied)
+            for path in original.iterdir():
+                shutil.copy(path, folder)
+            chosen = rng.choice(list(contents))
+            way, content = mutated(contents[chosen], chosen, others, rng)
+            (folder / chosen).write_bytes(content)
+            rows.append({"kind": name, "file": chosen, "way": way, "outcome": outcome(kind, folder, expected)})
+    return rows
+
+
+def outcome(kind: Kind, folder: Path, expected: Any) -> str:
+    """`refused`, `harmless`, or what is wrong."""
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(SECONDS)
+    try:
+        found = kind.load(folder)
+    except OfaDeployError as error:
+        lines = str(error).strip().splitlines()
+        return "refused" if len(lines) == 1 else f"an error of {len(lines)} lines"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"[:150]
+    finally:
+        signal.alarm(0)
+    same = found == expected or (kind.grows and all(one in expected for one in found)) or not kind.checked
+    return "harmless" if same else "other values"
+
+
+def too_long(*_: object) -> None:
+    raise TimeoutError(f"it took longer than {SECONDS} s")
+
+
+# -- both
+
+
+def run(kills: int, mutations: int, seed: int, results: Path) -> None:
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for name in KINDS:
+        rows += damage(name, mutations, seed)
+        say(f"{name}: {dict(Counter(row['outcome'] for row in rows if row['kind'] == name))}")
+    summary = pd.DataFrame(rows).groupby(["kind", "way", "outcome"], sort=False).size().rename("number").reset_index()
+    artifacts.write(results / "faults_damage.csv", summary.to_csv(index=False))
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        make_inputs(Path(made))
+        build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", Path(made) / "t.csv")
+        for name in COMMANDS:
+            for row in kill(name, Path(made), kills, seed):
+                rows.append(row)
+            say(f"{name}: {sum(row['command'] == name for row in rows)} kills")
+            artifacts.write(results / "faults_kills.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
+def show(results: Path) -> None:
+    kills = pd.read_csv(results / "faults_kills.csv")
+    columns = ["killed", "kept", "resumed", "ended", "outputs_whole", "nothing_left_over", "identical"]
+    print("Commands killed at random moments and repeated (numbers of kills):")
+    table = kills.groupby("command", sort=False)[columns].sum().astype(int)
+    table.insert(0, "kills", kills.groupby("command", sort=False).size())
+    print(table.to_string())
+    damage_ = pd.read_csv(results / "faults_damage.csv")
+    known = damage_.outcome.where(damage_.outcome.isin(["refused", "harmless"]), "violations")
+    found = damage_.assign(outcome=known).pivot_table(
+        index="kind", columns="outcome", values="number", aggfunc="sum", fill_value=0, sort=False
+    )
+    for column in ("refused", "harmless", "violations"):
+        if column not in found:
+            found[column] = 0
+    found.insert(0, "mutations", found.sum(axis=1))
+    print("\nFiles damaged at random:")
+    print(found[["mutations", "refused", "harmless", "violations"]].astype(int).to_string())
+    print("\nkept: something was on disk when it was killed; resumed: it was taken up. refused: one error of one line;")
+    print("harmless: the same values (for files without a checksum: any). Run again with: python benchmarks/faults.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--mutations", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
+    arguments = parser.parse_args()
+    if not arguments.show:
+        run(arguments.kills, arguments.mutations, arguments.seed, arguments.out)
+    show(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
