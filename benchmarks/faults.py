@@ -502,7 +502,7 @@ def too_long(*_: object) -> None:
 # -- both
 
 
-def run(kills: int, mutations: int, seed: int, results: Path) -> None:
+def run(commands: Sequence[str], kills: int, mutations: int, seed: int, results: Path) -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for name in KINDS:
@@ -514,7 +514,7 @@ def run(kills: int, mutations: int, seed: int, results: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         make_inputs(Path(made))
         build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", Path(made) / "t.csv")
-        for name in COMMANDS:
+        for name in commands:
             for row in kill(name, Path(made), kills, seed):
                 rows.append(row)
             say(f"{name}: {sum(row['command'] == name for row in rows)} kills")
@@ -545,6 +545,7 @@ def show(results: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--command", action="append", choices=list(COMMANDS), help="that is killed; default: all")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -552,7 +553,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
     arguments = parser.parse_args()
     if not arguments.show:
-        run(arguments.kills, arguments.mutations, arguments.seed, arguments.out)
+        run(arguments.command or list(COMMANDS), arguments.kills, arguments.mutations, arguments.seed, arguments.out)
     show(arguments.out)
 
 

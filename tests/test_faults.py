@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_kills_and_damage(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/faults.py", "--kills", "5", "--mutations", "25", "--out", str(tmp_path)]
+    quick = ["train", "sample", "build-lut", "export", "export --finetune-epochs"]
+    options = ["--kills", "3", "--mutations", "25", "--out", str(tmp_path), *(f"--command={name}" for name in quick)]
+    command = [sys.executable, "benchmarks/faults.py", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     damage = pd.read_csv(tmp_path / "faults_damage.csv")
@@ -19,5 +21,5 @@ def test_kills_and_damage(tmp_path: Path) -> None:
     kills = pd.read_csv(tmp_path / "faults_kills.csv")
     promises = ["resumed", "ended", "outputs_whole", "nothing_left_over", "identical"]
     assert kills[promises].all(axis=None), kills[~kills[promises].all(axis=1)]
-    assert (kills.groupby("command").killed.sum() >= 3).all()
-    assert kills.kept.sum() >= 5
+    assert (kills.groupby("command").killed.sum() >= 2).all()
+    assert kills.kept.sum() >= 3
