@@ -19,11 +19,11 @@ BATCH_PIXELS = 100 * 28 * 28
 """Pixels a batch: more leave the cache, fewer pay for calls."""
 
 
-def specialise(net: Supernet, arch: Arch, data: Dataset) -> Subnet:
-    """A subnetwork whose batch norms are recalibrated on training images at its resolution."""
+def specialise(net: Supernet, arch: Arch, data: Dataset, images: int = RECALIBRATION) -> Subnet:
+    """A subnetwork whose batch norms are recalibrated on the first training images at its resolution."""
     plain = net.subnet(arch)
     with torch.inference_mode():
-        recalibrate(plain, data.recalibration(arch.resolution))
+        recalibrate(plain, data.recalibration(arch.resolution, images))
     return plain
 
 

@@ -279,6 +279,9 @@ def export(
         int, typer.Option(help="Train the network further by itself, taught by the largest; needs all images.", min=0)
     ] = 0,
     seed: Seed = 0,
+    recalibration: Annotated[
+        int, typer.Option(help="Training images that batch norms are recalibrated on; fewer are quicker.")
+    ] = 2000,
     space: Space = None,
     data: Data = None,
     weights: Weights = None,
@@ -305,8 +308,9 @@ def export(
         cards = export_family(chosen, family, number, data, found, folder, format_, say, max_drop)
     else:
         cards = export_files(
-            chosen, arch, result, data, found, out, format_, max_drop, config, resolution, finetune_epochs, seed, say
-        )
+            chosen, arch, result, data, found, out, format_, max_drop, config, resolution, finetune_epochs, seed, say,
+            recalibration,
+        )  # fmt: skip
     if as_json:
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
         return

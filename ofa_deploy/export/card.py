@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy import artifacts
-from ofa_deploy.data import RECALIBRATION
 from ofa_deploy.export.formats import CALIBRATION, FORMATS, Subject
 from ofa_deploy.graphs.weights import INPUT, OUTPUT
 from ofa_deploy.official import to_ofa
@@ -40,7 +39,7 @@ def make_card(
             "resize": "bilinear with antialiasing",
         },
         "output": {"name": OUTPUT, "classes": data.classes}, "run": run_lines(subject, name, file),
-        "recalibrated_on": f"{min(RECALIBRATION, len(data.train))} training images of {data.name}",
+        "recalibrated_on": f"{min(subject.recalibration, len(data.train))} training images of {data.name}",
         "calibrated_on": calibrated if one.precision == "int8" else None,
         "licences": {"data": data.licence, "weights": origin.get("licence", "not stated")},
         "weights": dict(origin), **checked, "predicted": dict(predicted or {}), "measured": {},

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ofa_deploy import artifacts
-from ofa_deploy.data import Dataset
+from ofa_deploy.data import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError, DataError, OfaDeployError
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.device.conditions import DEVICES, precision_of
@@ -21,6 +21,8 @@ from ofa_deploy.latency.runtimes import RUNTIMES, Runtime
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Subnet, folded
 
+BATCH_PIXELS = 8 * 224 * 224
+"""That the network takes at once where it is compared with files."""
 CALIBRATION = 256
 FEWEST = 32
 """Training images that int8 is calibrated on: as many as that where there are, at least so many."""
@@ -33,10 +35,12 @@ class Subject:
     Attributes:
         net: a subnetwork, recalibrated.
         data: the images that it was recalibrated on.
+        recalibration: how many of the training images.
     """
 
     net: Subnet
     data: Dataset
+    recalibration: int = RECALIBRATION
 
     @cached_property
     def weights(self) -> dict[str, Weights]:
@@ -49,6 +53,24 @@ class Subject:
         data, net = self.data, self.net
         props = {"arch": net.arch, "space": net.space.name, "mean": data.mean, "std": data.std, "classes": data.classes}
         return {key: str(value) for key, value in props.items()}
+
+    def logits(self, number: int) -> Array:
+        """What the network computes for the first held-out images, (number or fewer, classes).
+
+        Computed once, a few images at a time: activations that leave the caches take three times as long.
+        """
+        size, images = self.net.arch.resolution, self.data.heldout[:number]
+        batch = max(1, BATCH_PIXELS // size**2)
+        known = self._known
+        with torch.inference_mode():
+            for start in range(sum(map(len, known)), len(images), batch):
+                known.append(self.net.eval()(self.data.tensor(images.pixels[start : start + batch], size)).numpy())
+        return np.concatenate(known)[: len(images)]
+
+    @cached_property
+    def _known(self) -> list[Array]:
+        """Logits of the first held-out images, batch by batch."""
+        return []
 
     def calibration(self) -> Array:
         """Normalised training images, (n, channels, height, width).

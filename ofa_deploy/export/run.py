@@ -13,12 +13,12 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.measure import specialise
 from ofa_deploy.arch import Arch
 from ofa_deploy.arch_lists import read_one
-from ofa_deploy.data import Dataset, load
+from ofa_deploy.data import RECALIBRATION, Dataset, load
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.export.card import make_card, write_card
 from ofa_deploy.export.check import accuracy_drop, parity
 from ofa_deploy.export.finetune import RECIPE, SUFFIX, finetune
-from ofa_deploy.export.formats import FORMATS, Subject, chosen
+from ofa_deploy.export.formats import FEWEST, FORMATS, Subject, chosen
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.whole import side_by_side
 from ofa_deploy.progress import Report
@@ -67,7 +67,7 @@ def export(
 def export_files(
     space: SearchSpace, arch: str | None, result: Path | None, data: str | None, weights: Path, out: Path | None,
     formats: str | None = None, max_drop: float = MAX_DROP, config: Path | None = None, resolution: int | None = None,
-    finetune_epochs: int = 0, seed: int = 0, report: Report = lambda line: None,
+    finetune_epochs: int = 0, seed: int = 0, report: Report = lambda line: None, recalibration: int = RECALIBRATION,
 ) -> dict[Path, artifacts.Json]:  # fmt: skip
     """Export an architecture from files, with measured latency.
 
@@ -85,6 +85,7 @@ def export_files(
         finetune_epochs: passes over the training images, see `finetune.finetune`; 0 leaves the supernet's weights.
         seed: of fine-tuning.
         report: receives lines of progress.
+        recalibration: training images that batch norms are recalibrated on.
 
     Returns:
         the card of each file. All are written, or none.
@@ -95,6 +96,8 @@ def export_files(
     """
     if not max_drop >= 0:
         raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
+    if recalibration < FEWEST:
+        raise OfaDeployError(f"batch norms are recalibrated on at least {FEWEST} images, not {recalibration}")
     wanted, predicted = _wanted(space, arch, result, config, resolution)
     files = chosen(formats, out, space.name)
     net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
@@ -103,7 +106,7 @@ def export_files(
     if finetune_epochs:
         recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)
         tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], report)
-    made = make(net, wanted, images, files, origin, predicted, max_drop, tuned)
+    made = make(net, wanted, images, files, origin, predicted, max_drop, tuned, recalibration)
     cards = time_and_write(made, space, wanted)
     if tuned is not None:
         saved.unlink(missing_ok=True)
@@ -138,11 +141,12 @@ def _wanted(
 def make(
     net: Supernet, arch: Arch, data: Dataset, files: Mapping[str, Path], weights: Mapping[str, Any],
     predicted: Mapping[str, Any] | None, max_drop: float, tuned: tuple[Subnet, artifacts.Json] | None = None,
+    recalibration: int = RECALIBRATION,
 ) -> list[Made]:  # fmt: skip
     """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
     net.space.check(arch)
-    subnet, tuning = tuned or (specialise(net, arch, data), None)
-    subject = Subject(subnet, data)
+    subnet, tuning = tuned or (specialise(net, arch, data, recalibration), None)
+    subject = Subject(subnet, data, RECALIBRATION if tuned else recalibration)
     made, extra = [], {"finetuned": tuning} if tuning else {}
     for name, path in files.items():
         content = FORMATS[name].write(subject)
@@ -159,14 +163,14 @@ def _checked(name: str, content: bytes, subject: Subject, max_drop: float) -> ar
     """
     session = FORMATS[name].session(content)
     if FORMATS[name].precision == "fp32":
-        return {"agreement_with_torch": parity(session, subject.net, subject.data)}
-    drop = accuracy_drop(session, subject.net, subject.data)
+        return {"agreement_with_torch": parity(session, subject)}
+    drop = accuracy_drop(session, subject)
     if drop["drop_points"] > max_drop:
         raise MeasureError(
             f"{name} loses {drop['drop_points']:.2f} points of top-1 on {drop['images']} held-out images, more than "
             f"{max_drop:g}, so nothing was written; --max-drop {np.ceil(drop['drop_points']):.0f} would take it"
         )
-    return {"agreement_with_torch": parity(session, subject.net, subject.data, None), "accuracy": drop}
+    return {"agreement_with_torch": parity(session, subject, None), "accuracy": drop}
 
 
 def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:

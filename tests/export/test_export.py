@@ -66,6 +66,7 @@ def test_names(
         ("--format onnx,pt2 --out folder.onnx", ["is a folder", "begin with"]),
         ("--format onnx,pt2 --out m.onnx", ["is one file", "begin with"]),
         ("--format onnx-int8 --max-drop=-1", ["--max-drop"]),
+        ("--recalibration 3", ["at least 32 images, not 3"]),
     ],
 )
 def test_bad_input(ofa: Run, tmp_path: Path, arguments: str, words: list[str]) -> None:
@@ -91,8 +92,11 @@ def test_bad_configurations(ofa: Run, tmp_path: Path, space: SearchSpace, argume
 
 def test_an_official_configuration(ofa: Run, tmp_path: Path, space: SearchSpace) -> None:
     (tmp_path / "net.json").write_text(json.dumps(net_config(space, Arch.parse(SMALL))))
-    succeeded(ofa("export", "--config", "net.json", "--resolution", 16, "--out", "m.safetensors"))
-    assert json.loads((tmp_path / "m.json").read_text())["arch"] == SMALL
+    few = ("--resolution", 16, "--out", "m.safetensors", "--recalibration", 300)
+    succeeded(ofa("export", "--config", "net.json", *few))
+    card = json.loads((tmp_path / "m.json").read_text())
+    assert card["arch"] == SMALL
+    assert card["recalibrated_on"].startswith("300 training images")
 
 
 def test_int8_that_loses_too_much_writes_nothing(

@@ -63,7 +63,7 @@ def content(contents: dict[str, bytes], name: str, subject: Subject) -> bytes:
 
 @pytest.mark.parametrize("name", FP32)
 def test_fp32_computes_what_torch_computes(name: str, subject: Subject, contents: dict[str, bytes]) -> None:
-    found = parity(FORMATS[name].session(content(contents, name, subject)), subject.net, subject.data)
+    found = parity(FORMATS[name].session(content(contents, name, subject)), subject)
     assert found["images"] == 256
     assert found["agreement_percent"] == 100
 
