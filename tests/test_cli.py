@@ -157,7 +157,7 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
 
 def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: Path) -> None:
     own = ["--data", images]
-    succeeded(ofa("train", *own, "--epochs", 6, "--batch", 50))
+    succeeded(ofa("train", *own, "--epochs", 6, "--batch", 50, "--licence", "CC0-1.0"))
     succeeded(ofa("sample", *own, "--number", 24))
     fitted = json.loads(succeeded(ofa("fit-predictor", "--json")))
     assert fitted["error"]["fitted"] == 24
@@ -171,6 +171,7 @@ def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: P
         "predictors/fmnist_samples.csv", "predictors/fmnist_samples.json", "predictors/fmnist.safetensors",
         "predictors/fmnist.json", "predictors/fmnist.png", "fmnist.onnx", "fmnist.json", "fmnist.md",
     }  # fmt: skip
+    assert json.loads((tmp_path / "fmnist.json").read_text())["licences"]["weights"] == "CC0-1.0"
     about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
     assert [phase["epochs"] for phase in about["recipe"]["phases"]] == [2, 1, 1, 1, 1, 1]
     assert len((tmp_path / "supernets/fmnist_log.csv").read_text().splitlines()) == 8

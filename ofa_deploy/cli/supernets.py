@@ -11,6 +11,8 @@ import typer
 from ofa_deploy.cli.options import Data, Seed, Space, Threads, say
 from ofa_deploy.families import get_space
 
+Licence = Annotated[str | None, typer.Option(help="Of the weights, for the cards of what is exported from them.")]
+
 
 def download_data(
     out: Annotated[Path, typer.Option(help="Folder for the four files.")] = Path("fashion-mnist"),
@@ -54,6 +56,7 @@ def train(
         bool, typer.Option("--sandwich", help="Also train the largest and smallest each step.")
     ] = False,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: bf16 on GPUs that have it.")] = "auto",
+    licence: Licence = None,
     seed: Seed = 0,
     threads: Threads = 2,
 ) -> None:
@@ -79,7 +82,7 @@ def train(
     path = out or Path("supernets") / file_name(chosen)
     with together() as processes:
         images = load(data, chosen, training=True)
-        run(chosen, images, plan, path, say, processes=processes)
+        run(chosen, images, plan, path, say, processes=processes, licence=licence)
         if processes.first:
             print(path)
 
@@ -88,6 +91,7 @@ def import_weights(
     file: Annotated[Path, typer.Argument(help="Official once-for-all weights, as torch.save wrote them.")],
     space: Annotated[str | None, typer.Option(help="Search space; default: the one that fits.")] = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
+    licence: Licence = None,
 ) -> None:
     """Convert official weights (.pth) to safetensors, without running anything that is in the file.
 
@@ -95,7 +99,7 @@ def import_weights(
     """
     from ofa_deploy.supernet.pretrained import convert
 
-    print(convert(file, get_space(space) if space else None, out))
+    print(convert(file, get_space(space) if space else None, out, licence=licence))
 
 
 def weights(

@@ -86,7 +86,9 @@ def output(space: SearchSpace, out: Path | None) -> Path:
     return target
 
 
-def convert(path: Path, space: SearchSpace | None, out: Path | None, source: str | None = None) -> Path:
+def convert(
+    path: Path, space: SearchSpace | None, out: Path | None, source: str | None = None, licence: str | None = None
+) -> Path:
     """Convert an official weight file to ours.
 
     Args:
@@ -94,6 +96,7 @@ def convert(path: Path, space: SearchSpace | None, out: Path | None, source: str
         space: which space it is of; None finds out.
         out: file to write; None writes `supernets/SPACE.safetensors`.
         source: where it came from, for the provenance.
+        licence: of the weights, likewise; None where it is not known.
 
     Returns:
         the file written.
@@ -107,5 +110,6 @@ def convert(path: Path, space: SearchSpace | None, out: Path | None, source: str
     checkpoint.fill(net, state, path)
     target = output(space, out)
     details: dict[str, Any] = {"imported_from": checkpoint.origin(path) | {"address": source}}
+    details |= {"licence": licence} if licence else {}
     checkpoint.save(target, net, details)
     return target

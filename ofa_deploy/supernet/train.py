@@ -58,6 +58,7 @@ def train(
     report: Report = lambda line: None,
     stop_after: int | None = None,
     processes: Processes | None = None,
+    licence: str | None = None,
 ) -> artifacts.Json:
     """Train a supernet and save it; a run that was killed goes on from its last finished epoch.
 
@@ -70,6 +71,7 @@ def train(
         report: receives a line of progress now and then.
         stop_after: end after this many epochs in all, leaving the checkpoint (for runs in instalments).
         processes: who trains; by default this process alone.
+        licence: of the weights, for their description and the cards of what is cut out of them.
 
     Returns:
         the description that was saved, or the progress so far where `stop_after` ended the run.
@@ -84,15 +86,15 @@ def train(
         raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
     artifacts.check_output(out, ".safetensors")
     if not processes.first:
-        return _train(space, data, recipe, out, _silent, stop_after, processes)
+        return _train(space, data, recipe, out, _silent, stop_after, processes, licence)
     with artifacts.locked(out):
         artifacts.sweep(out.with_suffix(".checkpoint"))
-        return _train(space, data, recipe, out, report, stop_after, processes)
+        return _train(space, data, recipe, out, report, stop_after, processes, licence)
 
 
 def _train(
     space: SearchSpace, data: Dataset, recipe: Recipe, out: Path, report: Report, stop_after: int | None,
-    processes: Processes,
+    processes: Processes, licence: str | None,
 ) -> artifacts.Json:  # fmt: skip
     saved, log = out.with_suffix(".checkpoint"), out.with_name(f"{out.stem}_log.csv")
     images = data.sha256()
@@ -119,6 +121,7 @@ def _train(
         "training_images": len(data.train), "seconds": round(run.seconds), "device": processes.device.type,
         "processes": processes.number, "threads": torch.get_num_threads(), "log": log.name, "last_epoch": run.log[-1],
         "note": "batch-norm statistics must be recalibrated for each subnetwork",
+        **({"licence": licence} if licence else {}),
     }  # fmt: skip
     if not processes.first:
         return details

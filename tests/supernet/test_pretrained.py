@@ -48,7 +48,9 @@ def test_imported_weights_give_the_same_logits(name: str, legacy: bool, tmp_path
 
 def test_command_finds_the_space(ofa: Run, tmp_path: Path, space: Any) -> None:
     torch.save(Supernet(get_space("fmnist-7classes")).state_dict(), tmp_path / "w.pth")
-    assert succeeded(ofa("import-weights", "w.pth")).strip() == "supernets/fmnist-7classes.safetensors"
+    done = ofa("import-weights", "w.pth", "--licence", "MIT")
+    assert succeeded(done).strip() == "supernets/fmnist-7classes.safetensors"
+    assert checkpoint.provenance(Path("supernets/fmnist-7classes.safetensors"))["licence"] == "MIT"
     refused(ofa("import-weights", "w.pth"), "is there already", "--out")
     refused(ofa("import-weights", "w.pth", "--space", "fmnist"), "of another shape: classifier.linear.weight")
     refused(ofa("import-weights", "w.pth", "--space", "resnet50d"), "missing: input_stem.0.conv.conv.weight", "more")
