@@ -13,11 +13,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
 import ofa_deploy
 
@@ -31,7 +32,6 @@ from ofa_deploy.errors import ArtifactError
 SCHEMA = 1
 FOLDERS = ("lut", "predictors", "supernets")
 Json = dict[str, Any]
-T = TypeVar("T")
 
 
 def shipped(folder: str) -> Path:
@@ -64,20 +64,24 @@ def candidates(folder: str, pattern: str) -> list[Path]:
 def writing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well, and vanishes when it does not.
 
+    Those that killed runs have left of the same `path` vanish as well.
+
     Raises:
         ArtifactError: the folder cannot be made or written.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-        os.close(handle)
+        _sweep(path)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
         temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        with open(handle, "rb") as alive:
+            _lock(alive)
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
         raise ArtifactError(f"cannot write {path}: {reason}; choose another place") from error
@@ -108,10 +112,28 @@ def locked(path: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def sweep(path: Path) -> None:
-    """Remove what runs that were killed while writing `path` have left beside it."""
-    for left in path.parent.glob(f".{path.name[:64]}.*"):
-        left.unlink(missing_ok=True)
+def _prefix(path: Path) -> str:
+    return f".{path.name[:64]}."
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed, or its process is killed; False where another has it, or there are no locks."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fcntl is not None
+    except OSError:
+        return False
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files that killed runs have left of `path`: those that nobody has locked."""
+    left = re.compile(re.escape(_prefix(path)) + "[a-z0-9_]{8}")  # as tempfile names them
+    for name in os.listdir(path.parent):
+        if left.fullmatch(name):
+            with contextlib.suppress(OSError), open(path.with_name(name), "rb") as file:
+                if _lock(file):
+                    path.with_name(name).unlink(missing_ok=True)
 
 
 @cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, npz
 from ofa_deploy.downloads import download as download_file
 from ofa_deploy.errors import DataError
 from ofa_deploy.progress import Report
@@ -151,8 +150,9 @@ def load(data: str | None, space: SearchSpace, training: bool = False) -> Datase
     if channels != space.in_channels or classes != space.classes:
         family = "fmnist" if channels == 1 else "mbv3-w1.0"
         raise DataError(
-            f"{dataset.name} has {channels} channels and {classes} classes, the space {space.name} wants "
-            f"{space.in_channels} and {space.classes}; choose another with --space, such as {family}-{classes}classes"
+            f"{data or 'the packed images'}: {dataset.name} has {channels} channels and {classes} classes, the space "
+            f"{space.name} wants {space.in_channels} and {space.classes}; choose another with --space, such as "
+            f"{family}-{classes}classes"
         )
     if training and not dataset.complete:
         raise DataError(f"{data} holds only what measuring needs; training needs all images: name them with --data")
@@ -243,7 +243,7 @@ def _fashion_mnist(training: bool) -> Dataset:
 
 def _from_pack(path: Path) -> Dataset:
     data, about = artifacts.load(path, "images")
-    arrays = _read_npz(data, path)
+    arrays = npz.read(data, path)
     names = ("train", "heldout", "test")
     if missing := [f"{n}_{what}" for n in names for what in ("images", "labels") if f"{n}_{what}" not in arrays]:
         raise DataError(f"{path} lacks {', '.join(missing)}; pack it anew with: ofa-deploy pack-data")
@@ -261,16 +261,8 @@ def _from_pack(path: Path) -> Dataset:
     )  # fmt: skip
 
 
-def _read_npz(data: bytes, path: Path) -> dict[str, npt.NDArray[np.generic]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)), np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not an .npz of plain arrays: {error}") from error
-
-
 def _from_npz(path: Path) -> Dataset:
-    arrays = _read_npz(artifacts.read(path), path)
+    arrays = npz.read(artifacts.read(path), path)
     if "train_images" in arrays:
         return _from_pack(path)
     if not {"images", "labels"} <= arrays.keys():

@@ -4,6 +4,10 @@
 class OfaDeployError(Exception):
     """Base of every error that a user can cause and mend; the command line prints it and exits with 2."""
 
+    def __str__(self) -> str:
+        """The message as one line that a terminal shows as it is, whatever a file has put into it."""
+        return "".join(c if c.isprintable() else " " for c in super().__str__())
+
 
 class ArchError(OfaDeployError):
     """An architecture is malformed or outside its search space."""

@@ -103,7 +103,7 @@ def from_net_config(space: SearchSpace, config: Mapping[str, Any], resolution: i
     try:
         layers = [block.get("mobile_inverted_conv") or block["conv"] for block in config["blocks"]]
         found = [_described(layer) for layer in layers]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ArchError("a net.config needs blocks, each with a mobile_inverted_conv and its geometry") from error
     before = next(i for i, part in enumerate(space.parts) if isinstance(part, Stage))
     left = found[sum(isinstance(part, Layer) and part.kind == "mbconv" for part in space.parts[:before]) :]
@@ -122,6 +122,10 @@ def from_net_config(space: SearchSpace, config: Mapping[str, Any], resolution: i
             is_, has = one or "missing", due or "none"
             raise ArchError(f"block {number} of the net.config is {is_}; {space.name} has {has}")
     return arch
+
+
+_MOST_CHANNELS = 1_000_000
+"""Of a description that can be one of a network."""
 
 
 class _Described(NamedTuple):
@@ -143,7 +147,7 @@ class _Described(NamedTuple):
 def _described(layer: Mapping[str, Any]) -> _Described:
     c_in, c_out, kernel, stride = (int(layer[key]) for key in ("in_channels", "out_channels", "kernel_size", "stride"))
     c_mid = int(layer.get("mid_channels") or round(c_in * layer["expand_ratio"]))
-    if c_in < 1:
+    if not all(0 < number < _MOST_CHANNELS for number in (c_in, c_out, c_mid, kernel, stride)):
         raise ValueError
     return _Described(c_in, c_out, c_mid, kernel, stride, bool(layer["use_se"]))
 

@@ -81,3 +81,29 @@ def test_all_that_ships_is_whole_and_says_how_it_came_to_be() -> None:
             assert about["made_with"]["packages"]["ofa-deploy"]
             found += 1
     assert found >= 5
+
+
+def test_the_next_write_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with artifacts.writing(path) as alive:
+        alive.write_text("being written")
+        (tmp_path / ".file.abcd1234").touch()
+        (tmp_path / ".file.lock").touch()
+        artifacts.write(path, "whole")
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".file.lock", alive.name, "file"])
+    assert path.read_text() == "being written"
+
+
+def test_edited_descriptions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "thing.csv"
+    artifacts.save(path, b"a,b\n", "thing", "fmnist", {"number": 3, "pair": (1, 2)})
+    text = path.with_suffix(".json").read_text()
+    path.with_suffix(".json").write_text(text.replace('"number": 3', '"number": 4'))
+    with pytest.raises(ArtifactError, match="does not match its own checksum"):
+        artifacts.load(path, "thing")
+    path.with_suffix(".json").write_text(text)
+    assert artifacts.load(path, "thing")[1]["number"] == 3
+
+
+def test_an_error_is_one_line_whatever_a_file_put_into_it() -> None:
+    assert str(ArtifactError("a\nb\x1b[31m")) == "a b [31m"

@@ -1,5 +1,6 @@
 """Images: every form, the split, and what is refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
 from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, DataError
@@ -59,7 +61,8 @@ def test_what_pack_wrote_is_loaded(images: Path, dataset: Dataset, space: Search
     assert (packed.mean, packed.std, packed.classes) == (dataset.mean, dataset.std, dataset.classes)
     with pytest.raises(DataError, match="needs all images"):
         data_sets.load(str(path), space, training=True)
-    path.with_suffix(".json").write_text(path.with_suffix(".json").read_text().replace('"mean"', '"meen"'))
+    about = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(artifacts.sealed({k: about[k] for k in about if k != "mean"})))
     with pytest.raises(DataError, match="lacks mean"):
         data_sets.load(str(path), space)
 

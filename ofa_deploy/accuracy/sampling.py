@@ -199,7 +199,7 @@ class _Shards:
                 index, counts, seconds, drawn = json.loads(line)
                 self.found[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
                 self.drawn[index] = drawn
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 raise self.damaged() from error
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ from typing import Any
 
 import ofa_deploy
 from ofa_deploy import artifacts
-from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.build import Job
@@ -142,7 +142,7 @@ def collect(
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
         same = job.plan.calibration <= len(names) and names == list(job.entries)
         same = same and operators == {name: list(astuple(op)) for name, op in job.operators.items()}
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (OfaDeployError, KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); make it anew") from error
     if job.blocks and others:
         raise ArtifactError(f"{path} measures every operator; leave out --from")

@@ -11,7 +11,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import Estimate
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table import LARGEST_MS, LatencyTable
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
@@ -99,10 +99,15 @@ def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: P
 def _entries(file: Path) -> Mapping[str, Mapping[str, Any]]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise ValueError("it merges parts of itself")  # few lines of which can mean more than memory holds
+
     try:
-        content = yaml.safe_load(artifacts.read(file).decode())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
+        content = Loader(artifacts.read(file).decode()).get_single_data()
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{file} is not YAML: {(str(error).splitlines() or ['it is damaged'])[0]}") from error
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         raise ArtifactError(f"{file} is no latency table: it must map operators to their mean latency in ms")
     return content
@@ -123,8 +128,8 @@ def _row(found: Mapping[str, Mapping[str, Any]], key: str | None, file: Path) ->
         entry = found[key]
         mean, count = float(entry["mean"]), int(entry.get("count", 0))
         deviation = float(entry["std"]) if "std" in entry else math.sqrt(float(entry.get("var", 0)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{file}: {key} has no mean latency") from error
-    if not (math.isfinite(mean) and mean > 0 and math.isfinite(deviation)):
+    if not (0 < mean < LARGEST_MS and 0 <= deviation < LARGEST_MS):
         raise ArtifactError(f"{file}: {key} has a latency of {mean} ms")
     return Estimate(mean, mean, 100 * deviation / mean, count)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
-from ofa_deploy.errors import ArtifactError
+from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet.network import Subnet, Supernet
@@ -118,9 +118,11 @@ def subnet_of(content: bytes, path: Path) -> Subnet:
     state, notes = parse(content, path)
     if not {"arch", "space"} <= notes.keys():
         raise ArtifactError(f"{path} is no subnetwork: its metadata lack arch and space")
-    space = get_space(notes["space"])
-    arch = Arch.parse(notes["arch"])
-    space.check(arch)
+    try:
+        space = get_space(notes["space"])
+        arch = space.check(Arch.parse(notes["arch"]))
+    except OfaDeployError as error:
+        raise ArtifactError(f"{path} is no subnetwork: {error}") from error
     net = Subnet(space, arch)
     try:
         net.load_state_dict(state, assign=True)

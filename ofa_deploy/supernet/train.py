@@ -88,7 +88,6 @@ def train(
     if not processes.first:
         return _train(space, data, recipe, out, _silent, stop_after, processes, licence)
     with artifacts.locked(out):
-        artifacts.sweep(out.with_suffix(".checkpoint"))
         return _train(space, data, recipe, out, report, stop_after, processes, licence)
 
 

@@ -108,7 +108,7 @@ class Predictor:
             genes = space.genes([space.extreme(True)])
             unknown = made.model == "official"  # such a predictor does not say how sure it is
             fits = bool(parts) and bool(np.isfinite(made.mean(genes) if unknown else made.predict(genes)).all())
-        except (KeyError, ValueError, IndexError, TypeError, np.linalg.LinAlgError):
+        except (KeyError, ValueError, IndexError, TypeError, ArithmeticError, np.linalg.LinAlgError):
             fits = False
         if not fits:
             raise ArtifactError(
