@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -175,6 +176,23 @@ def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
         raise ArtifactError(f"{partial} is of a run with other options or inputs; repeat those, or remove the file")
     write(partial, "\n".join(lines[:-1]) + "\n")
     return lines[1:-1]
+
+
+def numbered(number: int, line: str) -> str:
+    """A line of an append-only file, with a checksum of it and of its number there (from 1)."""
+    return f"{line}\t{zlib.crc32(f'{number} {line}'.encode())}\n"
+
+
+def unnumbered(number: int, text: str) -> str:
+    """The line that `numbered` was given.
+
+    Raises:
+        ValueError: it is another, or stands elsewhere.
+    """
+    line = text.rpartition("\t")[0]
+    if f"{text}\n" != numbered(number, line):
+        raise ValueError(f"the checksum of line {number} does not match")
+    return line
 
 
 def check_output(path: Path, *suffixes: str) -> None:

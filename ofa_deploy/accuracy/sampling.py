@@ -191,12 +191,9 @@ class _Shards:
         self.found: dict[int, list[int]] = {}
         self.seconds: dict[int, float] = {}
         self.drawn: dict[int, int] = {}
-        for text in artifacts.resume(partial, header):
-            line, _, checksum = text.partition("\t")
+        for number, text in enumerate(artifacts.resume(partial, header), 1):
             try:
-                if int(checksum) != zlib.crc32(line.encode()):
-                    raise ValueError(checksum)
-                index, counts, seconds, drawn = json.loads(line)
+                index, counts, seconds, drawn = json.loads(artifacts.unnumbered(number, text))
                 self.found[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
                 self.drawn[index] = drawn
             except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
@@ -235,7 +232,7 @@ class _Shards:
         self.found[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
         line = json.dumps([index, counts, round(seconds, 3), self.drawn[index]])
         with self.partial.open("a", newline="") as file:
-            file.write(f"{line}\t{zlib.crc32(line.encode())}\n")
+            file.write(artifacts.numbered(len(self.found), line))
 
 
 def _checksum(group: Sequence[Arch]) -> int:

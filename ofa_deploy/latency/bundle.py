@@ -21,7 +21,7 @@ from ofa_deploy.families import get_space
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import PACKAGES, precision_of, runtime_of
-from ofa_deploy.latency.device.rounds import Plan, read
+from ofa_deploy.latency.device.rounds import Plan, missing, read
 from ofa_deploy.latency.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.table import LatencyTable, file_name
@@ -166,13 +166,10 @@ def collect(
     ):
         raise ArtifactError(f"{results} is damaged; carry it back once more")
     visits = read(lines[:-1], results)
-    due = {(r, name) for r in range(job.plan.rounds) for name in names}
-    if missing := due - set(visits):
-        raise ArtifactError(
-            f"{results} is not complete: {len(missing)} of {len(due)} visits are missing; repeat the run on the device"
-        )
     if strange := {name for _, name in visits} - set(names):
         raise ArtifactError(f"{results} is damaged: it has visits to {min(strange)!r}; carry it back once more")
+    if lacks := missing(visits, names, job.plan):
+        raise ArtifactError(f"{results} is not complete: {len(lacks)} visits are missing; repeat the run on the device")
     table = job.table(visits, header, others)
     target = out or Path("lut") / file_name(job.space, header, job.blocks)
     artifacts.check_output(target, ".csv")

@@ -124,10 +124,12 @@ def subnet_of(content: bytes, path: Path) -> Subnet:
     except OfaDeployError as error:
         raise ArtifactError(f"{path} is no subnetwork: {error}") from error
     net = Subnet(space, arch)
-    try:
-        net.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise ArtifactError(f"{path} does not fit its architecture {arch}") from error
+    own = net.state_dict()
+    if own.keys() != state.keys() or any(
+        own[name].shape != value.shape or own[name].dtype != value.dtype for name, value in state.items()
+    ):
+        raise ArtifactError(f"{path} does not fit its architecture {arch}")
+    net.load_state_dict(state, assign=True)
     return net.eval()
 
 

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
@@ -136,11 +136,10 @@ def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace
     assert not (tmp_path / "t.csv").exists()
 
 
-def changed(line: str, key: int, value: object) -> str:
+def changed(line: str, key: int, value: object, number: int = 1) -> str:
     values = json.loads(line.partition("\t")[0])
     values[key] = value
-    made = json.dumps(values)
-    return f"{made}\t{zlib.crc32(made.encode())}"
+    return artifacts.numbered(number, json.dumps(values)).rstrip("\n")
 
 
 @pytest.mark.parametrize(
@@ -150,11 +149,13 @@ def changed(line: str, key: int, value: object) -> str:
         (lambda lines: [*lines[:5], ""], "not complete"),
         (lambda lines: [lines[0], changed(lines[1], 2, -1.0), *lines[2:]], "damaged"),
         (lambda lines: [lines[0], changed(lines[1], 2, float("nan")), *lines[2:]], "damaged"),
-        (lambda lines: [*lines[:-1], changed(lines[1], 1, "another"), ""], "visits to 'another'"),
+        (lambda lines: [*lines[:-1], changed(lines[1], 1, "another", len(lines) - 1), ""], "visits to 'another'"),
         (lambda lines: [lines[0].replace('"threads": 1', '"threads": 2'), *lines[1:]], "damaged"),
         (lambda lines: ["no JSON", *lines[1:]], "not JSON"),
         (lambda lines: [lines[0], changed(lines[1], 4, 3.5), *lines[2:]], "damaged"),
         (lambda lines: [lines[0], lines[1].replace("[0", "[1", 1), *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "damaged"),
+        (lambda lines: [lines[0], *lines[2:]], "damaged"),
         (lambda lines: [lines[0], "[" * 100_000, *lines[2:]], "damaged"),
         (lambda lines: [lines[0], "[Infinity, 1]", *lines[2:]], "damaged"),
         (lambda lines: [lines[0].replace('"precision"', '"another"'), *lines[1:]], "damaged"),

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -113,7 +112,7 @@ def measure(
     progress = Progress(plan.rounds * len(names) - len(visits), "visits", report, seconds=2)
     with partial.open("ab", buffering=0) as file:
         for r in range(3 * plan.rounds):
-            due = list(names) if r < plan.rounds else lacking(visits, names, min(ENOUGH, plan.rounds))
+            due = _due(visits, names, r, plan)
             if not due:
                 break
             if r >= plan.rounds:
@@ -129,9 +128,24 @@ def measure(
                 found = visit(*started, plan.threads, plan.runs, plan.seconds)
                 visits[r, name] = replace(found, sentinel_ms=state)
                 line = json.dumps([r, name, *asdict(visits[r, name]).values()])
-                _append(file, f"{line}\t{zlib.crc32(line.encode())}\n", partial)
+                _append(file, artifacts.numbered(len(visits), line), partial)
                 progress.add()
     return visits
+
+
+def _due(visits: Mapping[Key, Visit], names: Collection[str], r: int, plan: Plan) -> list[str]:
+    """The entries to visit in round `r`: a function of the rounds before it, so that a kill changes nothing."""
+    if r < plan.rounds:
+        return list(names)
+    return lacking({key: found for key, found in visits.items() if key[0] < r}, names, min(ENOUGH, plan.rounds))
+
+
+def missing(visits: Mapping[Key, Visit], names: Collection[str], plan: Plan) -> set[Key]:
+    """What `measure` would still visit in the first round that is not complete."""
+    for r in range(3 * plan.rounds):
+        if lacks := {(r, name) for name in _due(visits, names, r, plan)} - visits.keys():
+            return lacks
+    return set()
 
 
 def _append(file: RawIOBase, line: str, path: Path) -> None:
@@ -158,11 +172,8 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
     """
     visits = {}
     try:
-        for text in lines:
-            line, _, checksum = text.partition("\t")
-            if int(checksum) != zlib.crc32(line.encode()):
-                raise ValueError(checksum)
-            r, name, *rest = json.loads(line)
+        for number, text in enumerate(lines, 1):
+            r, name, *rest = json.loads(artifacts.unnumbered(number, text))
             visits[int(r), str(name)] = found = Visit(*rest)
             times = (found.median_ms, found.minimum_ms, found.sentinel_ms)
             counts = (r, found.runs, found.dropped)
