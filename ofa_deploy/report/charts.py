@@ -12,10 +12,14 @@ COLOURS = 6
 """Of series, after which they begin anew."""
 CUT = 4
 """Times the range of the points, beyond which intervals do not stretch an axis."""
+AROUND = 0.1
+"""Margin around the values of an agreement chart, as a share of their range."""
 NEAR = 1.15
 """A budget beyond the dearest network is shown up to this multiple of its cost."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
 """Room around a chart's area, in pixels."""
+LETTER, LINE = 6.6, 15
+"""Width of a letter and height of a line of small text, in pixels, about."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Layer:
         colour: number of its colour, from 0.
         cloud: random networks.
         fronts: each a sequence from cheap to dear.
-        chosen: the chosen networks.
+        chosen: the chosen networks, as predicted.
+        measured: numbers of chosen networks that were measured, and the dots where they were found.
         budgets: largest costs that were allowed.
         bounds: proved upper bounds of the score.
     """
@@ -54,13 +59,15 @@ class Layer:
     cloud: Sequence[Dot]
     fronts: Sequence[Sequence[Dot]]
     chosen: Sequence[Dot]
+    measured: Sequence[tuple[int, Dot]]
     budgets: Sequence[float]
     bounds: Sequence[float]
 
     @property
     def dots(self) -> list[Dot]:
         """All of them."""
-        return [*self.cloud, *(dot for front in self.fronts for dot in front), *self.chosen]
+        measured = (dot for _, dot in self.measured)
+        return [*self.cloud, *(dot for front in self.fronts for dot in front), *self.chosen, *measured]
 
 
 def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, size: tuple[int, int], name: str) -> Html:
@@ -78,11 +85,12 @@ def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, siz
     near = max(xs, default=0) * NEAR
     xs += [budget for layer in layers for budget in layer.budgets if budget < near]
     x, y = _area(xs, [v for d in dots for v in _ends(d)], labels, size)
+    rows: list[float] = []
     inside = [
         tag("g", *(_series(layer, _points(layer.cloud, x, y, 2.2)) for layer in layers), class_="random"),
-        tag("g", *(_series(layer, _budgets(layer, x, y, unit)) for layer in layers), class_="limits"),
+        tag("g", *(_series(layer, _budgets(layer, x, y, unit, rows)) for layer in layers), class_="limits"),
         tag("g", *(_series(layer, *(_front(f, x, y) for f in layer.fronts)) for layer in layers), class_="front"),
-        tag("g", *(_series(layer, _chosen(layer.chosen, x, y)) for layer in layers), class_="chosen"),
+        tag("g", *(_series(layer, _chosen(layer, x, y)) for layer in layers), class_="chosen"),
     ]
     return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *inside)
 
@@ -90,13 +98,15 @@ def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, siz
 def agreement_chart(
     dots: Sequence[Dot], labels: tuple[str, str], size: tuple[int, int], name: str, colour: int
 ) -> Html:
-    """Measured against predicted values, which agree on the diagonal; intervals much longer than errors are cut off."""
-    xs, ys = [d.x for d in dots], [d.y for d in dots]
-    values, ends = [*xs, *ys], [end for d in dots for end in _ends(d)]
+    """Measured against predicted values on two equal axes, so that they agree on the diagonal.
+
+    Intervals much longer than the errors are cut off.
+    """
+    values, ends = [v for d in dots for v in (d.x, d.y)], [end for d in dots for end in _ends(d)]
     longest = CUT * (max(values) - min(values))
-    x, y = _area(xs, values if max(ends) - min(ends) > longest else [*values, *ends], labels, size)
-    low, high = min(x.low, y.low), max(x.high, y.high)
-    line = tag("line", x1=x(low), y1=y(low), x2=x(high), y2=y(high), class_="diagonal")
+    values = values if max(ends) - min(ends) > longest else [*values, *ends]
+    x, y = _area(values, values, labels, size, AROUND)
+    line = tag("line", x1=x.start, y1=y.start, x2=x.end, y2=y.end, class_="diagonal")
     body = tag("g", _intervals(dots, x, y), _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
     return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", line, body)
 
@@ -125,12 +135,12 @@ def deviation_chart(
 
 
 def _area(
-    xs: Sequence[float], ys: Sequence[float], labels: tuple[str, str], size: tuple[int, int]
+    xs: Sequence[float], ys: Sequence[float], labels: tuple[str, str], size: tuple[int, int], margin: float = 0.04
 ) -> tuple[Axis, Axis]:
     width, height = size
     return (
-        axis(xs, LEFT, width - RIGHT, labels[0], max(3, width // 95)),
-        axis(ys, height - BOTTOM, TOP, labels[1], max(3, height // 70)),
+        axis(xs, LEFT, width - RIGHT, labels[0], max(3, width // 95), margin),
+        axis(ys, height - BOTTOM, TOP, labels[1], max(3, height // 70), margin),
     )
 
 
@@ -162,16 +172,27 @@ def _front(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
     return join([tag("path", d="".join(steps), class_="steps"), _points(dots, x, y, 2.8)])
 
 
-def _chosen(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
+def _chosen(layer: Layer, x: Axis, y: Axis) -> Html:
+    """Chosen networks with their predicted scores, and lines to rings where they were measured."""
     labels: list[Html] = []
     taken: list[tuple[float, float]] = []
-    for dot in sorted(dots, key=lambda d: d.x):
+    for dot in sorted(layer.chosen, key=lambda d: d.x):
         at = x(dot.x) - 9, y(dot.y) - 9
-        if at[0] - x.start < 60 or any(abs(at[0] - a) < 64 and abs(at[1] - b) < 16 for a, b in taken):
+        if beside := at[0] - x.start >= 60:
+            side = {"x": at[0], "y": at[1], "class_": "value end"}
+        else:  # no room on the left: above the interval
+            side = {"x": max(x(dot.x), x.start + 22), "y": y(max(_ends(dot))) - 8, "class_": "value mid"}
+        if beside and any(abs(at[0] - a) < 64 and abs(at[1] - b) < 16 for a, b in taken):
             continue
         taken.append(at)
-        labels.append(tag("text", text(f"{dot.y:.2f}"), x=at[0], y=at[1], class_="value end"))
-    return join([_intervals(dots, x, y), _points(dots, x, y, 6.0), *labels])
+        labels.append(tag("text", text(f"{dot.y:.2f}"), **side))
+    found = [dot for _, dot in layer.measured]
+    ways = [
+        tag("line", x1=x(layer.chosen[i].x), y1=y(layer.chosen[i].y), x2=x(dot.x), y2=y(dot.y), class_="way")
+        for i, dot in layer.measured
+    ]
+    dots = [_points(layer.chosen, x, y, 6.0), _points(found, x, y, 4.5)]
+    return join([_intervals(layer.chosen, x, y), *ways, *dots, *labels])
 
 
 def _intervals(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
@@ -180,15 +201,26 @@ def _intervals(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
     )
 
 
-def _budgets(layer: Layer, x: Axis, y: Axis, unit: str) -> Html:
-    parts, last = [], -1e9
+def _budgets(layer: Layer, x: Axis, y: Axis, unit: str, rows: list[float]) -> Html:
+    """Lines at the largest costs that were allowed, each with its value, and at proved bounds.
+
+    Args:
+        layer: whose.
+        x: the axis of costs.
+        y: that of scores.
+        unit: of the cost.
+        rows: where each line of text ends, the lowest first; a value goes into the first in which there is room.
+    """
+    parts = []
     for value in sorted(set(filter(x.shows, layer.budgets))):
-        at = x(value)
+        at, words = x(value), f"≤ {value:.4g} {unit}"
         parts.append(tag("line", x1=at, x2=at, y1=y.start, y2=y.end, class_="budget"))
-        if at - last > 80:
-            side = {"x": at + 5, "class_": "note"} if at < x.end - 80 else {"x": at - 5, "class_": "note end"}
-            parts.append(tag("text", text(f"≤ {value:.3g} {unit}"), y=y.start - 8 - 15 * layer.colour, **side))
-            last = at
+        long = LETTER * len(words) + 10
+        left = at if at + long < x.end else at - long
+        row = next((i for i, end in enumerate(rows) if left > end), len(rows))
+        rows[row : row + 1] = [left + long]
+        side = {"x": at + 5, "class_": "note"} if left == at else {"x": at - 5, "class_": "note end"}
+        parts.append(tag("text", text(words), y=y.start - 8 - LINE * row, **side))
     for value in sorted(set(filter(y.shows, layer.bounds))):
         parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="bound"))
         parts.append(tag("text", text("bound"), x=x.end, y=y(value) - 5, class_="note end"))

@@ -12,66 +12,98 @@ from ofa_deploy.errors import ArchError
 from ofa_deploy.figures import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import Dot, agreement_chart, deviation_chart
-from ofa_deploy.report.markup import Html, figure, join, tag, text
-from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, request_of
+from ofa_deploy.report.markup import Html, figure, tag, text
+from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, first_limit, request_of
 from ofa_deploy.report.networks import Networks
-from ofa_deploy.report.sections import allowed, candidates_of, listing, swatch, table
+from ofa_deploy.report.sections import allowed, candidates_of, kept, listing, swatch, table
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.space import SearchSpace
 
 SIZE = (440, 340)
 """Pixels of the charts that stand side by side."""
+WITHIN = "within the budget, as measured"
 
 
 def verified(panel: Panel, shown: Networks, name: str) -> list[Html]:
-    """Predicted and measured figures of the candidates of each result that has them."""
+    """Predicted and measured figures of the candidates of all results that have them, a device's together."""
     parts = []
-    for i, (colour, result) in enumerate(panel.results):
-        if rows := candidates_of(result):
-            parts += _verified(panel, colour, result, rows, shown, f"{name}-{i}")
+    for colour, series in enumerate(panel.series):
+        if found := [result for result in series.results if candidates_of(result)]:
+            parts += _verified(panel, colour, found, shown, f"{name}-{colour}")
     return parts
 
 
-def _verified(
-    panel: Panel, colour: int, result: SearchResult, rows: Sequence[Mapping[str, Any]], shown: Networks, name: str
-) -> list[Html]:
-    cells, latency, accuracy = [], [], []
-    labels_ms, labels_top1 = ("predicted (ms)", "measured (ms)"), ("predicted top-1 (%)", "measured top-1 (%)")
-    for place, row in enumerate(rows, 1):
-        ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
-        spread, interval = number(row.get("spread_percent")), number(row.get("interval95_points"))
-        said = [
-            ("predicted", figure(row.get("predicted_ms"), "ms")),
-            ("measured", figure(ms, "ms") + (f" (spread {spread:.2g} %)" if spread else "")),
-            ("predicted top-1", figure(row.get("predicted_top1_percent"), "%", places=2)),
-            ("measured top-1", figure(top1, "%", places=2) + (f" ± {interval:.2f}" if interval else "")),
-        ]
-        which = _known(panel.space, row.get("arch"), f"Candidate {place}", said, shown)
-        said_ms, said_top1 = number(row.get("predicted_ms")), number(row.get("predicted_top1_percent"))
-        if said_ms is not None and ms is not None:
-            latency.append(Dot(said_ms, ms, which, (ms, ms * (1 + spread / 100)) if spread else None))
-        if said_top1 is not None and top1 is not None:
-            accuracy.append(Dot(said_top1, top1, which, (top1 - interval, top1 + interval) if interval else None))
-        chosen = row.get("arch") == str(result.arch)
-        first = tag("b", text(f"{place} chosen")) if chosen else text(place)
-        cells.append([first, *(text(value) for _, value in said), tag("code", text(row.get("arch", DASH)))])
-    charts = [agreement_chart(latency, labels_ms, SIZE, f"{name}-ms", colour)] if latency else []
-    charts += [agreement_chart(accuracy, labels_top1, SIZE, f"{name}-top1", colour)] if accuracy else []
-    head = ["", "predicted", "measured", "predicted top-1", "measured top-1", "network"]
+def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: Networks, name: str) -> list[Html]:
+    several = len(found) > 1
+    cells: list[list[Html]] = []
+    latency: list[Dot] = []
+    accuracy: list[Dot] = []
+    for result in found:
+        budget, rows = allowed(first_limit(result)), candidates_of(result)
+        for place, row in enumerate(rows, 1):
+            chosen, title = row.get("arch") == str(result.arch), f"Candidate {place}" + f", {budget}" * several
+            said, dots = _candidate(panel, row, title, shown)
+            words = f"{budget}, {place}" if several and len(rows) > 1 else budget if several else str(place)
+            words += " chosen" * (chosen and len(rows) > 1)
+            network = tag("code", text(row.get("arch", DASH)))
+            within = [text(kept(result) if chosen else "")] * several
+            cells.append([tag("b", text(words)) if chosen else text(words), *map(text, said), *within, network])
+            for found_dots, dot in zip((latency, accuracy), dots, strict=True):
+                found_dots += [dot] if dot else []
+    charts = [
+        agreement_chart(dots, (f"predicted {what}", f"measured {what}"), SIZE, f"{name}-{kind}", colour)
+        for dots, what, kind in ((latency, "latency (ms)", "ms"), (accuracy, "top-1 (%)", "top1"))
+        if dots
+    ]
+    head = ["allowed" if several else "", "predicted", "measured", "predicted top-1", "measured top-1"]
+    head += ["kept"] * several + ["network"]
     words = (
         "Dashed: agreement. Bars: how far repeated measurements of a latency reach up; 95 % interval of an accuracy."
     )
     return [
         tag("h3", swatch(colour), text(panel.series[colour].name)),
-        listing(_loop(mapping(result.verified)), "tiles small"),
+        listing(_loops([mapping(result.verified) for result in found]), "tiles small"),
         _pair(charts), tag("p", text(words), class_="hint"), table(head, cells),
     ]  # fmt: skip
+
+
+def _candidate(
+    panel: Panel, row: Mapping[str, Any], title: str, shown: Networks
+) -> tuple[list[str], tuple[Dot | None, Dot | None]]:
+    """Figures of a measured network, and its dots: of latency and of accuracy."""
+    ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
+    spread, interval = number(row.get("spread_percent")), number(row.get("interval95_points"))
+    said = [
+        ("predicted", figure(row.get("predicted_ms"), "ms")),
+        ("measured", figure(ms, "ms") + (f" (spread {spread:.2g} %)" if spread else "")),
+        ("predicted top-1", figure(row.get("predicted_top1_percent"), "%", places=2)),
+        ("measured top-1", figure(top1, "%", places=2) + (f" ± {interval:.2f}" if interval else "")),
+    ]
+    which = _known(panel.space, row.get("arch"), title, said, shown)
+    said_ms, said_top1 = number(row.get("predicted_ms")), number(row.get("predicted_top1_percent"))
+    latency = accuracy = None
+    if said_ms is not None and ms is not None:
+        latency = Dot(said_ms, ms, which, (ms, ms * (1 + spread / 100)) if spread else None)
+    if said_top1 is not None and top1 is not None:
+        accuracy = Dot(said_top1, top1, which, (top1 - interval, top1 + interval) if interval else None)
+    return [value for _, value in said], (latency, accuracy)
+
+
+def _loops(abouts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """How measuring went for each result, in one list; where results differ, all their values."""
+    values: dict[str, list[str]] = {}
+    for name, value in (pair for about in abouts for pair in _loop(about)):
+        values.setdefault(name, []).append(value)
+    listed = {name: ", ".join(dict.fromkeys(each)) for name, each in values.items()}
+    if len(abouts) > 1 and WITHIN in values:
+        listed[WITHIN] = f"{values[WITHIN].count('yes')} of {len(values[WITHIN])}"
+    return list(listed.items())
 
 
 def _loop(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How measuring went, as far as it is on record."""
     rounds, within = about.get("rounds"), about.get("within_budget")
-    listed = [("within the budget, as measured", "yes" if within else "NO")] * isinstance(within, bool)
+    listed = [(WITHIN, "yes" if within else "NO")] * isinstance(within, bool)
     listed.append(("rounds of measuring", figure(len(rounds) if isinstance(rounds, list) else rounds)))
     if (corrected := number(about.get("table_correction_percent"))) is not None:
         listed.append(("the table was corrected by", f"{corrected:+.2g} %"))
@@ -159,10 +191,9 @@ def provenance(material: Material) -> list[Html]:
         listed = [("result", str(path)), ("SHA-256", sha256), *_made(made)]
         parts.append(listing(listed, "long"))
     for panel in material.panels:
-        for colour, result in panel.results:
-            name = join([swatch(colour), text(f"{result.space}, {panel.series[colour].name}")])
-            parts += [tag("h3", name), listing(_search(result), "long")]
-        for series in panel.series:
+        for colour, series in enumerate(panel.series):
+            parts.append(tag("h3", swatch(colour), text(f"{panel.space.name}, {series.name}")))
+            parts += [listing(_search(result), "long") for result in series.results]
             if series.table:
                 about = series.table.about
                 parts.append(listing(_file("latency table", series.table.path, about), "long"))
@@ -178,10 +209,14 @@ def _file(what: str, path: Path, about: Mapping[str, Any]) -> list[tuple[str, st
 
 
 def _search(result: SearchResult) -> list[tuple[str, str]]:
-    asked = {k: v for k, v in request_of(result).items() if v not in (None, False, [], "")}
+    asked = [
+        key if value is True else f"{key} {_flat(value)}"
+        for key, value in request_of(result).items()
+        if value not in (None, False, [], "")
+    ]
     own = mapping(result.inputs).get("table_of_this_machine")
-    listed = [
-        ("asked for", "; ".join(f"{key} {_flat(value)}" for key, value in asked.items()) or DASH),
+    listed = [("asked for", "; ".join(asked))] * bool(asked)
+    listed += [
         ("limits", "; ".join(f"{limit['name']} {allowed(limit)}, margin {figure(limit['margin_percent'], '%', 3)}"
                              for limit in result.limits) or DASH),
         ("searched", f"{figure(result.evaluations, 'networks', 9)}, seed {result.settings.seed}, risk "

@@ -42,11 +42,10 @@ def result_figures(panel: Panel, result: SearchResult) -> list[tuple[str, str]]:
         listed[0] = (listed[0][0], f"{result.score:.2f} ± {half:.2f} %")
     if result.limits:
         listed.insert(2, ("allowed", allowed(first_limit(result))))
-    for row in candidates_of(result):
-        if row.get("arch") == str(result.arch):
-            listed.insert(2, ("measured latency", figure(row.get("measured_ms"), "ms")))
-            if (top1 := number(row.get("measured_top1_percent"))) is not None:
-                listed.insert(1, ("measured top-1", figure(top1, "%", places=2)))
+    if (row := measured_of(result)) is not None:
+        listed.insert(2, ("measured latency", figure(row.get("measured_ms"), "ms")))
+        if (top1 := number(row.get("measured_top1_percent"))) is not None:
+            listed.insert(1, ("measured top-1", figure(top1, "%", places=2)))
     for limit in result.limits[1:]:
         listed.append((f"{limit['name']}, {limit['of']}", figure(limit["predicted"], str(limit["unit"]))))
     return listed
@@ -56,6 +55,17 @@ def candidates_of(result: SearchResult) -> list[Mapping[str, Any]]:
     """What was measured of each candidate of a result; nothing where none was."""
     rows = mapping(result.verified).get("candidates")
     return [mapping(row) for row in rows] if isinstance(rows, list) else []
+
+
+def measured_of(result: SearchResult) -> Mapping[str, Any] | None:
+    """What was measured of the chosen network; None where nothing was."""
+    return next((row for row in candidates_of(result) if row.get("arch") == str(result.arch)), None)
+
+
+def kept(result: SearchResult) -> str:
+    """Whether the chosen network was within the budget when it was measured; a dash where that is not known."""
+    within = mapping(result.verified).get("within_budget")
+    return DASH if not isinstance(within, bool) else "yes" if within else "NO"
 
 
 def interval(result: SearchResult) -> float | None:
@@ -78,7 +88,7 @@ def swatch(colour: int) -> Html:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
     """A table; the first column holds names, the others figures."""
-    heading = tag("tr", *(tag("th", text(cell), scope="col") for cell in head))
+    heading = tag("tr", *(tag("th", text(cell.replace("-", "\u2011")), scope="col") for cell in head))  # unbroken
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
     return tag("div", tag("table", tag("thead", heading), tag("tbody", *body)), class_="scroll", tabindex=0)
 
@@ -108,18 +118,20 @@ def _rows(panel: Panel) -> Html:
     """A table with a row a result."""
     score, unit = score_words(panel.objective)
     several = len(panel.series) > 1
-    head = ["device" if several else "allowed", "allowed", f"predicted {panel.cost}", f"{score}, {unit}", "MACs",
-            "parameters"]  # fmt: skip
+    measured = any(measured_of(result) is not None for _, result in panel.results)
+    head = ["device"] * several + ["allowed", f"predicted {panel.cost}"] + ["measured latency", "kept"] * measured
+    head += [f"{score}, {unit}"] + ["measured top-1, %"] * measured + ["MACs", "parameters"]
     rows = []
     for colour, result in panel.results:
-        half, within = interval(result), text(allowed(first_limit(result)))
-        rows.append([
-            join([swatch(colour), text(panel.series[colour].name) if several else within]), within,
-            text(figure(first_limit(result).get("predicted"), panel.unit)),
-            text(figure(result.score, places=2) + (f" ± {half:.2f}" if half else "")),
-            text(_millions(result.macs)), text(_millions(result.params)),
-        ])  # fmt: skip
-    return table(head, rows) if several else table(head[1:], [[row[0], *row[2:]] for row in rows])
+        half, found = interval(result), measured_of(result) or {}
+        cells = [panel.series[colour].name] * several + [allowed(first_limit(result))]
+        cells.append(figure(first_limit(result).get("predicted"), panel.unit))
+        cells += [figure(found.get("measured_ms"), "ms"), kept(result)] * measured
+        cells.append(figure(result.score, places=2) + (f" ± {half:.2f}" if half else ""))
+        cells += [figure(found.get("measured_top1_percent"), places=2)] * measured
+        cells += [_millions(result.macs), _millions(result.params)]
+        rows.append([join([swatch(colour), text(cells[0])]), *map(text, cells[1:])])
+    return table(head, rows)
 
 
 def _millions(value: Any) -> str:
@@ -143,6 +155,7 @@ def front(panel: Panel, shown: Networks, name: str) -> Html:
         corrected and bool(few)
     )
     words += ["bars are 90 % intervals of the prediction"] * any(d.span for layer in layers for d in layer.chosen)
+    words += ["rings are what was measured of the chosen networks"] * any(layer.measured for layer in layers)
     missing = [series.name for series, layer in zip(panel.series, layers, strict=True) if not layer.cloud]
     absent = tag("p", text(f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."),
                  class_="note") if missing else NOTHING  # fmt: skip
@@ -186,20 +199,29 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
             for p, (macs, params) in zip(points, costs, strict=True)
         ]
 
-    chosen = []
+    chosen, measured = [], []
     for result in series.results:
-        limit = first_limit(result)
-        if (cost := number(limit.get("predicted"))) is not None:
-            which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
-            half = interval(result)
-            span = (result.score - half, result.score + half) if half else None
-            chosen.append(Dot(cost, result.score, which, span))
+        limit, half = first_limit(result), interval(result)
+        if (cost := number(limit.get("predicted"))) is None:
+            continue
+        which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
+        span = (result.score - half, result.score + half) if half else None
+        chosen.append(Dot(cost, result.score, which, span))
+        if panel.cost == "latency" and panel.objective == "accuracy":
+            measured += [(len(chosen) - 1, dot) for dot in _found(result, which)]
     budgets = [v for r in series.results if (v := number(first_limit(r).get("upper"))) is not None]
     bounds = [v for r in series.results if (v := number(mapping(r.certificate).get("bound_percent"))) is not None]
     return Layer(
         colour, dots(series.cloud, "Random network"), [dots(points, "On the front") for points in series.fronts],
-        chosen, budgets, bounds,
+        chosen, measured, budgets, bounds,
     )  # fmt: skip
+
+
+def _found(result: SearchResult, which: int) -> list[Dot]:
+    """The ring of a chosen network: its measured latency and top-1, or its prediction where that was not measured."""
+    row = measured_of(result) or {}
+    ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
+    return [] if ms is None else [Dot(ms, result.score if top1 is None else top1, which, hollow=True)]
 
 
 def chosen(panel: Panel) -> Html:
@@ -208,7 +230,7 @@ def chosen(panel: Panel) -> Html:
     for colour, result in panel.results:
         name = f"{figure(result.score, score_words(panel.objective)[1], places=2)}"
         cost = figure(first_limit(result).get("predicted"), panel.unit)
-        title = join([swatch(colour), text(f"{name} at {cost}")])
+        title = join([swatch(colour), text(f"{name} at {cost}, as predicted")])
         if len(panel.series) > 1:
             title = join([title, tag("span", text(panel.series[colour].name), class_="where")])
         cards.append(nets.card(panel.space, result.arch, title, [], _proof(result)))

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.report import material
 from ofa_deploy.report.axes import axis
+from ofa_deploy.report.charts import Dot, Layer, agreement_chart, front_chart
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search import files
@@ -135,6 +137,63 @@ def test_a_front_of_two_devices(tables: tuple[str, str]) -> None:
     before = Path("page.html").read_bytes()
     write_report([Path("r.json")], Path("page.html"))
     assert Path("page.html").read_bytes() == before, "the same inputs give the same bytes"
+
+
+def delivered(result: SearchResult, slower: float) -> SearchResult:
+    """The result as if its network had been measured, at so many times its budget."""
+    limit = result.limits[0]
+    row = {
+        "arch": str(result.arch), "predicted_ms": limit["predicted"], "measured_ms": slower * limit["upper"],
+        "spread_percent": 3.0, "predicted_top1_percent": result.score, "measured_top1_percent": result.score - 0.5,
+        "interval95_points": 0.5,
+    }  # fmt: skip
+    about = {"candidates": [row], "rounds": 1, "within_budget": slower <= 1, "machine_slower_percent": 2.0}
+    return dataclasses.replace(result, verified=about)
+
+
+def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, str]) -> None:
+    request = files.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK)
+    kept, slow = (delivered(r, s) for r, s in zip(files.search_each(request, print), (0.9, 1.1), strict=True))
+    page = page_of([kept, slow])
+    for what in ("latency (ms)", "top-1 (%)"):
+        assert page.count(f'aria-label="measured {what} against predicted {what}"') == 1
+    assert "<dt>within the budget, as measured</dt><dd>1 of 2</dd>" in page
+    summary, measured = (part.split("</table>")[0] for part in page.split("<table>")[1:3])
+    for table in (summary, measured):
+        rows = [re.findall(r"<td>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+        assert [[cell for cell in row if cell in ("yes", "NO")] for row in rows] == [["yes"], ["NO"]]
+    chart = page.split('class="chosen">')[1].split("</svg>")[0]
+    rings = [float(cx) for cx in re.findall(r'<circle cx="([0-9.]+)"[^>]*class="hollow"', chart)]
+    filled = [float(cx) for cx in re.findall(r'<circle cx="([0-9.]+)"[^>]*data-n="\d+">', chart)]
+    assert len(rings) == len(filled) == 2
+    assert "way" in chart
+    lines = [float(x) for x in re.findall(r'<line x1="([0-9.]+)"[^>]*class="budget"', page.split("</svg>")[0])]
+    assert rings[0] < lines[0] < rings[1]
+    assert lines[1] < rings[1], "measured beyond its budget"
+    assert page.count("<h3><i") - page.count('<article class="card"><h3><i') == 3, "measured, table, provenance"
+
+
+def test_the_axes_of_an_agreement_are_the_same(tables: tuple[str, str]) -> None:
+    dots = [Dot(0.2, 0.21), Dot(0.4, 0.6, span=(0.6, 9.0))]
+    chart = agreement_chart(dots, ("a", "b"), (440, 340), "n", 0)
+    ticks = re.findall(r'class="tick (mid|end)">([0-9.]+)<', chart)
+    across, up = ([float(v) for kind, v in ticks if kind == k] for k in ("mid", "end"))
+    assert min(across) == min(up) == 0.2
+    assert max(across) == max(up) == 0.6, "the long interval is cut off"
+
+
+def test_labels_of_budgets_do_not_overlap() -> None:
+    budgets = [0.1, 0.101, 0.102, 0.2, 0.21]
+    layers = [Layer(i, [Dot(0.05, 90), Dot(0.2, 92)], [], [Dot(0.1, 91)], [], budgets, []) for i in range(2)]
+    chart = front_chart(layers, ("x", "y"), "ms", (400, 380), "n")
+    labels = re.findall(r'<text y="([0-9.]+)" x="([0-9.]+)" class="(note|note end)">([^<]+)<', chart)
+    assert [words for *_, words in labels] == [f"≤ {b:g} ms" for b in budgets] * 2
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for y, x, side, words in labels:
+        long = 6.5 * len(words)
+        rows.setdefault(y, []).append((float(x) - long * (side == "note end"), float(x) + long * (side == "note")))
+    for placed in map(sorted, rows.values()):
+        assert all(a[1] <= b[0] for a, b in pairwise(placed))
 
 
 def test_what_is_not_found_is_said(tables: tuple[str, str]) -> None:
