@@ -94,6 +94,8 @@ def ofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 main()
             except SystemExit as end:
                 code = int(end.code or 0)
+            finally:
+                torch.set_num_threads(1)
         return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     return run

@@ -157,7 +157,7 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
 
 def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: Path) -> None:
     own = ["--data", images]
-    succeeded(ofa("train", *own, "--epochs", 6, "--batch", 50, "--licence", "CC0-1.0"))
+    succeeded(ofa("train", *own, "--epochs", 6, "--batch", 50, "--threads", 1, "--licence", "CC0-1.0"))
     succeeded(ofa("sample", *own, "--number", 24))
     fitted = json.loads(succeeded(ofa("fit-predictor", "--json")))
     assert fitted["error"]["fitted"] == 24
