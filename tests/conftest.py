@@ -28,6 +28,7 @@ from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of processes that tests start: threads that wait do not spin
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
