@@ -28,7 +28,7 @@ from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of processes that tests start: threads that wait do not spin
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this one
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
