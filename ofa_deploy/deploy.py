@@ -128,8 +128,7 @@ def deploy(
     runtime = RUNTIMES[table.conditions["runtime"]]
     cards, sessions = [], {}
     for budget, result in zip(budgets, results, strict=True):
-        share, kind = budget.strip().replace("%", "pct"), "_int8" * (runtime.quantise is not None)
-        file = out / f"{space.name}_{share}{kind}{runtime.suffix}"
+        file = out / f"{_stem(space, device)}_{budget.strip().replace('%', 'pct')}{runtime.suffix}"
         report(f"{budget}: {result.arch}, exporting {file}")
         card = export(net, result.arch, images, file, origin, result.predicted(), DELIVERED[device])
         content, size = artifacts.read(file), result.arch.resolution
@@ -148,13 +147,18 @@ def deploy(
         }
         write_card(file, card)
         delivered.append(Deployed(budget, file, result, card))
-    write([one.measured() for one in delivered], results_file(space, out))
+    write([one.measured() for one in delivered], results_file(space, device, out))
     return delivered
 
 
-def results_file(space: SearchSpace, out: Path) -> Path:
+def results_file(space: SearchSpace, device: str, out: Path) -> Path:
     """Where `deploy` writes the results of its searches and what was measured."""
-    return out / f"{space.name}_results.json"
+    return out / f"{_stem(space, device)}_results.json"
+
+
+def _stem(space: SearchSpace, device: str) -> str:
+    """What names of delivered files begin with, so that those for several devices lie side by side in one folder."""
+    return space.name if device == "cpu" else f"{space.name}_{device}"
 
 
 def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> LatencyTable:

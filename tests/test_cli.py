@@ -1,5 +1,6 @@
 """Every command, run as a user runs it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -114,6 +115,16 @@ def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
         assert [str(result.arch), result.verified["measured_ms"]] == [row["arch"], row["measured_ms"]]
         assert row["arch"] in page
     assert "Predicted and measured" in page
+
+
+def test_models_for_another_device_have_names_of_their_own(ofa: Run, tmp_path: Path) -> None:
+    """So that they do not clash with those for `cpu`, of the test above, in one folder."""
+    space, measured = get_space("fmnist"), conditions("tflite", 1)
+    table = dataclasses.replace(made_up_table(space), conditions=measured)
+    table.save(tmp_path / "lut" / tables.file_name(space, measured), {})
+    succeeded(ofa("deploy", "--latency", "5%", "--device", "tflite"))
+    names = {path.name for path in (tmp_path / "models").iterdir()}
+    assert names == {f"fmnist_tflite_{end}" for end in ("5pct.tflite", "5pct.json", "5pct.md", "results.json")}
 
 
 def test_deploy_builds_a_table_and_ends_with_the_figures(ofa: Run, tmp_path: Path) -> None:

@@ -364,7 +364,7 @@ def deploy(
     device = with_precision(device, precision)
     found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin, say)
     if page is not None:
-        write_report([results_file(chosen, out)], page, seed)
+        write_report([results_file(chosen, device, out)], page, seed)
         say(f"report: {page}")
     rows = [one.row() for one in found]
     if as_json:
