@@ -81,7 +81,7 @@ class Deployed:
 
 
 def deploy(
-    space: SearchSpace, data: str | None, budgets: Sequence[str], device: str, weights: Path, out: Path,
+    space: SearchSpace, data: str | None, budgets: Sequence[str], device: str, weights: Path | str, out: Path | str,
     settings: Settings | None = None, plan: Plan | None = None, margin_percent: float | None = None,
     report: Report = lambda line: None,
 ) -> list[Deployed]:  # fmt: skip
@@ -107,7 +107,7 @@ def deploy(
     """
     if device not in DELIVERED:
         raise MeasureError(f"deploy writes and measures models for {', '.join(DELIVERED)}, not for {device}")
-    settings, plan = settings or Settings(), plan or Plan()
+    settings, plan, weights, out = settings or Settings(), plan or Plan(), Path(weights), Path(out)
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")

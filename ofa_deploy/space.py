@@ -158,13 +158,17 @@ class SearchSpace:
                 raise ArchError(f"width {width}: {self.name} allows {_listing(allowed)} there")
         return arch
 
-    def genes(self, archs: Iterable[Arch]) -> Genes:
-        """Genes of architectures, shape (n, columns); see `Genes`."""
-        archs = list(archs)
-        out = np.zeros((len(archs), self.columns), np.int16)
+    def genes(self, archs: Iterable[Arch | str]) -> Genes:
+        """Genes of architectures, as values or as text, shape (n, columns); see `Genes`.
+
+        Raises:
+            ArchError: one is not of this space, or its text none.
+        """
+        values = [Arch.parse(arch) if isinstance(arch, str) else arch for arch in archs]
+        out = np.zeros((len(values), self.columns), np.int16)
         number = [{choice: i for i, choice in enumerate(stage.choices, 1)} for stage in self.stages]
         where = {r: i for i, r in enumerate(self.resolutions)}
-        for row, arch in zip(out, archs, strict=True):
+        for row, arch in zip(out, values, strict=True):
             self.check(arch)
             row[0] = where[arch.resolution]
             for blocks, columns, numbers in zip(arch.stages, self.stage_columns, number, strict=True):

@@ -35,20 +35,26 @@ class Samples:
     weights_sha256: str | None = None
     label_noise: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "genes", np.asarray(self.genes))
+        object.__setattr__(self, "top1_percent", np.asarray(self.top1_percent, np.float64))
+        if self.top1_percent.shape != (len(self.genes),):
+            raise ArtifactError(f"{len(self.genes)} architectures do not go with {self.top1_percent.size} accuracies")
+
     def __len__(self) -> int:
         return len(self.top1_percent)
 
-    def save(self, path: Path, details: Mapping[str, Any]) -> artifacts.Json:
-        """Write a CSV of `arch,top1_percent` and its JSON."""
+    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
+        """Write a CSV of `arch,top1_percent` and its JSON, with `details`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["arch", "top1_percent"])
         for arch, percent in zip(self.space.archs(self.genes), self.top1_percent.tolist(), strict=True):
             writer.writerow([arch, f"{percent:.4f}".rstrip("0").rstrip(".")])
-        return artifacts.save(path, text.getvalue().encode(), KIND, self.space.name, details)
+        return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, details or {})
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> Samples:
+    def load(cls, path: Path | str, space: SearchSpace) -> Samples:
         """Read what `save` wrote, or a CSV measured elsewhere that has no JSON beside it.
 
         Such a CSV has the column `top1_percent` and one of the forms of `arch_lists.read`.
@@ -56,7 +62,7 @@ class Samples:
         Raises:
             ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
-        about: artifacts.Json = {}
+        path, about = Path(path), artifacts.Json()
         if path.name and path.with_suffix(".json").exists():
             data, about = artifacts.load(path, KIND, space.name)
         else:

@@ -58,7 +58,8 @@ class Inputs:
 
 
 def sample(
-    weights: Path, space: SearchSpace, data: str | None, number: int, seed: int, workers: Workers, out: Path,
+    weights: Path | str, space: SearchSpace, data: str | None, number: int, seed: int, workers: Workers,
+    out: Path | str,
     report: Report = lambda line: None, design: str = "uniform", until_flat: bool = False, batch: int | None = None,
 ) -> Samples:  # fmt: skip
     """Measure randomly drawn subnetworks and save them; a run that was killed goes on where it was.
@@ -82,6 +83,7 @@ def sample(
         OfaDeployError: `number` is below 1 or more than the space has, there is no such design, the weights or images
             are unusable, or the output belongs to another run.
     """
+    weights, out = Path(weights), Path(out)
     sizes = list(_doubling(number)) if until_flat else [number]
     groups = draw(space, design, sizes[0], seed)
     images = data_sets.load(data, space)

@@ -36,7 +36,7 @@ ROUNDS, PAUSE = 5, 0.1
 
 
 def export(
-    net: Supernet, arch: Arch, data: Dataset, out: Path, weights: Mapping[str, Any] | None = None,
+    net: Supernet, arch: Arch, data: Dataset, out: Path | str, weights: Mapping[str, Any] | None = None,
     predicted: Mapping[str, Any] | None = None, format_: str | None = None,
 ) -> artifacts.Json:  # fmt: skip
     """Write the model of a subnetwork and its card.
@@ -58,7 +58,7 @@ def export(
         MeasureError: the file does not compute what torch computes.
         ArtifactError: the name ends in no format, or it cannot be written.
     """
-    files = chosen(format_, out, net.space.name)
+    files = chosen(format_, Path(out), net.space.name)
     (made,) = make(net, arch, data, files, weights or {}, predicted, MAX_DROP)
     _write([made])
     return made[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,13 @@ class Job:
     """
 
     space: SearchSpace
-    resolutions: tuple[int, ...]
-    plan: Plan
+    resolutions: Sequence[int]
+    plan: Plan = field(default_factory=Plan)
     blocks: bool = True
     batch: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "resolutions", tuple(map(int, self.resolutions)))
         if self.batch < 1:
             raise MeasureError(f"a batch has at least 1 image, not {self.batch}")
         if not self.resolutions:
@@ -144,7 +145,7 @@ class Job:
 def build(
     job: Job,
     device: str,
-    out: Path,
+    out: Path | str,
     report: Report = lambda line: None,
     others: Sequence[LatencyTable] = (),
     interpolate: float | None = None,
@@ -166,6 +167,7 @@ def build(
         MeasureError: the runtime fails, or a table without blocks cannot be fitted.
         ArtifactError: the output cannot be written, or what lies there is another build's.
     """
+    out = Path(out)
     check_cover(job.resolutions, others)
     if interpolate is not None and not job.blocks:
         raise MeasureError("only operators are interpolated; leave out --interpolate where whole networks are measured")

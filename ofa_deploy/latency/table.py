@@ -149,8 +149,8 @@ class LatencyTable:
             f"on {e['networks']:.0f} whole networks that its calibration has not seen"
         )
 
-    def save(self, path: Path, details: Mapping[str, Any]) -> artifacts.Json:
-        """Write the rows as CSV and everything else as JSON beside it."""
+    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
+        """Write the rows as CSV and everything else as JSON beside it, with `details`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         launch = ["launch_ms"] if self.power else []
@@ -163,17 +163,18 @@ class LatencyTable:
             **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
             "scale": self.scale, "per_op_ms": self.per_op_ms, "per_million_ms": self.per_million_ms,
             **({"power": self.power} if self.power else {}),
-            "error": dict(self.error), "networks": list(self.networks), **details,
+            "error": dict(self.error), "networks": list(self.networks), **(details or {}),
         }  # fmt: skip
-        return artifacts.save(path, text.getvalue().encode(), KIND, self.space.name, about)
+        return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, about)
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> LatencyTable:
+    def load(cls, path: Path | str, space: SearchSpace) -> LatencyTable:
         """Read a table.
 
         Raises:
             ArtifactError: it is missing, damaged, or of another space.
         """
+        path = Path(path)
         data, about = artifacts.load(path, KIND, space.name)
         try:
             rows, launch_ms, power = {}, {}, float(about.get("power", 0.0))

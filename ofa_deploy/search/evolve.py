@@ -7,11 +7,12 @@ each architecture is evaluated once, and those outside of the limits rank below 
 
 from __future__ import annotations
 
+import operator
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for one in fields(self):  # numbers of numpy become Python's, which JSON has
+            number = operator.index if isinstance(one.default, int) else float
+            object.__setattr__(self, one.name, number(getattr(self, one.name)))
         if (
             self.population < 4
             or min(self.generations, self.patience, self.tournament) < 1

@@ -131,12 +131,13 @@ def dumps(results: Sequence[SearchResult]) -> str:
     return artifacts.dumps(artifacts.sealed({**about, **content, "made_with": artifacts.made_with()}))
 
 
-def write(results: Sequence[SearchResult], path: Path) -> None:
+def write(results: Sequence[SearchResult], path: Path | str) -> None:
     """Write results as JSON, or the front of one as `.csv`.
 
     Raises:
         ArtifactError: it cannot be written, or there is no front.
     """
+    path = Path(path)
     if path.suffix != ".csv":
         artifacts.write(path, dumps(results))
     elif len(results) == 1 and results[0].front:
@@ -145,12 +146,13 @@ def write(results: Sequence[SearchResult], path: Path) -> None:
         raise ArtifactError(f"{path}: only the front of one search is written as CSV, see --front; choose a .json")
 
 
-def load_results(path: Path) -> tuple[SearchResult, ...]:
+def load_results(path: Path | str) -> tuple[SearchResult, ...]:
     """Read the file of one or several results.
 
     Raises:
         ArtifactError: it is missing or no such file.
     """
+    path = Path(path)
     about = artifacts.loads(artifacts.read(path), path)
     if about.pop("kind", None) != KIND:
         raise ArtifactError(
@@ -171,7 +173,7 @@ def load_results(path: Path) -> tuple[SearchResult, ...]:
         raise ArtifactError(f"{path} is damaged: {error}; search again") from error
 
 
-def load_result(path: Path) -> SearchResult:
+def load_result(path: Path | str) -> SearchResult:
     """Read the file of one result.
 
     Raises:

@@ -36,12 +36,13 @@ def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> artifacts.Jso
     return artifacts.save(path, safetensors.torch.save(state), KIND, net.space.name, details)
 
 
-def load(path: Path, space: SearchSpace) -> Supernet:
+def load(path: Path | str, space: SearchSpace) -> Supernet:
     """The supernet of a weight file, in evaluation mode.
 
     Raises:
         ArtifactError: the file is missing, damaged, of another space, or its tensors are not the space's.
     """
+    path = Path(path)
     data, _ = artifacts.load(path, KIND, space.name)
     net = Supernet(space)
     fill(net, tensors(data, path), path)

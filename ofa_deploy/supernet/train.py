@@ -54,7 +54,7 @@ def train(
     space: SearchSpace,
     data: Dataset,
     recipe: Recipe,
-    out: Path,
+    out: Path | str,
     report: Report = lambda line: None,
     stop_after: int | None = None,
     processes: Processes | None = None,
@@ -79,7 +79,7 @@ def train(
     Raises:
         OfaDeployError: the checkpoint beside `out` is of another run, a second run works on it, or it diverged.
     """
-    processes = processes or alone()
+    out, processes = Path(out), processes or alone()
     if recipe.batch > len(data.train):
         raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
     if recipe.batch % processes.number or recipe.batch < 2 * processes.number:

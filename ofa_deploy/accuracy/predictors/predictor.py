@@ -71,17 +71,17 @@ class Predictor:
             for name, arrays in self.parts
         ]
 
-    def save(self, path: Path, details: Mapping[str, Any]) -> artifacts.Json:
-        """Write safetensors and their JSON."""
+    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
+        """Write safetensors and their JSON, with `details`."""
         from safetensors.numpy import save
 
         arrays: dict[str, Array] = {f"{name}.{key}": value for name, part in self.parts for key, value in part.items()}
         plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()} | {"widen": np.array([self.widen])}
-        about = {"model": self.model, "error": dict(self.report), **details}
-        return artifacts.save(path, save(plain), KIND, self.space.name, about)
+        about = {"model": self.model, "error": dict(self.report), **(details or {})}
+        return artifacts.save(Path(path), save(plain), KIND, self.space.name, about)
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> Predictor:
+    def load(cls, path: Path | str, space: SearchSpace) -> Predictor:
         """Read what `save` wrote.
 
         Raises:
@@ -90,6 +90,7 @@ class Predictor:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
+        path = Path(path)
         data, about = artifacts.load(path, KIND, space.name)
         try:
             arrays = load(data)

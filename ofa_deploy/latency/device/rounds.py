@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +55,9 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for one in fields(self):  # numbers of numpy become Python's, which JSON has
+            number = operator.index if isinstance(one.default, int) else float
+            object.__setattr__(self, one.name, number(getattr(self, one.name)))
         if self.rounds < 1 or self.runs < 3 or self.calibration < 3 or self.test < 3 or self.threads < 1:
             raise MeasureError("a table needs at least 1 round, 3 runs, 3 calibration and 3 test networks, 1 thread")
 
