@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from ofa_deploy import arch_lists, artifacts
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
+from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 
 
-def score_file(space: SearchSpace, archs: Path, predictor: Path, lut: Path | None, out: Path | None) -> str:
+def score_file(
+    space: SearchSpace, archs: Path, predictor: Path, lut: Path | None, out: Path | None
+) -> list[dict[str, Any]]:
     """Score the architectures of a file, in its order.
 
     Args:
@@ -26,7 +30,8 @@ def score_file(space: SearchSpace, archs: Path, predictor: Path, lut: Path | Non
         out: CSV file to write as well.
 
     Returns:
-        CSV text: arch, macs, params, top1_percent with the ends of its 90 % interval, and latency_ms.
+        for each: arch, macs, params, top1_percent with the ends of its 90 % interval, and latency_ms; None where a
+        figure is not known.
 
     Raises:
         ArtifactError: a file is missing, damaged or of another space; the table lacks one of the resolutions.
@@ -37,10 +42,10 @@ def score_file(space: SearchSpace, archs: Path, predictor: Path, lut: Path | Non
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)
     mean, std = model.predict(genes)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "arch": list(map(str, listed)),
-        "macs": [f"{v:.0f}" for v in space.macs(genes)],
-        "params": [f"{v:.0f}" for v in space.params(genes)],
+        "macs": list(map(int, space.macs(genes))),
+        "params": list(map(int, space.params(genes))),
         "top1_percent": _rounded(mean, 3),
         "top1_low_percent": _rounded(mean - NORMAL_90 * std, 3),
         "top1_high_percent": _rounded(mean + NORMAL_90 * std, 3),
@@ -53,15 +58,20 @@ def score_file(space: SearchSpace, archs: Path, predictor: Path, lut: Path | Non
                 f"ofa-deploy build-lut --space {space.name} --resolutions {','.join(map(str, missing))}"
             )
         columns["latency_ms"] = _rounded(table.latency_ms(genes), 5)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     if out is not None:
-        artifacts.write(out, text.getvalue())
+        artifacts.write(out, to_csv(rows))
+    return rows
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV text, with empty cells where a figure is not known."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def _rounded(values: np.ndarray[tuple[int], np.dtype[np.float64]], digits: int) -> list[str]:
-    """Cells, empty where a figure is not known."""
-    return ["" if np.isnan(v) else f"{v:.{digits}f}" for v in values]
+def _rounded(values: Floats, digits: int) -> list[float | None]:
+    return [None if math.isnan(v) else round(v, digits) for v in values.tolist()]

@@ -154,6 +154,9 @@ def test_scores_of_a_list(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
         assert float(row["top1_low_percent"]) == pytest.approx(mean[i] - NORMAL_90 * std[i], abs=1e-3)
         assert float(row["top1_high_percent"]) == pytest.approx(mean[i] + NORMAL_90 * std[i], abs=1e-3)
         assert float(row["latency_ms"]) == pytest.approx(lut.latency_ms(genes[i : i + 1])[0], abs=1e-5)
+    as_json = json.loads(ofa("predict", "archs.csv", "--lut", "lut.csv", "--json").stdout)
+    assert [{key: str(value) for key, value in row.items()} for row in as_json] == rows
+    assert isinstance(as_json[0]["macs"], int)
     written = ofa("predict", "archs.csv", "--out", "scores.csv")
     assert written.stdout == "scores.csv\n"
     lines = (tmp_path / "scores.csv").read_text().splitlines()

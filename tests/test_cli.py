@@ -168,7 +168,9 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
 
 def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: Path) -> None:
     own = ["--data", images]
-    succeeded(ofa("train", *own, "--epochs", 6, "--batch", 50, "--threads", 1, "--licence", "CC0-1.0"))
+    options = ["--epochs", 6, "--batch", 50, "--threads", 1, "--licence", "CC0-1.0", "--json"]
+    trained = json.loads(succeeded(ofa("train", *own, *options)))
+    assert (trained["file"], trained["last_epoch"]["epoch"]) == ("supernets/fmnist.safetensors", 7)
     succeeded(ofa("sample", *own, "--number", 24))
     fitted = json.loads(succeeded(ofa("fit-predictor", "--json")))
     assert fitted["error"]["fitted"] == 24
@@ -196,6 +198,12 @@ def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: P
 def test_train_refuses(ofa: Run, images: Path, tmp_path: Path, options: str, words: str) -> None:
     refused(ofa("train", "--data", images, *options.split()), words)
     assert not list(tmp_path.iterdir())
+
+
+def test_bundle_says_as_json_what_to_type_there(ofa: Run) -> None:
+    about = json.loads(succeeded(ofa("lut", "bundle", "--networks", 5, "--resolutions", 16, "--json")))
+    assert about == {"file": "fmnist_cpu.zip", "graphs": 5, "command": "python3 fmnist_cpu.zip"}
+    assert Path("fmnist_cpu.zip").exists()
 
 
 def test_pack_data(ofa: Run, images: Path, tmp_path: Path) -> None:

@@ -128,16 +128,20 @@ def predict(
     predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,
     lut: Annotated[Path | None, typer.Option(help="Latency table, for a latency as well.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the CSV here instead of printing it.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score a list of architectures: MACs, parameters, predicted top-1 with its 90 % interval, and latency.
 
     Example: ofa-deploy predict archs.csv --lut lut/mine.csv
     """
-    from ofa_deploy.score import score_file
+    from ofa_deploy.score import score_file, to_csv
 
     chosen = get_space(space)
-    text = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
-    print(text if out is None else out, end="" if out is None else "\n")
+    rows = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(to_csv(rows) if out is None else out, end="" if out is None else "\n")
 
 
 def _compared(models: Mapping[str, Mapping[str, float]]) -> str:

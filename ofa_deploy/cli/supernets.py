@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ofa_deploy.cli.options import Data, Seed, Space, Threads, say
+from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Threads, say
 from ofa_deploy.families import get_space
 
 Licence = Annotated[str | None, typer.Option(help="Of the weights, for the cards of what is exported from them.")]
@@ -59,6 +60,7 @@ def train(
     licence: Licence = None,
     seed: Seed = 0,
     threads: Threads = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Train a supernet by progressive shrinking. Killed at any moment, it goes on from its last finished epoch.
 
@@ -82,9 +84,9 @@ def train(
     path = out or Path("supernets") / file_name(chosen)
     with together() as processes:
         images = load(data, chosen, training=True)
-        run(chosen, images, plan, path, say, processes=processes, licence=licence)
+        made = run(chosen, images, plan, path, say, processes=processes, licence=licence)
         if processes.first:
-            print(path)
+            print(json.dumps({**made, "file": str(path)}) if as_json else path)
 
 
 def import_weights(

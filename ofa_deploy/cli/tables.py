@@ -115,6 +115,7 @@ def bundle(
     ] = "python",
     out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Write one zip that measures a device elsewhere: there, `python FILE.zip` needs only numpy and the runtime.
 
@@ -131,6 +132,9 @@ def bundle(
     path = out or Path(f"{chosen.name}_{device}.zip")
     bundles.bundle(job, device, path, say, runner)
     needed, options = bundles.needs(device, runner)
+    if as_json:
+        print(json.dumps({"file": str(path), "graphs": len(job.entries), "command": f"python3 {path.name}{options}"}))
+        return
     say(f"{len(job.entries)} graphs. {needed}, type:")
     say(f"    python3 {path.name}{options}")
     say(f"and here, with the {path.stem}.results that it writes:")
