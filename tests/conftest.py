@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from ofa_deploy import data as data_sets
 from ofa_deploy.cli import main
@@ -27,6 +28,8 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this one
 SHARED = Path(__file__).parents[2] / "shared" / "data"

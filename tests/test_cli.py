@@ -228,6 +228,24 @@ def test_misuse_is_one_line_and_2(ofa: Run, arguments: str, words: list[str]) ->
     refused(ofa(*arguments.split()), *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        ("train --epochs 6 --batch 70 --threads 1 --data {images} --out s.safetensors", "s.safetensors"),
+        ("sample --number 4 --jobs 1 --data {images} --weights {weights} --out s.csv", "s.csv"),
+        ("build-lut --resolutions 16 --rounds 1 --out t.csv", "t.csv"),
+        (f"export --arch {SMALL} --finetune-epochs 1 --data {{images}} --weights {{weights}} --out f.onnx", "f.finetune"),
+    ],
+    ids=["train", "sample", "build-lut", "export"],
+)
+def test_two_runs_on_one_output_refuse_each_other(
+    ofa: Run, images: Path, weights: Path, tmp_path: Path, arguments: str, output: str
+) -> None:
+    with artifacts.locked(tmp_path / output):
+        refused(ofa(*arguments.format(images=images, weights=weights).split()), f"another run is writing {output}")
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
 def test_verbose_shows_where_an_error_comes_from(ofa: Run) -> None:
     done = ofa("-v", "search", "--latency", "1us")
     assert done.returncode == 2

@@ -52,9 +52,9 @@ def parse_range(what: str, text: str, least: float, most: float) -> Range:
     Raises:
         OfaDeployError: an end cannot be understood, or the first is above the second.
     """
-    low, dots, high = text.rpartition("..")
-    if dots and not low.strip() and not high.strip():
-        raise OfaDeployError(f"a range needs at least one end, {text!r} has none; write {UNITS[what][2]}")
+    low, _, high = text.rpartition("..")
+    if not low.strip() and not high.strip():
+        raise OfaDeployError(f"a limit needs at least one end, {text!r} has none; write {UNITS[what][2]}")
     lower = parse_amount(what, low, least, most) if low.strip() else -math.inf
     upper = parse_amount(what, high, least, most) if high.strip() else math.inf
     if lower > upper:
@@ -69,9 +69,9 @@ def parse_amount(what: str, text: str, least: float, most: float) -> float:
         OfaDeployError: there is no such unit, or the number is not positive.
     """
     _, units, example = UNITS[what]
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zµ%]*)\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9]{0,20}\.?[0-9]{1,20})\s*([a-zµ%]{0,9})\s*", text.lower())
     if match is None:
-        raise OfaDeployError(f"not a {what}: {text!r}; write for example {example}")
+        raise OfaDeployError(f"not a {what}: {text[:40]!r}; write for example {example}")
     number, unit = float(match[1]), match[2]
     if unit == "%":
         if number > 100:

@@ -260,6 +260,9 @@ def test_over_ssh(host: Path, job: Job, tmp_path: Path, elsewhere: dict[str, str
     assert not [path for path in host.rglob("*") if path.is_file()], "nothing is left there"
     with pytest.raises(MeasureError, match=r"on far: .*no-such-python.* repeat the command"):
         build_over_ssh(job, "cpu", "far", "no-such-python", tmp_path / "t2.csv", lines.append)
+    with pytest.raises(MeasureError, match="repeat the command"):
+        build_over_ssh(job, "cpu", "far", "python3; touch owned #", tmp_path / "t2.csv", lines.append)
+    assert not list(tmp_path.rglob("owned")), "no shell reads what the user says"
     with pytest.raises(MeasureError, match="on nowhere.invalid: "):
         build_over_ssh(job, "cpu", "nowhere.invalid", "python3", tmp_path / "t2.csv", lines.append)
     assert not (tmp_path / "t2.csv").exists()
