@@ -234,7 +234,10 @@ def test_misuse_is_one_line_and_2(ofa: Run, arguments: str, words: list[str]) ->
         ("train --epochs 6 --batch 70 --threads 1 --data {images} --out s.safetensors", "s.safetensors"),
         ("sample --number 4 --jobs 1 --data {images} --weights {weights} --out s.csv", "s.csv"),
         ("build-lut --resolutions 16 --rounds 1 --out t.csv", "t.csv"),
-        (f"export --arch {SMALL} --finetune-epochs 1 --data {{images}} --weights {{weights}} --out f.onnx", "f.finetune"),
+        (
+            f"export --arch {SMALL} --finetune-epochs 1 --data {{images}} --weights {{weights}} --out f.onnx",
+            "f.finetune",
+        ),
     ],
     ids=["train", "sample", "build-lut", "export"],
 )
