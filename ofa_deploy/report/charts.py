@@ -18,7 +18,7 @@ NEAR = 1.15
 """A budget beyond the dearest network is shown up to this multiple of its cost."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
 """Room around a chart's area, in pixels."""
-LETTER, LINE = 6.6, 15
+LETTER, LINE = 7.4, 15
 """Width of a letter and height of a line of small text, in pixels, about."""
 
 

@@ -87,9 +87,17 @@ def swatch(colour: int) -> Html:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
-    """A table; the first column holds names, the others figures."""
-    heading = tag("tr", *(tag("th", text(cell.replace("-", "\u2011")), scope="col") for cell in head))  # unbroken
-    body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
+    """A table; the first column holds names, the others figures. On a phone each row becomes a list."""
+    names = [cell.replace("-", "\u2011") for cell in head]  # unbroken
+    heading = tag("tr", *(tag("th", text(name), scope="col") for name in names))
+    body = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", c, data_of=n) for c, n in zip(row[1:], names[1:], strict=True)),
+        )
+        for row in rows
+    ]
     return tag("div", tag("table", tag("thead", heading), tag("tbody", *body)), class_="scroll", tabindex=0)
 
 

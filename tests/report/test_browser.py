@@ -40,6 +40,9 @@ def test_hover_click_and_legend(tables: tuple[str, str], page: Page, width: int,
     write_report([Path("r.json")], Path("page.html"))
     page.open(Path("page.html"), width, height)
     assert page.value("document.documentElement.scrollWidth") <= width, "nothing is wider than the screen"
+    if width < 500:
+        fits = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth <= e.clientWidth)"
+        assert all(page.value(fits)), "no table needs scrolling on a phone"
     page.mouse(*point(page, ".chosen", 0))
     assert page.value("document.querySelector('.tip').hidden") is False
     assert page.value("document.querySelector('.tip b').textContent").startswith("Chosen, cpu of")

@@ -160,7 +160,7 @@ def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, st
     assert "<dt>within the budget, as measured</dt><dd>1 of 2</dd>" in page
     summary, measured = (part.split("</table>")[0] for part in page.split("<table>")[1:3])
     for table in (summary, measured):
-        rows = [re.findall(r"<td>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+        rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
         assert [[cell for cell in row if cell in ("yes", "NO")] for row in rows] == [["yes"], ["NO"]]
     chart = page.split('class="chosen">')[1].split("</svg>")[0]
     rings = [float(cx) for cx in re.findall(r'<circle cx="([0-9.]+)"[^>]*class="hollow"', chart)]
