@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ofa_deploy.arch import Arch
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet.network import BatchStatistics, Supernet, norms
+from ofa_deploy.supernet.network import BatchStatistics, Supernet, collecting, norms, pieces_of
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Node:
     after: dict[tuple[str, Op], Node] = field(default_factory=dict)
     networks: list[int] = field(default_factory=list)
     layer: nn.Module | None = None
-    norms: list[BatchStatistics] = field(default_factory=list)
+    norms: dict[nn.Module, BatchStatistics] = field(default_factory=dict)
 
     def nodes(self) -> Iterator[Node]:
         """This node and all that follow."""
@@ -85,11 +85,11 @@ def classified(
     with torch.inference_mode():
         for node in root.nodes():
             node.layer = net.layer(node.name, node.op).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            node.norms = [BatchStatistics(bn) for bn in norms(node.layer)]
+            node.norms = {bn: BatchStatistics(bn) for bn in norms(node.layer)}
         for x in recalibration:
-            _recalibrate(root, x)
+            _recalibrate(root, pieces_of(x))
         for node in root.nodes():
-            for statistics in node.norms:
+            for statistics in node.norms.values():
                 statistics.freeze()
             assert node.layer is not None
             fold(node.layer)
@@ -98,14 +98,14 @@ def classified(
         return torch.stack([torch.cat(batches) for batches in hits]).numpy()
 
 
-def _recalibrate(node: Node, x: Tensor) -> None:
+def _recalibrate(node: Node, pieces: Sequence[Tensor]) -> None:
     """Run a batch through a node and what follows it, collecting statistics; ends where no norm follows."""
     if not any(below.norms for below in node.nodes()):
         return
     assert node.layer is not None
-    y = node.layer(x)
+    out = collecting(node.layer, pieces, node.norms)
     for after in node.after.values():
-        _recalibrate(after, y)
+        _recalibrate(after, out)
 
 
 def _classify(node: Node, x: Tensor, labels: Tensor, hits: list[list[Tensor]]) -> None:

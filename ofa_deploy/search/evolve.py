@@ -55,7 +55,7 @@ class Settings:
     tournament: int = 3
     mutate: float = 0.1
     restarts: int = 16
-    recombinations: int = 100
+    recombinations: int = 160
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,13 +90,17 @@ class Archive:
         self._genes, self._scores, self._over = np.zeros((1024, columns), np.int16), np.zeros(1024), np.zeros(1024)
         self.size = 0
 
-    def add(self, genes: Genes) -> list[int]:
-        """Evaluate those of the architectures that are new; returns their numbers."""
+    def add(self, genes: Genes) -> npt.NDArray[np.intp]:
+        """Evaluate those of the architectures that are new; returns the numbers of all, shape (n,).
+
+        New ones have the next numbers, in order.
+        """
         start = self.size
+        numbers = np.zeros(len(genes), np.intp)
         fresh: list[int] = []
-        for i, key in enumerate(_keys(genes)):
-            if key not in self._numbers:
-                self._numbers[key] = start + len(fresh)
+        for i, row in enumerate(np.ascontiguousarray(genes, np.int16)):
+            numbers[i] = number = self._numbers.setdefault(row.tobytes(), start + len(fresh))
+            if number == start + len(fresh):
                 fresh.append(i)
         self.size += len(fresh)
         while len(self._genes) < self.size:
@@ -108,11 +112,7 @@ class Archive:
             self._genes[start : self.size] = new
             self._over[start : self.size] = over(self._limits, new)
             self._scores[start : self.size] = self.score(new)
-        return list(range(start, self.size))
-
-    def numbers(self, genes: Genes) -> npt.NDArray[np.intp]:
-        """Numbers of architectures that were evaluated, shape (n,)."""
-        return np.array([self._numbers[key] for key in _keys(genes)], np.intp)
+        return numbers
 
     @property
     def genes(self) -> Genes:
@@ -261,16 +261,16 @@ def _generations(
     began = told = time.perf_counter()
     with fenced_random(settings.seed):
         first = np.unique(np.concatenate([start, random_ones]), axis=0)
-        archive.add(first)
-        population = toolbox.survive(toolbox.individuals(archive.numbers(first).tolist()), settings.population)
+        population = toolbox.survive(toolbox.individuals(archive.add(first).tolist()), settings.population)
         waited = 0
         for generation in range(settings.generations):
             children: list[Individual] = []
             for _ in range(10):  # where most children are known already, try a few more
                 wanted = settings.population - len(children)
                 parents = [p.number for p in toolbox.select(population, 2 * wanted)]
-                genes = archive.genes[parents]
-                children += toolbox.individuals(archive.add(toolbox.vary(genes[::2], genes[1::2])))
+                genes, known = archive.genes[parents], archive.size
+                archive.add(toolbox.vary(genes[::2], genes[1::2]))
+                children += toolbox.individuals(list(range(known, archive.size)))
                 if len(children) >= settings.population:
                     break
             population = toolbox.survive(population + children, settings.population)
@@ -286,12 +286,6 @@ def _generations(
                     f"{archive.size / (now - began):.0f} networks/s"
                 )
     return history
-
-
-def _keys(genes: Genes) -> list[bytes]:
-    """Something to compare each row by."""
-    rows = np.ascontiguousarray(genes, np.int16)
-    return [row.tobytes() for row in rows]
 
 
 def allowed_resolutions(space: SearchSpace, limits: Sequence[Limit]) -> list[int]:

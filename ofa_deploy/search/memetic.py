@@ -17,6 +17,8 @@ POOL = 24
 """Local optima that are kept."""
 CONTESTANTS = 2
 """For a place as a parent."""
+BROOD = 10
+"""Children that are improved together."""
 
 
 def recombine(
@@ -32,7 +34,7 @@ def recombine(
         optima: numbers of local optima in the archive.
 
     Returns:
-        the best score after each child.
+        the best score after each brood.
     """
     toolbox = base.Toolbox()
     rng = np.random.default_rng((settings.seed, 1))
@@ -48,12 +50,11 @@ def recombine(
     pool = [individual(number) for number in sorted(set(optima))]
     history = []
     with fenced_random(settings.seed):
-        for _ in range(settings.recombinations):
-            a, b = (archive.genes[[parent.number]] for parent in toolbox.select(pool, 2))
-            child = toolbox.vary(a, b)
-            archive.add(child)
-            found = toolbox.improve(int(archive.numbers(child)[0]))
-            if all(found != one.number for one in pool):
-                pool = toolbox.survive([*pool, individual(found)], POOL)
+        for start in range(0, settings.recombinations, BROOD):
+            number = min(BROOD, settings.recombinations - start)
+            parents = archive.genes[[parent.number for parent in toolbox.select(pool, 2 * number)]]
+            found = toolbox.improve(archive.add(toolbox.vary(parents[::2], parents[1::2])).tolist())
+            fresh = sorted(set(found) - {one.number for one in pool})
+            pool = toolbox.survive([*pool, *map(individual, fresh)], POOL)
             history.append(archive.reached)
     return history

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.costs import Genes
+from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.search.evolve import Archive, allowed_resolutions
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.space import SearchSpace
@@ -18,24 +18,30 @@ ROUNDS = 30
 """At most."""
 
 
-def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:
-    """Improve a network until no single change and no pair of changes helps.
+def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], numbers: Sequence[int]) -> list[int]:
+    """Improve networks, each until no single change and no pair of changes helps.
+
+    All are improved in step, so that what each asks for is evaluated together.
 
     Args:
-        space: of the network.
+        space: of the networks.
         archive: what is evaluated is added to it.
-        limits: that the network should keep; they may be closer than those of the archive.
-        number: of the network in the archive.
+        limits: that the networks should keep; they may be closer than those of the archive.
+        numbers: of the networks in the archive.
 
     Returns:
-        number of what it ended with.
+        numbers of what they ended with.
     """
+    ends = list(numbers)
+    moving = list(range(len(ends)))
     for _ in range(ROUNDS):
-        better = _step(space, archive, limits, number)
-        if better == number:
+        found = dict(zip(moving, _step(space, archive, limits, [ends[i] for i in moving]), strict=True))
+        moving = [i for i in moving if found[i] != ends[i]]
+        if not moving:
             break
-        number = better
-    return number
+        for i in moving:
+            ends[i] = found[i]
+    return ends
 
 
 def neighbours(space: SearchSpace, genes: Genes, allowed: Sequence[int]) -> tuple[Genes, npt.NDArray[np.intp]]:
@@ -70,27 +76,48 @@ def neighbours(space: SearchSpace, genes: Genes, allowed: Sequence[int]) -> tupl
     return out, np.array([span for span, _, _ in found], np.intp).reshape(-1, 2)
 
 
-def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number: int) -> int:
-    """Number of the best neighbour, or of the network itself where none is better."""
-    row = archive.genes[number : number + 1].copy()
-    singles, spans = neighbours(space, row, allowed_resolutions(space, limits))
-    archive.add(singles)
-    numbers = archive.numbers(singles)
-    gain = archive.scores[numbers] - archive.scores[number]
-    a, b = np.triu_indices(len(singles), 1)
-    together = (spans[a, 1] < spans[b, 0]) | (spans[b, 1] < spans[a, 0])
-    a, b = a[together], b[together]
-    promising = gain[a] + gain[b]
-    fits = promising > 0
-    for limit in limits:
-        costs, own = limit.cost(singles), limit.cost(row)[0]
+def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], numbers: Sequence[int]) -> list[int]:
+    """For each network the number of its best neighbour, or its own where none is better."""
+    allowed = allowed_resolutions(space, limits)
+    rows = archive.genes[list(numbers)]
+    around = [neighbours(space, row[None], allowed) for row in rows]
+    known = archive.add(np.concatenate([genes for genes, _ in around]))
+    ends = np.cumsum([len(genes) for genes, _ in around])[:-1]
+    singles = np.split(known, ends)
+    costs = [np.split(limit.cost(archive.genes[known]), ends) for limit in limits]
+    own = [limit.cost(rows) for limit in limits]
+    tried = []
+    for i, (genes, spans) in enumerate(around):
+        gain = archive.scores[singles[i]] - archive.scores[numbers[i]]
+        bounds = [(limit, cost[i], base[i]) for limit, cost, base in zip(limits, costs, own, strict=True)]
+        a, b = _promising(gain, spans, bounds)
+        tried.append(np.where(genes[a] != rows[i], genes[a], genes[b]))
+    pairs = np.split(archive.add(np.concatenate(tried)), np.cumsum([len(genes) for genes in tried])[:-1])
+    out = []
+    for number, first, second in zip(numbers, singles, pairs, strict=True):
+        candidates = np.array([number, *first, *second])
+        outside = over(limits, archive.genes[candidates])
+        out.append(int(candidates[np.lexsort((-archive.scores[candidates], outside))[0]]))
+    return out
+
+
+def _promising(
+    gain: Floats, spans: npt.NDArray[np.intp], bounds: Sequence[tuple[Limit, Floats, float]]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Pairs of changes that are best if their effects add up: the first and the second of each.
+
+    Args:
+        gain: in score of each change, shape (n,).
+        spans: see `neighbours`.
+        bounds: limits, what the network costs after each change, shape (n,), and before.
+    """
+    a, b = np.triu_indices(len(gain), 1)
+    fits = ((spans[a, 1] < spans[b, 0]) | (spans[b, 1] < spans[a, 0])) & (gain[a] + gain[b] > 0)
+    a, b = a[fits], b[fits]
+    fits = np.ones(len(a), bool)
+    for limit, costs, own in bounds:
         total = costs[a] + costs[b] - own
         fits &= (total <= limit.allowed * (1 + 1e-9)) & (total >= limit.lower)
-    a, b, promising = a[fits], b[fits], promising[fits]
-    best = np.argsort(-promising, kind="stable")[:PAIRS]
-    pairs = np.where(singles[a[best]] != row, singles[a[best]], singles[b[best]])
-    archive.add(pairs)
-    candidates = np.array([number, *numbers, *archive.numbers(pairs)])
-    outside = over(limits, archive.genes[candidates])
-    ranked = np.lexsort((-archive.scores[candidates], outside))
-    return int(candidates[ranked[0]])
+    a, b = a[fits], b[fits]
+    best = np.argsort(-(gain[a] + gain[b]), kind="stable")[:PAIRS]
+    return a[best], b[best]

@@ -138,17 +138,15 @@ def _single(
     """Restarts of surrogate and local search; evolution from what they found; children of all local optima."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    ends: list[int] = []
+    begun: list[int] = []
     for _ in range(settings.restarts):
         known = space.sample(rng, SAMPLE, allowed)
-        archive.add(known)
-        begun = seeds(space, score, limits, known)
-        archive.add(begun)
-        numbers = archive.numbers(begun if len(begun) else known)
-        ranked = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
-        ends.append(polish(space, archive, limits, int(numbers[ranked[0]])))
+        numbers, found = archive.add(known), archive.add(seeds(space, score, limits, known))
+        numbers = found if len(found) else numbers
+        begun.append(int(numbers[np.lexsort((-archive.scores[numbers], archive.over[numbers]))[0]]))
+    ends = polish(space, archive, limits, begun) if begun else []
     history = evolve(space, archive, limits, settings, archive.genes[sorted(set(ends))], report)
-    ends += [polish(space, archive, limits, number) for number in archive.best(LAST)]
+    ends += polish(space, archive, limits, archive.best(LAST))
     return history + recombine(space, archive, limits, settings, ends)
 
 
@@ -168,7 +166,7 @@ def _front(
         ends = []
         for step in steps:
             outside = over([step, *rest], archive.genes)
-            ends.append(polish(space, archive, [step, *rest], int(np.lexsort((-archive.scores, outside))[0])))
+            ends += polish(space, archive, [step, *rest], [int(np.lexsort((-archive.scores, outside))[0])])
         return ends
 
     shares = [step.upper / most for step in steps]

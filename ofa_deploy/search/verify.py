@@ -234,8 +234,8 @@ def _result(
 ) -> SearchResult:  # fmt: skip
     """The result that the chosen network is, by the last correction of the table; its limit is the whole budget."""
     genes = space.genes([loop.chosen])
-    explored.archive.add(genes)
-    made = result_of(space, explored, int(explored.archive.numbers(genes)[0]), predictor, settings, risk, inputs)
+    (chosen,) = explored.archive.add(genes)
+    made = result_of(space, explored, int(chosen), predictor, settings, risk, inputs)
     first = made.limits[0] | {"upper": round(budget_ms, 5)}
     return replace(made, limits=(first, *made.limits[1:]))
 

@@ -5,7 +5,8 @@ Module names are those of the official once-for-all networks, so that state dict
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +15,9 @@ from ofa_deploy.ops import Op
 
 Activation = Callable[[Tensor], Tensor]
 Device = str | None
+Steps = Generator[tuple[nn.Module, Tensor], Tensor, Tensor]
+"""A pass through a layer that stops at each batch norm: it yields the norm and its input, is sent its output, and
+returns the layer's."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "none": lambda x: x,
@@ -62,7 +66,25 @@ def squeeze_excite(channels: int, middle: int, device: Device = None) -> nn.Modu
     )
 
 
-class ConvLayer(nn.Module):
+class Normalised(nn.Module, ABC):
+    """A layer with batch norms, which it leaves to whoever runs its steps."""
+
+    @abstractmethod
+    def steps(self, x: Tensor) -> Steps:
+        """Its pass, see `Steps`; what it is sent may be changed in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Its pass, with each norm applied as it comes."""
+        steps = self.steps(x)
+        try:
+            norm, y = next(steps)
+            while True:
+                norm, y = steps.send(norm(y))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+class ConvLayer(Normalised):
     """Convolution, batch norm, activation."""
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
@@ -71,19 +93,19 @@ class ConvLayer(nn.Module):
         self.bn = BatchNorm2d(op.c_out, eps, device=device)
         self.act = ACTIVATIONS[op.act]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+    def steps(self, x: Tensor) -> Steps:
+        return self.act((yield self.bn, self.conv(x)))
 
 
-class Residual(nn.Module):
+class Residual(Normalised):
     """A convolution layer whose input is added to its output."""
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
         self.conv = ConvLayer(op, eps, device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x)  # type: ignore[no-any-return]
+    def steps(self, x: Tensor) -> Steps:
+        return x + (yield from self.conv.steps(x))
 
 
 class MaxPoolLayer(nn.Module):
@@ -123,7 +145,7 @@ class LinearLayer(nn.Module):
         return self.act(self.linear(x.flatten(1)) if self.flat else self.conv(x))
 
 
-class MBConv(nn.Module):
+class MBConv(Normalised):
     """Inverted residual block with optional squeeze-and-excitation (Howard et al., arXiv 1905.02244)."""
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
@@ -142,30 +164,30 @@ class MBConv(nn.Module):
             Conv2d(mid, op.c_out, 1, bias=False, device=device), BatchNorm2d(op.c_out, eps, device=device)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def steps(self, x: Tensor) -> Steps:
         y: Tensor = x
         if self.op.c_mid != self.op.c_in:
-            y = self.act(self.inverted_bottleneck["bn"](self.inverted_bottleneck["conv"](y)))
-        y = self.act(self.depth_conv["bn"](self.depth_conv["conv"](y)))
+            y = self.act((yield self.inverted_bottleneck["bn"], self.inverted_bottleneck["conv"](y)))
+        y = self.act((yield self.depth_conv["bn"], self.depth_conv["conv"](y)))
         if self.op.se:
             fc = self.depth_conv["se"]["fc"]  # type: ignore[index]
             y = y * F.hardsigmoid(fc["expand"](F.relu(fc["reduce"](y.mean((2, 3), keepdim=True)))))
-        y = self.point_linear["bn"](self.point_linear["conv"](y))
+        y = yield self.point_linear["bn"], self.point_linear["conv"](y)
         return x + y if self.op.shortcut else y
 
 
-class Block(nn.Module):
+class Block(Normalised):
     """A numbered block; it exists so that its weights are called `blocks.N.conv.*`."""
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
         self.conv = MBConv(op, eps, device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # type: ignore[no-any-return]
+    def steps(self, x: Tensor) -> Steps:
+        return (yield from self.conv.steps(x))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Normalised):
     """Residual block of ResNet-D (He et al., arXiv 1812.01187): the shortcut averages where the block strides."""
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
@@ -176,15 +198,16 @@ class Bottleneck(nn.Module):
             conv = Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, device=device)
             self.add_module(name, conv_bn(conv, BatchNorm2d(c_out, eps, device=device)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        def run(name: str, x: Tensor) -> Tensor:
+    def steps(self, x: Tensor) -> Steps:
+        def run(name: str, x: Tensor) -> Steps:
             part = self.get_submodule(name)
-            return part["bn"](part["conv"](x))  # type: ignore[index, no-any-return]
+            return (yield part["bn"], part["conv"](x))  # type: ignore[index]
 
-        y = self.act(run("conv1", x))
-        y = run("conv3", self.act(run("conv2", y)))
+        y = self.act((yield from run("conv1", x)))
+        y = self.act((yield from run("conv2", y)))
+        y = yield from run("conv3", y)
         if not self.op.shortcut:
-            x = run("downsample", average(x, self.op.stride))
+            x = yield from run("downsample", average(x, self.op.stride))
         return self.act(x + y)
 
 

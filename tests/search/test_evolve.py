@@ -75,7 +75,7 @@ def test_archive_evaluates_each_architecture_once(tiny: SearchSpace) -> None:
     assert len(rows) == len(np.unique(rows, axis=0)) == archive.size <= 800
     assert (archive.genes == rows).all()
     assert archive.scores == pytest.approx(rugged(rows))
-    assert (archive.genes[archive.numbers(rows[5:9])] == rows[5:9]).all()
+    assert (archive.genes[archive.add(rows[5:9])] == rows[5:9]).all()
     best = archive.best(archive.size)
     within = archive.over[best] == 0
     assert within.any()

@@ -15,13 +15,13 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError, ArtifactError
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet import checkpoint, network
 from ofa_deploy.supernet.depthwise import depthwise_conv
-from ofa_deploy.supernet.network import Supernet, recalibrate
+from ofa_deploy.supernet.network import BatchStatistics, Supernet, recalibrate
 
 
-def noise(n: int, arch: Arch, channels: int = 1) -> torch.Tensor:
-    return torch.randn(n, channels, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(5))
+def noise(n: int, arch: Arch, channels: int = 1, seed: int = 5) -> torch.Tensor:
+    return torch.randn(n, channels, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(seed))
 
 
 OFFICIAL = {
@@ -172,9 +172,11 @@ def test_images_of_another_size_are_refused(space: SearchSpace) -> None:
 
 def test_recalibration_by_hand() -> None:
     bn = nn.BatchNorm2d(2)
-    net = nn.Sequential(bn)
+    statistics = BatchStatistics(bn)
     batches = [torch.randn(4, 2, 3, 3) * 2 + 1, torch.randn(2, 2, 3, 3)]
-    recalibrate(net, batches)
+    for batch in batches:
+        bn(batch)
+    statistics.freeze()
     weights = torch.tensor([4.0, 2.0]) / 6
     mean = sum(w * b.mean((0, 2, 3)) for w, b in zip(weights, batches, strict=True))
     var = sum(w * b.var((0, 2, 3), correction=0) for w, b in zip(weights, batches, strict=True))
@@ -183,7 +185,28 @@ def test_recalibration_by_hand() -> None:
     assert not bn.training
     assert bn.momentum == 0.1
     with pytest.raises(ValueError, match="at least one image"):
-        recalibrate(net, [])
+        BatchStatistics(bn).freeze()
+
+
+@pytest.mark.parametrize("name", ["fmnist", "mbv3-w1.0", "proxyless-w1.3", "resnet50d"])
+def test_recalibration_in_pieces_is_that_of_the_whole_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = get_space(name)
+    arch = space.extreme(True, space.resolutions[0])
+    net = Supernet(space).initialise(0)
+    batches = [noise(7, arch, space.in_channels, seed) for seed in (0, 1)]
+    found = []
+    for pixels in (10**9, 3 * arch.resolution**2):
+        monkeypatch.setattr(network, "CHUNK_PIXELS", pixels)
+        plain = net.subnet(arch)
+        recalibrate(plain, batches)
+        assert [len(piece) for piece in network.pieces_of(batches[0])] == ([7] if pixels == 10**9 else [3, 3, 1])
+        found.append(plain.requires_grad_(False))
+    whole, pieces = (dict(plain.named_buffers()) for plain in found)
+    for key, expected in whole.items():
+        assert torch.allclose(pieces[key], expected, rtol=1e-3, atol=1e-4), key
+    x = noise(2, arch, space.in_channels)
+    a, b = (plain(x) for plain in found)
+    assert torch.allclose(a, b, atol=1e-3 * float(a.abs().max()))
 
 
 def test_recalibration_normalises_with_the_batch(space: SearchSpace) -> None:
