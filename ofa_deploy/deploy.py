@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,25 @@ from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Plan
+from ofa_deploy.latency.device.timing import Session
 from ofa_deploy.latency.runtimes import RUNTIMES
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.latency.whole import beside_table
 from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.result import SearchResult, write
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet
+
+ROUNDS = 3
+"""Searches for a budget at most."""
+GUARD_PERCENT = 0.5
+"""Added to the margin of a search that is repeated."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +50,32 @@ class Deployed:
     Attributes:
         budget: as the user typed it.
         file: the model.
-        result: of the search.
+        result: of the last search.
         card: of the exported model, with what was measured.
+        session: of the model, takes (1, channels, resolution, resolution).
+        searches: for this budget.
     """
 
     budget: str
     file: Path
     result: SearchResult
     card: artifacts.Json
+    session: Session
+    searches: int
+
+    @property
+    def latency_ms(self) -> float:
+        """As measured."""
+        return float(self.card["measured"]["latency"]["latency_ms"])
 
     def row(self) -> dict[str, Any]:
         """The figures side by side: latencies in ms, accuracies in percent."""
         measured, limit = self.card["measured"], self.result.limits[0]
         return {
             "budget": self.budget, "budget_ms": limit["upper"], "arch": str(self.result.arch),
-            "predicted_ms": limit["predicted"], "measured_ms": measured["latency"]["latency_ms"],
-            "within_budget": measured["latency"]["latency_ms"] <= limit["upper"],
-            "margin_percent": limit["margin_percent"],
+            "predicted_ms": limit["predicted"], "measured_ms": self.latency_ms,
+            "within_budget": self.latency_ms <= limit["upper"], "margin_percent": limit["margin_percent"],
+            "searches": self.searches,
             "machine_slower_percent": measured["latency"]["machine_slower_percent"],
             "predicted_top1_percent": self.result.score,
             "heldout_top1_percent": measured["heldout"]["top1_percent"],
@@ -76,7 +93,7 @@ class Deployed:
             "measured_top1_percent": row["heldout_top1_percent"], "interval95_points": heldout["interval95_points"],
         }  # fmt: skip
         about = {key: row[key] for key in ("budget_ms", "measured_ms", "within_budget", "machine_slower_percent")}
-        about |= {"rounds": 1, "conditions": latency["conditions"], "candidates": [candidate]}
+        about |= {"rounds": self.searches, "conditions": latency["conditions"], "candidates": [candidate]}
         return replace(self.result, verified=about)
 
 
@@ -88,7 +105,8 @@ def deploy(
     """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
 
     A latency table of this machine is built into the working folder's `lut/` unless one is there. Predicted
-    accuracies are about the held-out images; the test images are touched only here.
+    accuracies are about the held-out images; the test images are touched only here. Where a file takes longer than its
+    budget, the search is repeated with as much of a margin, and the file is replaced.
 
     Args:
         space: of the supernet.
@@ -121,34 +139,90 @@ def deploy(
             f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
         )
     table = own_table(space, device, plan, report)
-    inputs = {"table_of_this_machine": True, "predictor_sha256": predictor.sha256}
-    limits = [latency_limit(table, budget, margin_percent) for budget in budgets]
-    results = [search(space, predictor, [limit], settings, report, inputs=inputs) for limit in limits]
+    bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, out, report)
+    todo = {budget: latency_limit(table, budget, margin_percent) for budget in budgets}
+    delivered: dict[str, Deployed] = {}
+    for number in range(1, ROUNDS + 1):
+        delivered |= bench.deliver(todo, number)
+        todo = bench.tighter({budget: delivered[budget] for budget in todo}, todo) if number < ROUNDS else {}
+        if not todo:
+            break
+    report("measuring their accuracy")
+    ordered = [bench.with_accuracy(delivered[budget]) for budget in budgets]
+    write([one.measured() for one in ordered], results_file(space, device, out))
+    return ordered
 
-    runtime = RUNTIMES[table.conditions["runtime"]]
-    cards, sessions = [], {}
-    for budget, result in zip(budgets, results, strict=True):
-        file = out / f"{_stem(space, device)}_{budget.strip().replace('%', 'pct')}{runtime.suffix}"
-        report(f"{budget}: {result.arch}, exporting {file}")
-        card = export(net, result.arch, images, file, origin, result.predicted(), DELIVERED[device])
-        content, size = artifacts.read(file), result.arch.resolution
-        image = np.random.default_rng(0).standard_normal((1, space.in_channels, size, size)).astype(np.float32)
-        sessions[budget] = runtime.start(content, plan.threads), runtime.native(image)
-        cards.append((file, card))
-    report("measuring the exported files")
-    latencies, slower = beside_table(sessions, table, plan.threads, report)
-    delivered = []
-    for budget, result, (file, card) in zip(budgets, results, cards, strict=True):
-        session, size = runtime.taking_nchw(sessions[budget][0]), result.arch.resolution
-        card["measured"] = {
-            "latency": latencies[budget] | {"machine_slower_percent": slower, "conditions": dict(table.conditions)},
-            "heldout": top1(session, images, images.heldout, size),
-            "test": top1(session, images, images.test, size) if images.test is not None else None,
+
+@dataclass(frozen=True)
+class _Bench:
+    """What searches, exports and measures."""
+
+    space: SearchSpace
+    table: LatencyTable
+    net: Supernet
+    images: data_sets.Dataset
+    origin: artifacts.Json
+    predictor: Predictor
+    settings: Settings
+    threads: int
+    out: Path
+    report: Report
+
+    def deliver(self, limits: Mapping[str, Limit], number: int) -> dict[str, Deployed]:
+        """The best model within each limit, by budget: exported, its latency measured; `number` counts searches."""
+        device, runtime = str(self.table.conditions["device"]), RUNTIMES[self.table.conditions["runtime"]]
+        inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
+        results = {
+            budget: search(self.space, self.predictor, [limit], self.settings, self.report, inputs=inputs)
+            for budget, limit in limits.items()
         }
-        write_card(file, card)
-        delivered.append(Deployed(budget, file, result, card))
-    write([one.measured() for one in delivered], results_file(space, device, out))
-    return delivered
+        cards, sessions = {}, {}
+        for budget, result in results.items():
+            name = f"{_stem(self.space, device)}_{budget.strip().replace('%', 'pct')}{runtime.suffix}"
+            file, size = self.out / name, result.arch.resolution
+            self.report(f"{budget}: {result.arch}, exporting {file}")
+            card = export(
+                self.net, result.arch, self.images, file, self.origin, result.predicted(), DELIVERED[device]
+            )  # fmt: skip
+            image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
+            sessions[budget] = (
+                runtime.start(artifacts.read(file), self.threads), runtime.native(image.astype(np.float32))
+            )  # fmt: skip
+            cards[budget] = file, card
+        self.report("measuring the exported files")
+        latencies, slower = beside_table(sessions, self.table, self.threads, self.report)
+        found = {}
+        for budget, (file, card) in cards.items():
+            about = {"machine_slower_percent": slower, "conditions": dict(self.table.conditions)}
+            card["measured"] = {"latency": latencies[budget] | about}
+            session = runtime.taking_nchw(sessions[budget][0])
+            found[budget] = Deployed(budget, file, results[budget], card, session, number)
+        return found
+
+    def with_accuracy(self, one: Deployed) -> Deployed:
+        """A delivered model, its accuracy measured and its card written."""
+        images, size = self.images, one.result.arch.resolution
+        one.card["measured"] |= {
+            "heldout": top1(one.session, images, images.heldout, size),
+            "test": top1(one.session, images, images.test, size) if images.test is not None else None,
+        }
+        write_card(one.file, one.card)
+        return one
+
+    def tighter(self, delivered: Mapping[str, Deployed], limits: Mapping[str, Limit]) -> dict[str, Limit]:
+        """Limits for the models that are over their budget: with a margin by which they would have been too slow."""
+        out = {}
+        for budget, one in delivered.items():
+            before, predicted = limits[budget], one.result.limits[0]["predicted"]
+            off = 100 * (one.latency_ms / predicted - 1) + GUARD_PERCENT
+            limit = replace(before, margin_percent=max(off, before.margin_percent + GUARD_PERCENT))
+            if one.latency_ms > limit.upper and limit.over(extreme(self.space, limit.cost)[0])[0] == 0:
+                self.report(
+                    f"{budget}: {one.latency_ms:.4g} ms measured, {limit.upper:.4g} ms allowed; searching again with a "
+                    f"margin of {limit.margin_percent:.2g} %"
+                )
+                out[budget] = limit
+        return out
 
 
 def results_file(space: SearchSpace, device: str, out: Path) -> Path:
