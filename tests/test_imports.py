@@ -44,7 +44,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["search.verify"],
     ["search.refine"],
     ["export.formats", "export.finetune"],
-    ["export.check"],
+    ["export.check", "export.memory"],
     ["export.card", "export.run", "export.family"],
     ["deploy", "doctor"],
     ["report.markup"],

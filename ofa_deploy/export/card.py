@@ -105,6 +105,10 @@ def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         at = latency["conditions"]
         where = f"{at['runtime']} {at['runtime_version']}, threads: {at['threads']}, {at['machine']['cpu']}"
         rows.append(("measured latency", f"{latency['latency_ms']:.4g} ms ({where})"))
+    if memory := measured.get("memory"):
+        rows.append(
+            ("peak memory", f"{memory['model_mb']:.3g} MB, {memory['process_mb']:.3g} MB with Python and runtime")
+        )
     rows.append((
         "agreement with torch",
         f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images; logits differ by "

@@ -15,6 +15,7 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.arch_lists import read_one
 from ofa_deploy.data import RECALIBRATION, Dataset, load
 from ofa_deploy.errors import MeasureError, OfaDeployError
+from ofa_deploy.export import memory
 from ofa_deploy.export.card import make_card, write_card
 from ofa_deploy.export.check import accuracy_drop, parity
 from ofa_deploy.export.finetune import RECIPE, SUFFIX, finetune
@@ -174,17 +175,21 @@ def _checked(name: str, content: bytes, subject: Subject, max_drop: float) -> ar
 
 
 def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:
-    """Measure the latency of those files that this machine has a runtime for, interleaved, into their cards."""
+    """Measure latency, interleaved, and memory of those files that this machine has a runtime for, into their cards."""
     image = np.random.default_rng(0).standard_normal((1, space.in_channels, arch.resolution, arch.resolution))
-    sessions, cards = {}, {}
+    sessions, cards, contents = {}, {}, {}
     for path, content, card in made:
         one = FORMATS[card["format"]]
         if one.device is not None:
             sessions[path.name] = one.start(content, 1), one.native(image.astype(np.float32))
-            cards[path.name] = card
+            cards[path.name], contents[path.name] = card, content
     for name, found in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
-        one = FORMATS[cards[name]["format"]]
-        cards[name]["measured"] = {"latency": {**found, "conditions": conditions(str(one.device), 1)}}
+        card = cards[name]
+        about = conditions(str(FORMATS[card["format"]].device), 1)
+        card["measured"] = {
+            "latency": {**found, "conditions": about},
+            "memory": memory.measured(contents[name], about["runtime"], card["input"]["shape"]),
+        }
 
 
 def _write(made: list[Made]) -> None:

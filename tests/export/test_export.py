@@ -29,6 +29,7 @@ def test_several_formats_at_once(ofa: Run, tmp_path: Path) -> None:
     cards = {stem: json.loads((tmp_path / f"{stem}.json").read_text()) for stem in stems}
     assert cards["fmnist_onnx"]["agreement_with_torch"]["max_difference"] < 1e-4
     assert cards["fmnist_onnx-int8"]["accuracy"]["images"] == 2000
+    assert cards["fmnist_onnx"]["measured"]["memory"]["model_mb"] > 0
     at = cards["fmnist_onnx-int8"]["measured"]["latency"]["conditions"]
     assert (at["runtime"], at["precision"], at["threads"]) == ("onnxruntime-int8", "int8", 1)
     assert cards["fmnist_safetensors"]["measured"] == {}
