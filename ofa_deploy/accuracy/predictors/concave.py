@@ -32,7 +32,7 @@ class Concave(Ensemble):
     model = "concave"
 
     def __init__(
-        self, members: int = 4, units: int = 8, steps: int = 2000, batch: int = 128, lr: float = 1e-2,
+        self, members: int = 8, units: int = 8, steps: int = 3000, batch: int = 128, lr: float = 1e-2,
         weight_decay: float | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.members = members
