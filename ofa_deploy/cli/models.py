@@ -264,7 +264,8 @@ def export(
     format_: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Of onnx, onnx-int8, tflite, tflite-int8, pt2, safetensors; several with commas between."
+            "--format",
+            help="Of onnx, onnx-int8, tflite, tflite-int8, pt2, pte, safetensors; several with commas.",
         ),
     ] = None,
     max_drop: Annotated[float, typer.Option(help="Points of top-1 that int8 may lose.")] = 1.0,
@@ -289,8 +290,8 @@ def export(
 ) -> None:
     """Write an architecture as a model, checked against torch, with a card beside it.
 
-    The format is what --out ends in (.onnx, .tflite, .pt2, .safetensors), else ONNX. With --format, files are named
-    SPACE_FORMAT. With --json the card is printed; with several formats, a list of them.
+    The format is what --out ends in (.onnx, .tflite, .pt2, .pte, .safetensors), else ONNX. With --format, files are
+    named SPACE_FORMAT. With --json the card is printed; with several formats, a list of them.
 
     Example: ofa-deploy export --result result.json --format onnx,tflite
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import torch
 
 from ofa_deploy import artifacts
 from ofa_deploy.data import RECALIBRATION, Dataset
-from ofa_deploy.errors import ArtifactError, DataError, OfaDeployError
+from ofa_deploy.errors import ArtifactError, DataError, MeasureError, OfaDeployError
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.latency.device.conditions import DEVICES, precision_of
 from ofa_deploy.latency.device.timing import Array, Session
@@ -157,6 +158,36 @@ def _start_pt2(content: bytes, threads: int) -> Session:
     return _of_module(torch.export.load(io.BytesIO(content)).module())
 
 
+def _write_pte(subject: Subject) -> bytes:
+    net, size = subject.net, subject.net.arch.resolution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of what ExecuTorch itself uses
+        try:
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except ImportError as error:
+            raise _no_executorch() from error
+        program = torch.export.export(net.eval(), (torch.zeros(1, net.space.in_channels, size, size),))
+        parts = [XnnpackPartitioner()]
+        lowered = to_edge_transform_and_lower(program, partitioner=parts, constant_methods=subject.notes)
+        return bytes(lowered.to_executorch().buffer)
+
+
+def _start_pte(content: bytes, threads: int) -> Session:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its Python interface calls itself experimental
+        try:
+            from executorch.runtime import Runtime
+        except ImportError as error:
+            raise _no_executorch() from error
+        method = Runtime.get().load_program(content).load_method("forward")
+    return _of_module(lambda x: method.execute([x])[0])
+
+
+def _no_executorch() -> MeasureError:
+    return MeasureError("ExecuTorch is not installed; pip install 'ofa-deploy[executorch]'")
+
+
 def _write_safetensors(subject: Subject) -> bytes:
     return checkpoint.subnet_content(subject.net, subject.notes)
 
@@ -178,6 +209,10 @@ FORMATS: dict[str, Format] = {
     "pt2": Format(
         ".pt2", "NCHW", "fp32", None, _write_pt2, _start_pt2, "import torch",
         'torch.export.load("FILE").module()(torch.from_numpy(x)).detach().numpy()',
+    ),
+    "pte": Format(
+        ".pte", "NCHW", "fp32", None, _write_pte, _start_pte, "import torch; from executorch.runtime import Runtime",
+        'Runtime.get().load_program("FILE").load_method("forward").execute([torch.from_numpy(x)])[0].numpy()',
     ),
     "safetensors": Format(
         ".safetensors", "NCHW", "fp32", None, _write_safetensors, _start_safetensors,

@@ -59,8 +59,8 @@ def test_names(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--format onnx,tfjs", ["unknown format 'tfjs'", "onnx-int8, tflite, tflite-int8, pt2, safetensors"]),
-        ("--out m.bin", ["must end in .onnx or .tflite or .pt2 or .safetensors"]),
+        ("--format onnx,tfjs", ["unknown format 'tfjs'", "onnx-int8, tflite, tflite-int8, pt2, pte, safetensors"]),
+        ("--out m.bin", ["must end in .onnx or .tflite or .pt2 or .pte or .safetensors"]),
         ("--format tflite --out m.onnx", ["must end in .tflite"]),
         ("--out folder.onnx", ["folder.onnx is a folder"]),
         ("--format onnx --out folder.onnx", ["folder.onnx is a folder"]),

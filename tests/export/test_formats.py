@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,14 +31,23 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
 SMALL = "r16_k3e3-k7e4_k3e3-k7e3_k5e3-k3e3_k3e3-k3e3_k3e3-k7e3"
-FP32 = [name for name, one in FORMATS.items() if one.precision == "fp32"]
-INT8 = [
-    pytest.param(name, marks=pytest.mark.skipif(
-        name == "tflite-int8" and find_spec("ai_edge_quantizer") is None,
-        reason="ai-edge-quantizer is not installed: pip install 'ofa-deploy[quant]'",
-    ))
-    for name, one in FORMATS.items() if one.precision == "int8"
-]  # fmt: skip
+EXTRAS = {"tflite-int8": ("ai_edge_quantizer", "quant"), "pte": ("executorch", "executorch")}
+"""What formats need that is not always installed: the package, and the extra that has it."""
+
+
+def those(precision: str) -> list[Any]:
+    """The formats of a precision; those that cannot be written here are skipped."""
+    return [
+        pytest.param(name, marks=[
+            pytest.mark.skipif(find_spec(package) is None,
+                               reason=f"{package} is not installed: pip install 'ofa-deploy[{extra}]'")
+            for package, extra in ([EXTRAS[name]] if name in EXTRAS else [])
+        ])
+        for name, one in FORMATS.items() if one.precision == precision
+    ]  # fmt: skip
+
+
+FP32, INT8 = those("fp32"), those("int8")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +188,7 @@ def test_the_five_lines_of_the_card_run_with_numpy_and_the_runtime_alone(
     x = subject.data.tensor(pixels, 16)
     expected = subject.net(x).detach().numpy()
     got = np.load(tmp_path / "logits.npy")
-    assert np.abs(got - expected).max() < (1e-4 if name in FP32 else 0.1 * np.abs(expected).max())
+    assert np.abs(got - expected).max() < (1e-4 if FORMATS[name].precision == "fp32" else 0.1 * np.abs(expected).max())
 
 
 def test_pt2_takes_any_batch(subject: Subject, contents: dict[str, bytes]) -> None:
