@@ -1,0 +1,132 @@
+"""The TFLite files that ofa-deploy emits beside those that litert-torch converts from the same PyTorch networks.
+
+For networks of the shipped supernet: the largest difference of their outputs on 256 held-out images, operators, parts
+that XNNPACK takes (one is best), bytes, CPU seconds to make the file, and latency, both interleaved in one run. Needs
+Google's litert-torch, which is not a dependency (pip install litert-torch, best in an environment of its own). Takes
+about two minutes. Writes benchmarks/results/converters_fmnist.csv.
+
+    python benchmarks/converters.py [--rounds 16] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from export_quality import networks
+
+from ofa_deploy import artifacts, data
+from ofa_deploy.accuracy.measure import specialise
+from ofa_deploy.export.check import PARITY_IMAGES
+from ofa_deploy.export.formats import Subject
+from ofa_deploy.families import get_space
+from ofa_deploy.graphs import tflite
+from ofa_deploy.latency.device.tflite import interpreter_class, start
+from ofa_deploy.latency.whole import side_by_side
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Subnet
+
+RESULT = Path(__file__).parent / "results" / "converters_fmnist.csv"
+OURS, THEIRS = "ofa-deploy", "litert-torch"
+
+
+def converted(net: Subnet) -> bytes:
+    """What litert-torch makes of a network; it takes images channels first, as PyTorch does."""
+    import litert_torch
+
+    size = net.arch.resolution
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.tflite"
+        litert_torch.convert(net.eval(), (torch.zeros(1, net.space.in_channels, size, size),)).export(str(file))
+        return file.read_bytes()
+
+
+def operators(content: bytes, delegated: bool) -> Counter[str]:
+    """Operators of a file by kind, before or after XNNPACK has taken its own."""
+    from ai_edge_litert.interpreter import OpResolverType
+
+    kind = OpResolverType.AUTO if delegated else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    made = interpreter_class()(model_content=content, num_threads=1, experimental_op_resolver_type=kind)
+    made.allocate_tensors()
+    return Counter(op["op_name"] for op in made._get_ops_details())
+
+
+def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]]:
+    """A row for each maker of a network's file."""
+    net, contents, seconds = subject.net, {}, {}
+    makers = {
+        OURS: lambda: tflite.emit(net.space.walk(net.arch), subject.weights, notes=subject.notes),
+        THEIRS: lambda: converted(net),
+    }
+    for maker, make in makers.items():
+        began = time.process_time()
+        contents[maker] = make()
+        seconds[maker] = time.process_time() - began
+    images = subject.data.tensor(subject.data.heldout.pixels[:PARITY_IMAGES], net.arch.resolution).numpy()
+    layouts = {OURS: np.ascontiguousarray(images.transpose(0, 2, 3, 1)), THEIRS: images}
+    sessions = {maker: (start(contents[maker], 1), layouts[maker][:1]) for maker in contents}
+    outputs = {
+        maker: np.concatenate([run(image[None]) for image in layouts[maker]]) for maker, (run, _) in sessions.items()
+    }
+    times = side_by_side(sessions, 1, rounds)
+    rows: list[dict[str, object]] = []
+    for maker, content in contents.items():
+        rows.append({
+            "network": name, "arch": str(net.arch), "maker": maker, "operators": operators(content, False).total(),
+            "parts": operators(content, True)["DELEGATE"], "left": operators(content, True).total(),
+            "bytes": len(content), "cpu_seconds": round(seconds[maker], 3),
+            "latency_ms": times[maker]["latency_ms"], "typical_ms": times[maker]["typical_ms"],
+            "max_difference": float(np.abs(outputs[OURS] - outputs[THEIRS]).max()),
+        })  # fmt: skip
+    return rows
+
+
+def run(rounds: int) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    space = get_space("fmnist")
+    net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    images = data.load(None, space)
+    measured("warm-up", Subject(specialise(net, space.extreme(False), images), images), 1)  # imports are not counted
+    return pd.DataFrame([
+        row for name, arch in networks(space).items()
+        for row in measured(name, Subject(specialise(net, arch, images), images), rounds)
+    ])  # fmt: skip
+
+
+def show() -> None:
+    table = pd.read_csv(RESULT, comment="#")
+    print(RESULT.read_text().splitlines()[0])
+    print(
+        f"{'network':12} {'made by':14}{'operators':>10}{'parts':>7}{'MB':>7}{'CPU s':>8}{'ms':>9}  outputs differ by"
+    )
+    for row in table.itertuples():
+        print(f"{row.network:12} {row.maker:14}{row.operators:10}{row.parts:7}{row.bytes / 1e6:7.2f}"
+              f"{row.cpu_seconds:8.3f}{row.latency_ms:9.4f}  {row.max_difference:.1g}")  # fmt: skip
+    print("parts: that XNNPACK takes; run again with: python benchmarks/converters.py (needs litert-torch)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if not options.show:
+        versions = ", ".join(
+            f"{name} {artifacts.version(name)}" for name in ("litert-torch", "ai-edge-litert", "torch")
+        )
+        header = f"# one thread, {artifacts.machine()['cpu']}, a shared machine; {versions}\n"
+        artifacts.write(RESULT, header + run(options.rounds).to_csv(index=False))
+    if RESULT.exists():
+        show()
+    else:
+        print("no results yet: run python benchmarks/converters.py")
+
+
+if __name__ == "__main__":
+    main()
