@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export bench-faults clean
+.PHONY: demo test coverage lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export bench-faults clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
 
 test: $(READY) lint  ## lint, types and all tests
 	$(BIN)/python -m pytest
+
+coverage: $(READY)  ## all tests, and the lines of the package that they do not run in their own process
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
 
 lint: $(READY)
 	$(BIN)/ruff check .
