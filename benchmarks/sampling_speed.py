@@ -29,7 +29,8 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.data import Dataset
 from ofa_deploy.families import get_space
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import Supernet, recalibrate
+from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.recalibration import recalibrate
 
 RESULT = Path(__file__).parent / "results" / "sampling-speed_fmnist.csv"
 PARTS = ("loop over subnet(arch)", "+ channels last", "+ folded batch norms", "+ shared beginnings")

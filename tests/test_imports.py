@@ -33,7 +33,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["graphs.weights", "graphs.onnx", "graphs.tflite"],
     ["graphs.onnx_int8", "graphs.tflite_int8", "graphs.torch"],
     ["supernet.recipes", "supernet.depthwise", "supernet.processes"],
-    ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.checkpoint"],
+    ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.recalibration", "supernet.checkpoint"],
     ["latency.runtimes"],
     ["latency.smooth"],
     ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.imported", "latency.fitted"],

@@ -13,7 +13,8 @@ from ofa_deploy.accuracy import prefixes
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import RECALIBRATION, Dataset, Images
 from ofa_deploy.latency.device.timing import Session
-from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
+from ofa_deploy.supernet.network import Subnet, Supernet
+from ofa_deploy.supernet.recalibration import recalibrate
 
 BATCH_PIXELS = 100 * 28 * 28
 """Pixels a batch: more leave the cache, fewer pay for calls."""

@@ -20,7 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ofa_deploy.arch import Arch
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet.network import BatchStatistics, Supernet, collecting, norms, pieces_of
+from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.recalibration import BatchStatistics, collecting, norms, pieces_of
 
 
 @dataclass

@@ -24,8 +24,9 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
-from ofa_deploy.supernet.network import Subnet, Supernet, recalibrate
+from ofa_deploy.supernet.network import Subnet, Supernet
 from ofa_deploy.supernet.processes import alone
+from ofa_deploy.supernet.recalibration import recalibrate
 from ofa_deploy.supernet.recipes import Phase, Recipe
 from ofa_deploy.supernet.train import optimizer
 

@@ -29,8 +29,9 @@ from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
-from ofa_deploy.supernet.network import Supernet, recalibrate
+from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.processes import Processes, alone, gathered
+from ofa_deploy.supernet.recalibration import recalibrate
 from ofa_deploy.supernet.recipes import Recipe
 
 

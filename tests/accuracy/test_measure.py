@@ -14,7 +14,7 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.network import recalibrate
+from ofa_deploy.supernet.recalibration import recalibrate
 
 
 def test_count_is_that_of_torch(weights: Path, space: SearchSpace, dataset: Dataset) -> None:

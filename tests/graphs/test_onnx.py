@@ -12,7 +12,8 @@ from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.device import onnxruntime
 from ofa_deploy.ops import Op
-from ofa_deploy.supernet.network import Supernet, folded, recalibrate
+from ofa_deploy.supernet.network import Supernet, folded
+from ofa_deploy.supernet.recalibration import recalibrate
 
 
 @pytest.mark.parametrize("name", SPACES)

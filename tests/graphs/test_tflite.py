@@ -12,7 +12,8 @@ from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency.device import tflite
 from ofa_deploy.ops import Op
-from ofa_deploy.supernet.network import Supernet, folded, recalibrate
+from ofa_deploy.supernet.network import Supernet, folded
+from ofa_deploy.supernet.recalibration import recalibrate
 from tests.graphs.test_onnx import BLOCKS, reference
 
 

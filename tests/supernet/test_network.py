@@ -15,9 +15,10 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError, ArtifactError
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet import checkpoint, network
+from ofa_deploy.supernet import checkpoint, recalibration
 from ofa_deploy.supernet.depthwise import depthwise_conv
-from ofa_deploy.supernet.network import BatchStatistics, Supernet, recalibrate
+from ofa_deploy.supernet.network import Supernet
+from ofa_deploy.supernet.recalibration import BatchStatistics, recalibrate
 
 
 def noise(n: int, arch: Arch, channels: int = 1, seed: int = 5) -> torch.Tensor:
@@ -196,10 +197,10 @@ def test_recalibration_in_pieces_is_that_of_the_whole_batch(name: str, monkeypat
     batches = [noise(7, arch, space.in_channels, seed) for seed in (0, 1)]
     found = []
     for pixels in (10**9, 3 * arch.resolution**2):
-        monkeypatch.setattr(network, "CHUNK_PIXELS", pixels)
+        monkeypatch.setattr(recalibration, "CHUNK_PIXELS", pixels)
         plain = net.subnet(arch)
         recalibrate(plain, batches)
-        assert [len(piece) for piece in network.pieces_of(batches[0])] == ([7] if pixels == 10**9 else [3, 3, 1])
+        assert [len(piece) for piece in recalibration.pieces_of(batches[0])] == ([7] if pixels == 10**9 else [3, 3, 1])
         found.append(plain.requires_grad_(False))
     whole, pieces = (dict(plain.named_buffers()) for plain in found)
     for key, expected in whole.items():
