@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
@@ -16,13 +20,18 @@ from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
+from ofa_deploy.search.limits import Limit, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
 from ofa_deploy.search.run import RISK, search
 from ofa_deploy.space import SearchSpace
 
 OBJECTIVES = ("accuracy", "macs")
 COSTS = ("macs", "params", "size")
+FEW = 4
+SHORT = {"restarts": 4, "recombinations": 30}
+NEAREST = 4
+"""See `search_each`: of more searches than that, all but the first have those settings at most, and begin with so many
+networks within their limits, and as many without."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Request:
         front: likewise.
         prove_seconds: likewise.
         settings: of the search.
+        start: architectures to begin with as well.
     """
 
     space: str
@@ -62,6 +72,7 @@ class Request:
     front: bool = False
     prove_seconds: float | None = None
     settings: Settings = field(default_factory=Settings)
+    start: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -119,7 +130,7 @@ def search_files(request: Request, report: Report) -> SearchResult:
 def _searched(ready: Prepared, request: Request, report: Report) -> SearchResult:
     return search(
         ready.space, ready.predictor, ready.limits, request.settings, report, request.risk, ready.inputs, request.front,
-        request.prove_seconds,
+        request.prove_seconds, ready.space.genes(list(map(Arch.parse, request.start))) if request.start else None,
     )  # fmt: skip
 
 
@@ -139,7 +150,10 @@ def prepare(request: Request, report: Report) -> Prepared:
 
 
 def search_each(request: Request, report: Report) -> list[SearchResult]:
-    """A search of its own for every table and budget of a request; see `search_files`."""
+    """A search of its own for every table and budget of a request; see `search_files`.
+
+    Where there are many, all but the first are short and begin with what those before them have found.
+    """
     told: set[str] = set()
 
     def once(line: str) -> None:
@@ -147,7 +161,29 @@ def search_each(request: Request, report: Report) -> list[SearchResult]:
             report(line)
         told.add(line)
 
-    return [search_files(one, once) for one in request.each()]
+    requests = request.each()
+    found: list[SearchResult] = []
+    for one in requests:
+        ready = prepare(one, once)
+        if found and len(requests) > FEW:
+            start = _nearest(ready, [result.arch for result in found])
+            short = {name: min(most, getattr(one.settings, name)) for name, most in SHORT.items()}
+            one = replace(one, start=start, settings=replace(one.settings, **short))
+            ready.inputs["request"]["start"] = start
+        found.append(_searched(ready, one, once))
+    return found
+
+
+def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
+    """Those of some architectures that are closest to what a search wants: the best within its limits and without."""
+    space = ready.space
+    genes = space.genes(list(dict.fromkeys(archs)))
+    scores = space.macs(genes) if ready.predictor is None else ready.predictor.mean(genes)
+    outside = over(ready.limits, genes)
+    ranked = np.lexsort((-scores, outside))
+    within = int((outside == 0).sum())
+    chosen = [*ranked[:within][:NEAREST], *ranked[within:][:NEAREST]]
+    return tuple(map(str, space.archs(genes[chosen])))
 
 
 def again(path: Path, report: Report) -> SearchResult:
@@ -159,7 +195,7 @@ def again(path: Path, report: Report) -> SearchResult:
     before = load_result(path)
     try:
         asked = dict(before.inputs["request"])
-        lists = {key: tuple(map(str, asked[key])) for key in ("latency", "luts")}
+        lists = {key: tuple(map(str, asked[key])) for key in ("latency", "luts", "start")}
         request = Request(**{**asked, **lists, "settings": before.settings})
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(

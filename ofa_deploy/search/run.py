@@ -56,6 +56,7 @@ def search(
     space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit],
     settings: Settings | None = None, report: Report = lambda line: None, risk: float = RISK,
     inputs: Mapping[str, Any] | None = None, front: bool = False, prove_seconds: float | None = None,
+    start: Genes | None = None,
 ) -> SearchResult:  # fmt: skip
     """The best architecture within limits.
 
@@ -70,13 +71,14 @@ def search(
         front: search the whole front of the objective against the first limit's cost; the chosen architecture is then
             the best of it.
         prove_seconds: time for a proof of the best prediction, see `certify.certify`; None does without.
+        start: architectures to begin with as well, shape (n, columns), for instance those of other searches.
 
     Raises:
         InfeasibleError: no network is within the limits; the message names the closest.
         OfaDeployError: the predictor is of another space, or cannot be proved about, or `risk` is negative.
     """
     settings = settings or Settings()
-    explored = explore(space, predictor, limits, settings, report, front)
+    explored = explore(space, predictor, limits, settings, report, front, start)
     proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
     chosen = candidates(explored, predictor, risk, 1)
     if not chosen:
@@ -101,7 +103,7 @@ def _proof(
 
 def explore(
     space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], settings: Settings,
-    report: Report, front: bool = False,
+    report: Report, front: bool = False, start: Genes | None = None,
 ) -> Explored:  # fmt: skip
     """Evaluate architectures where the best ones are expected; see `search`."""
     if predictor is not None and predictor.space != space:
@@ -114,6 +116,8 @@ def explore(
         return space.macs(genes) / 1e6 if predictor is None else predictor.mean(genes)
 
     archive = Archive(score, limits, space.columns)
+    if start is not None:
+        archive.add(start)
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
         history = (_front if front else _single)(space, archive, score, limits, settings, report)
     return Explored(archive, tuple(limits), tuple(history))
@@ -138,7 +142,7 @@ def _single(
     """Restarts of surrogate and local search; evolution from what they found; children of all local optima."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    begun: list[int] = []
+    begun = np.flatnonzero(np.isfinite(archive.over)).tolist()
     for _ in range(settings.restarts):
         known = space.sample(rng, SAMPLE, allowed)
         numbers, found = archive.add(known), archive.add(seeds(space, score, limits, known))

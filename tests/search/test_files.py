@@ -125,6 +125,30 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
         files.again(path, print)
 
 
+def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
+    tables: tuple[str, str], tmp_path: Path, space: SearchSpace
+) -> None:
+    budgets = ("20%", "24%", "28%", "32%", "36%", "40%")
+    settings = Settings(population=32, generations=5)
+    request = files.Request("fmnist", budgets, (tables[0],), objective="macs", settings=settings)
+    many = files.search_each(request, print)
+    alone = [files.search_files(one, print) for one in request.each()]
+    assert many[0] == alone[0]
+    for number, (result, other) in enumerate(zip(many, alone, strict=True)):
+        assert result.score > 0.99 * other.score
+        assert (result.evaluations < 0.6 * other.evaluations) == (number > 0)
+    start = many[-1].inputs["request"]["start"]
+    earlier = {str(result.arch) for result in many[:-1]}
+    assert set(start) <= earlier
+    assert 0 < len(start) <= 2 * files.NEAREST
+    write([many[-1]], tmp_path / "r.json")
+    assert files.again(tmp_path / "r.json", print).arch == many[-1].arch
+    few = dataclasses.replace(request, latency=budgets[: files.FEW])
+    assert [result.evaluations for result in files.search_each(few, print)] == [
+        result.evaluations for result in alone[: files.FEW]
+    ]
+
+
 def test_what_a_request_needs() -> None:
     with pytest.raises(OfaDeployError, match="needs a limit: --latency"):
         files.Request("fmnist")
