@@ -61,7 +61,7 @@ def test_doctor(ofa: Run) -> None:
     made_up_table(get_space("fmnist")).save(Path("lut/mine.csv"), {})
     found = json.loads(succeeded(ofa("doctor", "--json")))
     assert found["runtimes"]["onnxruntime"]["providers"]
-    assert found["runtimes"]["torch"]["version"] == artifacts.version("torch")
+    assert found["runtimes"]["torch"]["version"].startswith(str(artifacts.version("torch"))), "+cu130 may follow"
     assert found["packages"]["numpy"] == artifacts.version("numpy")
     assert 1 <= found["machine"]["usable_cores"] <= found["machine"]["cores"]
     assert found["clock"]["samples"] >= 20
