@@ -31,6 +31,7 @@ bench-supernet: $(READY)  ## speed of the elastic network, and what progressive 
 bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of predictors (committed results)
 	$(BIN)/python benchmarks/sampling_speed.py --show
 	$(BIN)/python benchmarks/sample_design.py --show
+	$(BIN)/python benchmarks/many_samples.py --show
 	$(BIN)/python benchmarks/predictor_error.py --show
 
 bench-search: $(READY)  ## quality and speed of the search, its proofs, fronts, and kept promises (committed results)
@@ -48,6 +49,7 @@ bench-faults: $(READY)  ## what kills and damaged files do (committed results)
 
 bench-export: $(READY)  ## accuracy, size and latency of exported files, fp32 and int8 (committed results)
 	$(BIN)/python benchmarks/export_quality.py --show
+	$(BIN)/python benchmarks/converters.py --show
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,8 +1,8 @@
 """What 16,000 measured networks tell a predictor that 1,000 do not.
 
-The 1,000 shipped networks that were drawn one by one are predicted in five folds by models that were fitted on the other
-800 of them, on the 16,000 shipped networks of the trie design, and on both. Takes about ten minutes of one core. Writes
-benchmarks/results/many-samples_fmnist.csv.
+The 1,000 shipped networks that were drawn one by one are predicted in five folds by models that were fitted on the
+other 800 of them, on the 16,000 shipped networks of the trie design, and on both. Takes about ten minutes of one core.
+Writes benchmarks/results/many-samples_fmnist.csv.
 
     python benchmarks/many_samples.py [--show]
 """
@@ -70,10 +70,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     if not parser.parse_args().show:
-        head = ", ".join(
-            f"{one['number']} networks ({one['design']}) measured in {float(str(one['cpu_seconds'])) / 60:.0f} CPU minutes"
-            for one in (about(file_name(get_space("fmnist"))), about(MANY))
-        )
+        found = [about(name) for name in (file_name(get_space("fmnist")), MANY)]
+        minutes = [float(str(one["cpu_seconds"])) / 60 for one in found]
+        words = [
+            f"{one['number']} ({one['design']}) in {m:.0f} CPU minutes" for one, m in zip(found, minutes, strict=True)
+        ]
+        head = f"networks measured: {', '.join(words)}"
         artifacts.write(RESULT, f"# {head}\n" + run().to_csv(index=False))
     show()
 
