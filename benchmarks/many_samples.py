@@ -29,10 +29,11 @@ RESULT = Path(__file__).parent / "results" / "many-samples_fmnist.csv"
 MANY = "fmnist-trie_samples.csv"
 
 
-def about(name: str) -> dict[str, object]:
-    """The JSON of shipped samples."""
-    found: dict[str, object] = json.loads((artifacts.shipped("predictors") / name).with_suffix(".json").read_text())
-    return found
+def about(name: str) -> str:
+    """How shipped samples were measured."""
+    found = json.loads((artifacts.shipped("predictors") / name).with_suffix(".json").read_text())
+    minutes = found["cpu_seconds"] / 60
+    return f"{found['number']} networks ({found['design']}) measured in {minutes:.0f} CPU minutes"
 
 
 def run() -> pd.DataFrame:
@@ -70,12 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     if not parser.parse_args().show:
-        found = [about(name) for name in (file_name(get_space("fmnist")), MANY)]
-        minutes = [float(str(one["cpu_seconds"])) / 60 for one in found]
-        words = [
-            f"{one['number']} ({one['design']}) in {m:.0f} CPU minutes" for one, m in zip(found, minutes, strict=True)
-        ]
-        head = f"networks measured: {', '.join(words)}"
+        head = ", ".join(map(about, (file_name(get_space("fmnist")), MANY)))
         artifacts.write(RESULT, f"# {head}\n" + run().to_csv(index=False))
     show()
 
