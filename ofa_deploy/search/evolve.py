@@ -55,7 +55,7 @@ class Settings:
     tournament: int = 3
     mutate: float = 0.1
     restarts: int = 16
-    recombinations: int = 160
+    recombinations: int = 180
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from ofa_deploy.search.evolve import Archive, allowed_resolutions
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.space import SearchSpace
 
-PAIRS = 64
+PAIRS = 24
 """Pairs that are evaluated, of those that are best if their effects add up."""
 ROUNDS = 30
 """At most."""
@@ -34,7 +34,7 @@ def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number
     """
     ends = list(numbers)
     moving = list(range(len(ends)))
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if ends else 0):
         found = dict(zip(moving, _step(space, archive, limits, [ends[i] for i in moving]), strict=True))
         moving = [i for i in moving if found[i] != ends[i]]
         if not moving:

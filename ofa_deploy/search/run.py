@@ -142,13 +142,17 @@ def _single(
     """Restarts of surrogate and local search; evolution from what they found; children of all local optima."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    begun = np.flatnonzero(np.isfinite(archive.over)).tolist()
-    for _ in range(settings.restarts):
+    begun: list[int] = np.flatnonzero(np.isfinite(archive.over)).tolist()
+    ends: list[int] = []
+    for restart in range(settings.restarts):
         known = space.sample(rng, SAMPLE, allowed)
         numbers, found = archive.add(known), archive.add(seeds(space, score, limits, known))
         numbers = found if len(found) else numbers
         begun.append(int(numbers[np.lexsort((-archive.scores[numbers], archive.over[numbers]))[0]]))
-    ends = polish(space, archive, limits, begun) if begun else []
+        if restart.bit_count() <= 1 or restart == settings.restarts - 1:  # in step, and good ones soon
+            ends += polish(space, archive, limits, begun)
+            begun = []
+    ends += polish(space, archive, limits, begun)
     history = evolve(space, archive, limits, settings, archive.genes[sorted(set(ends))], report)
     ends += polish(space, archive, limits, archive.best(LAST))
     return history + recombine(space, archive, limits, settings, ends)

@@ -91,7 +91,10 @@ def _mlp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
 def _official(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
     h = np.asarray(x, np.float32)
     for layer in range(sum(name.startswith("weight") for name in arrays)):
-        h = (np.maximum(h, 0) if layer else h) @ arrays[f"weight{layer}"][0] + arrays[f"bias{layer}"][0]
+        if layer:
+            np.maximum(h, 0, out=h)
+        h = h @ arrays[f"weight{layer}"][0]
+        h += arrays[f"bias{layer}"][0]
     return h[:, 0].astype(np.float64), np.zeros(len(h))
 
 
