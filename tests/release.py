@@ -6,6 +6,7 @@ copies of what it ships, and what its commands write. `expected.json` holds what
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -44,7 +45,8 @@ def found_in(folder: Path, archs: Archs) -> dict[str, Any]:
 
 
 def space_of(path: Path) -> SearchSpace:
-    return get_space(path.name.partition("_")[0].removesuffix(path.suffix))
+    """Of the file, by the JSON beside it."""
+    return get_space(json.loads(path.with_suffix(".json").read_text())["space"])
 
 
 def genes(path: Path, archs: Archs) -> Any:
