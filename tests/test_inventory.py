@@ -23,7 +23,7 @@ def test_what_ships_and_what_is_here(ofa: Run) -> None:
     )  # fmt: skip
     assert {one["origin"] for one in others} == {"shipped"}
     assert [one["model"] for one in found["predictors"] if one["space"] == "fmnist"] == ["gp"]
-    assert [one["number"] for one in found["samples"]] == [1000]
+    assert [one["number"] for one in found["samples"]] == [16000, 1000]
     assert all(Path(one["path"]).is_file() for kind in list(found)[1:] for one in found[kind])
     shown = succeeded(ofa("list"))
     assert all(one["path"] in shown for kind in list(found)[1:] for one in found[kind])
