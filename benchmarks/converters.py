@@ -19,17 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from export_quality import networks
+from export_quality import header, subjects
 
-from ofa_deploy import artifacts, data
-from ofa_deploy.accuracy.measure import specialise
+from ofa_deploy import artifacts
 from ofa_deploy.export.check import PARITY_IMAGES
 from ofa_deploy.export.formats import Subject
-from ofa_deploy.families import get_space
 from ofa_deploy.graphs import tflite
 from ofa_deploy.latency.device.tflite import interpreter_class, start
 from ofa_deploy.latency.whole import side_by_side
-from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Subnet
 
 RESULT = Path(__file__).parent / "results" / "converters_fmnist.csv"
@@ -89,14 +86,8 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
 
 def run(rounds: int) -> pd.DataFrame:
     torch.set_num_threads(1)
-    space = get_space("fmnist")
-    net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = data.load(None, space)
-    measured("warm-up", Subject(specialise(net, space.extreme(False), images), images), 1)  # imports are not counted
-    return pd.DataFrame([
-        row for name, arch in networks(space).items()
-        for row in measured(name, Subject(specialise(net, arch, images), images), rounds)
-    ])  # fmt: skip
+    measured(*next(subjects()), 1)  # so that imports are not counted
+    return pd.DataFrame([row for name, subject in subjects() for row in measured(name, subject, rounds)])
 
 
 def show() -> None:
@@ -117,11 +108,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        versions = ", ".join(
-            f"{name} {artifacts.version(name)}" for name in ("litert-torch", "ai-edge-litert", "torch")
-        )
-        header = f"# one thread, {artifacts.machine()['cpu']}, a shared machine; {versions}\n"
-        artifacts.write(RESULT, header + run(options.rounds).to_csv(index=False))
+        head = header(("litert-torch", "ai-edge-litert", "torch"))
+        artifacts.write(RESULT, head + run(options.rounds).to_csv(index=False))
     if RESULT.exists():
         show()
     else:

@@ -11,6 +11,7 @@ as three small ones. Takes about five minutes. Writes benchmarks/results/export-
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,14 +89,26 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     return rows
 
 
-def run(rounds: int) -> pd.DataFrame:
-    torch.set_num_threads(1)
+def subjects() -> Iterator[tuple[str, Subject]]:
+    """The networks, cut out of the shipped supernet and recalibrated, smallest first."""
     space = get_space("fmnist")
     net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
     images = data.load(None, space)
-    rows = []
     for name, arch in networks(space).items():
-        rows += measured(name, Subject(specialise(net, arch, images), images), rounds)
+        yield name, Subject(specialise(net, arch, images), images)
+
+
+def header(packages: Sequence[str]) -> str:
+    """The line above results: what they were measured on."""
+    versions = ", ".join(f"{name} {artifacts.version(name)}" for name in packages)
+    return f"# one thread, {artifacts.machine()['cpu']}, a shared machine; {versions}\n"
+
+
+def run(rounds: int) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    rows = []
+    for name, subject in subjects():
+        rows += measured(name, subject, rounds)
         print(f"{name}: done", flush=True)
     return pd.DataFrame(rows)
 
@@ -120,9 +133,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        versions = ", ".join(f"{name} {artifacts.version(name)}" for name in ("onnxruntime", "ai-edge-litert", "torch"))
-        header = f"# one thread, {artifacts.machine()['cpu']}, a shared machine; {versions}\n"
-        artifacts.write(RESULT, header + run(options.rounds).to_csv(index=False))
+        head = header(("onnxruntime", "ai-edge-litert", "torch"))
+        artifacts.write(RESULT, head + run(options.rounds).to_csv(index=False))
     if RESULT.exists():
         show()
     else:

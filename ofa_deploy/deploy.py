@@ -143,9 +143,9 @@ def deploy(
     todo = {budget: latency_limit(table, budget, margin_percent) for budget in budgets}
     delivered: dict[str, Deployed] = {}
     for number in range(1, ROUNDS + 1):
-        delivered |= bench.deliver(todo, number)
-        todo = bench.tighter({budget: delivered[budget] for budget in todo}, todo) if number < ROUNDS else {}
-        if not todo:
+        made = bench.deliver(todo, number)
+        delivered |= made
+        if number == ROUNDS or not (todo := bench.tighter(made, todo)):
             break
     report("measuring their accuracy")
     ordered = [bench.with_accuracy(delivered[budget]) for budget in budgets]

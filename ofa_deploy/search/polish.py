@@ -34,11 +34,11 @@ def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], number
     """
     ends = list(numbers)
     moving = list(range(len(ends)))
-    for _ in range(ROUNDS if ends else 0):
-        found = dict(zip(moving, _step(space, archive, limits, [ends[i] for i in moving]), strict=True))
-        moving = [i for i in moving if found[i] != ends[i]]
+    for _ in range(ROUNDS):
         if not moving:
             break
+        found = dict(zip(moving, _step(space, archive, limits, [ends[i] for i in moving]), strict=True))
+        moving = [i for i in moving if found[i] != ends[i]]
         for i in moving:
             ends[i] = found[i]
     return ends
