@@ -212,7 +212,7 @@ def state_of(state: Mapping[str, torch.Tensor]) -> list[Any]:
 
 def small_table(folder: Path) -> LatencyTable:
     path = folder / "t.csv"
-    build(Job(SPACE, (16, 20), Plan(rounds=1, runs=3, seconds=0.002, calibration=5, test=5)), "cpu", path)
+    build(Job(SPACE, (16, 20), Plan(rounds=1, runs=3, seconds=0.002, networks=10)), "cpu", path)
     return LatencyTable.load(path, SPACE)
 
 

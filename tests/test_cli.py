@@ -151,7 +151,7 @@ def test_deploy_builds_a_table_and_ends_with_the_figures(ofa: Run, tmp_path: Pat
     done = ofa("deploy", "--latency", "20%")
     out = succeeded(done)
     assert "building lut/fmnist_cpu_1t_" in done.stderr
-    assert "whole networks that its calibration has not seen" in done.stderr
+    assert "whole networks, each by a calibration that had not seen it" in done.stderr
     header, row = out.splitlines()[1:3]
     assert header.split() == [
         "budget",

@@ -82,7 +82,7 @@ def build_lut(
     others = tables_of(from_, chosen)
     sizes = numbers(resolutions) if resolutions else covered(chosen, others)
     number = networks or (FEW if others else None)
-    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=number or Plan.calibration)
+    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, networks=number or Plan.networks)
     job = Job(chosen, tuple(sizes), plan, blocks=number is None, batch=batch)
     if ssh is not None:
         if interpolate is not None:

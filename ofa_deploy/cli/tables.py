@@ -127,7 +127,7 @@ def bundle(
 
     chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
-    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, calibration=networks or Plan.calibration)
+    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, networks=networks or Plan.networks)
     job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
     path = out or Path(f"{chosen.name}_{device}.zip")
     bundles.bundle(job, device, path, say, runner)

@@ -51,13 +51,19 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
 
 
 class Graph:
-    """Tensors and operators of a graph that grows at its end; a tensor is an index."""
+    """Tensors and operators of a graph that grows at its end; a tensor is an index.
+
+    A tensor may hold a multiple of what it stands for, see `times`: what an activation would have to be divided by is
+    left to the weights that come next, which costs nothing. That is linear operators' business; whatever else needs
+    the values themselves asks for `plain`.
+    """
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.tensors: list[Any] = []
         self.buffers: list[Any] = [_Buffer()]
         self.operators: list[Any] = []
         self.codes: dict[int, int] = {}
+        self.times: dict[int, float] = {}
         self.end = self.tensor(INPUT, shape)
 
     def tensor(self, name: str, shape: Sequence[int], value: npt.NDArray[Any] | None = None) -> int:
@@ -87,6 +93,18 @@ class Graph:
     def shape(self, tensor: int) -> list[int]:
         return list(self.tensors[tensor].shape)
 
+    def multiple(self, tensor: int, times: float) -> int:
+        """The tensor, which from now on stands for its values divided by `times`."""
+        self.times[tensor] = times
+        return tensor
+
+    def plain(self, x: int) -> int:
+        """A tensor that holds what another stands for."""
+        if self.times.get(x, 1.0) == 1.0:
+            return x
+        share = self.array(f"share_{len(self.operators)}", np.array([1 / self.times[x]], np.float32))
+        return self.add("MUL", [x, share], self.shape(x), schema.MulOptionsT())
+
     def add(self, kind: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
         """An operator at the end: its builtin's name, inputs, the shape of its output, and its options."""
         code = getattr(schema.BuiltinOperator, kind)
@@ -115,9 +133,11 @@ class Graph:
         )
         shape = [n, height + 2 * above, width + 2 * pad, channels]
         if value == 0:
-            return self.add("PAD", [x, sizes], shape, schema.PadOptionsT()), schema.Padding.VALID
+            wide = self.add("PAD", [x, sizes], shape, schema.PadOptionsT())
+            return self.multiple(wide, self.times.get(x, 1.0)), schema.Padding.VALID
         fill = self.array(f"fill_{len(self.operators)}", np.array(value, np.float32))
-        return self.add("PADV2", [x, sizes, fill], shape, schema.PadV2OptionsT()), schema.Padding.VALID
+        wide = self.add("PADV2", [self.plain(x), sizes, fill], shape, schema.PadV2OptionsT())
+        return wide, schema.Padding.VALID
 
     def conv(self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None) -> int:
         """A convolution, of an operator's window or 1x1, dense or depthwise, with its activation.
@@ -159,6 +179,7 @@ class Graph:
         if padding == schema.Padding.VALID:
             height, width = height - span + 1, width - weight.shape[3] + 1
         order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+        weight = weight / np.float32(self.times.get(x, 1.0))
         arrays = [self.array(f"{name}.weight", weight.transpose(order)), self.array(f"{name}.bias", bias)]
         shape = [n, -(-height // stride), -(-width // stride), weight.shape[0]]
         return self.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, *arrays], shape, options)
@@ -168,24 +189,26 @@ class Graph:
         return x if act in FUSED else self.add("HARD_SWISH", [x], self.shape(x))
 
     def sum(self, x: int, y: int, act: str = "none") -> int:
+        x, y = self.plain(x), self.plain(y)
         options = schema.AddOptionsT()
         options.fusedActivationFunction = FUSED[act]
         return self.add("ADD", [x, y], self.shape(x), options)
 
     def product(self, x: int, y: int) -> int:
-        return self.add("MUL", [x, y], self.shape(x), schema.MulOptionsT())
+        found = self.add("MUL", [x, y], self.shape(x), schema.MulOptionsT())
+        return self.multiple(found, self.times.get(x, 1.0) * self.times.get(y, 1.0))
 
     def mean(self, x: int) -> int:
         options = schema.ReducerOptionsT()
         options.keepDims = True
         n, _, _, channels = self.shape(x)
         axes = self.array(f"axes_{len(self.operators)}", np.array([1, 2], np.int32))
-        return self.add("MEAN", [x, axes], [n, 1, 1, channels], options)
+        found = self.add("MEAN", [x, axes], [n, 1, 1, channels], options)
+        return self.multiple(found, self.times.get(x, 1.0))
 
-    def hard_sigmoid(self, x: int) -> int:
-        number = len(self.operators)
-        y = self.sum(x, self.array(f"three_{number}", np.array([3.0], np.float32)), "relu6")
-        return self.product(y, self.array(f"sixth_{number}", np.array([1 / 6], np.float32)))
+    def gate(self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any]) -> int:
+        """The hard-sigmoid relu6(x + 3) / 6 of a 1x1 convolution: 3 is a part of the bias, 6 of what comes next."""
+        return self.multiple(self.conv(x, name, weight, bias + np.float32(3), "relu6", None), 6.0)
 
     def pool(self, kind: str, x: int, kernel: int, stride: int, padding: int, size: int) -> int:
         options = schema.Pool2DOptionsT()
@@ -193,9 +216,11 @@ class Graph:
         options.strideH = options.strideW = stride
         options.padding = padding
         n, _, _, channels = self.shape(x)
-        return self.add(kind, [x], [n, size, size, channels], options)
+        found = self.add(kind, [x], [n, size, size, channels], options)
+        return self.multiple(found, self.times.get(x, 1.0))
 
     def serialise(self, notes: Mapping[str, str]) -> bytes:
+        self.end = self.plain(self.end)
         self.tensors[self.end].name = OUTPUT
         inside = schema.SubGraphT()
         inside.tensors, inside.operators = self.tensors, self.operators
@@ -242,8 +267,7 @@ def _mbconv(graph: Graph, name: str, op: Op, weights: Weights) -> None:
     if op.se:
         gate = graph.mean(y)
         gate = graph.conv(gate, f"{name}.se_reduce", *_pair(weights, "se_reduce"), "relu", None)
-        gate = graph.conv(gate, f"{name}.se_expand", *_pair(weights, "se_expand"), "none", None)
-        y = graph.product(y, graph.hard_sigmoid(gate))
+        y = graph.product(y, graph.gate(gate, f"{name}.se_expand", *_pair(weights, "se_expand")))
     y = graph.conv(y, f"{name}.project", *_pair(weights, "project"), "none", None)
     if op.shortcut:
         graph.sum(y, x)
@@ -278,6 +302,7 @@ def _linear(graph: Graph, name: str, op: Op, weights: Weights) -> None:
         return
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = FUSED.get(op.act, FUSED["none"])
+    weight = weight / np.float32(graph.times.get(graph.end, 1.0))
     arrays = [graph.array(f"{name}.weight", weight), graph.array(f"{name}.bias", weights["linear.bias"])]
     n = graph.shape(graph.end)[0]
     graph.act(graph.add("FULLY_CONNECTED", [graph.end, *arrays], [n, op.c_out], options), op.act)

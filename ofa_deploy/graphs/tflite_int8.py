@@ -1,6 +1,7 @@
 """TFLite graphs in int8, quantised after training by ai-edge-quantizer, in forms that XNNPACK runs fast.
 
-XNNPACK leaves an int8 hard-swish to slower code, at the price of copies, but takes it as a sum and two products.
+XNNPACK leaves an int8 hard-swish to slower code, at the price of copies, but takes x relu6(x + 3) as a sum and a
+product; the sixth of it that a hard-swish is comes with the weights that are next.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Int8Graph(tflite.Graph):
 
     def act(self, x: int, act: str) -> int:
         """An activation that could not be fused."""
-        return x if act in tflite.FUSED else self.product(x, self.hard_sigmoid(x))
+        if act in tflite.FUSED:
+            return x
+        three = self.array(f"three_{len(self.operators)}", np.array([3.0], np.float32))
+        return self.product(x, self.multiple(self.sum(x, three, "relu6"), 6.0))
 
 
 def quantised(

@@ -34,8 +34,8 @@ class Job:
         space: whose operators.
         resolutions: in pixels.
         plan: how.
-        blocks: whether operators are measured; otherwise the table is fitted to the whole networks of the plan's
-            calibration, see `fitted`.
+        blocks: whether operators are measured; otherwise the table is fitted to the plan's whole networks alone, see
+            `fitted`.
         batch: images a run; latencies are those of a batch.
 
     Raises:
@@ -66,10 +66,9 @@ class Job:
 
     @cached_property
     def networks(self) -> list[Arch]:
-        """Whole networks: those of the calibration first, then, with blocks, those that give the error."""
+        """Whole networks."""
         rng = np.random.default_rng(self.plan.seed)
-        number = self.plan.calibration + (self.plan.test if self.blocks else 0)
-        return self.space.archs(self.space.sample(rng, number, list(self.resolutions)))
+        return self.space.archs(self.space.sample(rng, self.plan.networks, list(self.resolutions)))
 
     @cached_property
     def entries(self) -> dict[str, Parts]:
@@ -129,7 +128,7 @@ class Job:
         rows = {op: guessed[op] if op in guessed else found[name] for name, op in self.operators.items()}
         whole = {str(net): found[str(net)].latency_ms for net in self.networks}
         table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)
-        return table.calibrated(whole, [str(net) for net in self.networks[self.plan.calibration :]])
+        return table.calibrated(whole, self.plan.seed)
 
     def details(self, visits: Mapping[Key, Visit]) -> dict[str, Any]:
         """How the measuring went, for a table's JSON."""

@@ -140,7 +140,7 @@ def collect(
         )  # fmt: skip
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
-        same = job.plan.calibration <= len(names) and names == list(job.entries)
+        same = job.plan.networks <= len(names) and names == list(job.entries)
         same = same and operators == {name: list(astuple(op)) for name, op in job.operators.items()}
     except (OfaDeployError, KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); make it anew") from error

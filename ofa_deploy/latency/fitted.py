@@ -25,14 +25,11 @@ from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency import smooth
 from ofa_deploy.latency.device.conditions import elsewhere
-from ofa_deploy.latency.device.rounds import Estimate
-from ofa_deploy.latency.table import LatencyTable, errors
+from ofa_deploy.latency.device.rounds import FEWEST, Estimate
+from ofa_deploy.latency.table import FOLDS, LatencyTable, compared, errors
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
-FEWEST = 5
-"""Networks that a table can be fitted to."""
-FOLDS = 5
 PENALTIES = (1e2, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Weights of the penalty that cross-validation chooses from, for each measured network."""
 OUTLIER = 3e-3
@@ -110,10 +107,7 @@ def fit_table(
     if isinstance(terms, smooth.Terms):
         launching = terms.launching + terms.launching_constant * last
         launch_ms, power = dict(zip(ops, launching.tolist(), strict=True)), terms.power
-    networks = tuple(
-        {"arch": str(a), "use": "cross-validation", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
-        for a, m, p in zip(archs, latency.tolist(), unseen[best].tolist(), strict=True)
-    )
+    networks = compared(map(str, archs), unseen[best], latency)
     error = errors(unseen[best], latency)
     return LatencyTable(
         space, rows, resolutions, measured, error=error, networks=networks, launch_ms=launch_ms, power=power

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
@@ -25,6 +26,8 @@ from ofa_deploy.space import SearchSpace
 KIND = "latency-table"
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
+FOLDS = 5
+"""Of the cross-validation that tells a table's error."""
 _COLUMNS = [field.name for field in fields(Op)]
 LARGEST_MS = 1e9
 """Of an operator; sums of latencies that a file may hold stay finite."""
@@ -55,7 +58,7 @@ class LatencyTable:
         per_million_ms: likewise; not negative.
         error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
             where it is not known.
-        networks: the whole networks that were measured: arch, use, measured_ms, predicted_ms.
+        networks: the whole networks that were measured: arch, measured_ms, predicted_ms (by cross-validation).
         launch_ms: time for launching each operator; empty where the table is a sum.
         power: of the smooth maximum; 0 where the table is a sum.
         sha256: of the data file that the table was read from; empty for one just built.
@@ -98,36 +101,39 @@ class LatencyTable:
         """Predicted latency of whole networks in ms, shape (n,), from genes of shape (n, columns)."""
         return self.cost(genes)
 
-    def calibrated(self, measured_ms: Mapping[str, float], test: Iterable[str]) -> LatencyTable:
+    def calibrated(self, measured_ms: Mapping[str, float], seed: int = 0) -> LatencyTable:
         """The table with its scale and its terms for operators and parameters fitted to whole networks.
+
+        Its error is that of cross-validation: each network is predicted by a fit that had not seen it.
 
         Args:
             measured_ms: latency by architecture text.
-            test: the architectures that are kept out of the fit and give the error.
+            seed: of the folds.
         """
         from scipy.optimize import lsq_linear
+        from sklearn.model_selection import KFold
 
-        names, kept_out = list(measured_ms), set(test)
+        names = list(measured_ms)
         archs = [self.space.check(Arch.parse(name)) for name in names]
         measured = np.array([measured_ms[name] for name in names])
         sums = np.array([sum(self.rows[op].latency_ms for op in self.space.ops(a)) for a in archs])
         counts = np.array([len(self.space.ops(a)) for a in archs])
         millions = np.array([sum(op.params for op in self.space.ops(a)) / 1e6 for a in archs])
-        fitted = np.array([name not in kept_out for name in names])
         terms = np.stack([sums, counts, millions], axis=1)
         bounds = ([1 / SCALE_LIMIT, -np.inf, 0.0], [SCALE_LIMIT, np.inf, np.inf])
-        relative = terms[fitted] / measured[fitted, None]  # least squares of the relative error
-        factors = lsq_linear(relative, np.ones(fitted.sum()), bounds).x
-        predicted = terms @ factors
-        networks = tuple(
-            {"arch": n, "use": "calibration" if f else "test", "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
-            for n, f, m, p in zip(names, fitted.tolist(), measured.tolist(), predicted.tolist(), strict=True)
-        )
-        error = errors(predicted[~fitted], measured[~fitted])
-        scale, per_op, per_million = factors.tolist()
+
+        def factors(chosen: npt.NDArray[np.intp]) -> Floats:
+            relative = terms[chosen] / measured[chosen, None]  # least squares of the relative error
+            return np.asarray(lsq_linear(relative, np.ones(len(chosen)), bounds).x)
+
+        unseen = np.zeros(len(names))
+        for fitted, held in KFold(min(FOLDS, len(names)), shuffle=True, random_state=seed).split(terms):
+            unseen[held] = terms[held] @ factors(fitted)
+        scale, per_op, per_million = factors(np.arange(len(names))).tolist()
         return dataclasses.replace(
-            self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=error, networks=networks
-        )
+            self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=errors(unseen, measured),
+            networks=compared(names, unseen, measured),
+        )  # fmt: skip
 
     @property
     def label(self) -> str:
@@ -146,7 +152,7 @@ class LatencyTable:
             return "its error on whole networks is not known"
         return (
             f"off by {e['mape_percent']:.2g} % on average and {e['worst_percent']:.2g} % at worst "
-            f"on {e['networks']:.0f} whole networks that its calibration has not seen"
+            f"on {e['networks']:.0f} whole networks, each by a calibration that had not seen it"
         )
 
     def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
@@ -275,6 +281,14 @@ def _read_op(line: Mapping[str, str]) -> Op:
         text = line[field.name]
         values[field.name] = text if field.type == "str" else bool(int(text)) if field.type == "bool" else int(text)
     return Op(**values)
+
+
+def compared(names: Iterable[str], predicted: Floats, measured: Floats) -> tuple[dict[str, Any], ...]:
+    """What a table keeps of the whole networks that it was calibrated with; they were predicted by cross-validation."""
+    return tuple(
+        {"arch": name, "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
+        for name, m, p in zip(names, measured.tolist(), predicted.tolist(), strict=True)
+    )
 
 
 def errors(predicted: Floats, measured: Floats) -> dict[str, float]:

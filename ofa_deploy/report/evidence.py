@@ -124,15 +124,14 @@ def tables(panel: Panel, shown: Networks, name: str) -> list[Html]:
 def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, name: str) -> list[Html]:
     error, dots, errors = found.table.error, [], []
     for row in found.table.networks:
-        said, ms, use = number(row.get("predicted_ms")), number(row.get("measured_ms")), row.get("use")
+        said, ms = number(row.get("predicted_ms")), number(row.get("measured_ms"))
         if said is None or ms is None or ms <= 0:
             continue
         off = 100 * (said / ms - 1)
         figures = [("predicted", figure(said, "ms")), ("measured", figure(ms, "ms")), ("off by", f"{off:+.2f} %")]
-        title = "Kept out of the fit" if use == "test" else "The table is calibrated with it"
-        which = _known(space, row.get("arch"), title, figures, shown)
-        dots.append(Dot(said, ms, which, hollow=use != "test"))
-        errors.append(Dot(ms, off, which, hollow=use != "test"))
+        which = _known(space, row.get("arch"), "A network of the calibration", figures, shown)
+        dots.append(Dot(said, ms, which))
+        errors.append(Dot(ms, off, which))
     p95 = number(error.get("p95_percent")) if error.get("networks") else None
     figures = [
         ("off on average", figure(error.get("mape_percent"), "%", 2)), ("95 % are within", figure(p95, "%", 2)),
@@ -148,8 +147,8 @@ def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, n
         agreement_chart(dots, ("predicted (ms)", "measured (ms)"), SIZE, f"{name}-agree", colour),
         deviation_chart(errors, ("measured (ms)", "predicted is off by (%)"), p95, SIZE, f"{name}-off", colour),
     ]
-    words = "Filled: networks that the calibration has not seen. Rings: those that it was fitted to."
-    words += " Shaded: the error that 95 % of the former stay under." if p95 is not None else ""
+    words = "Whole networks, each predicted by a calibration that had not seen it."
+    words += " Shaded: the error that 95 % of them stay under." if p95 is not None else ""
     return [heading, listing(figures, "tiles small"), _pair(charts), tag("p", text(words), class_="hint")]
 
 

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import weights
+from ofa_deploy.graphs.tflite_int8 import Int8Graph
 from ofa_deploy.latency.device import tflite
 from ofa_deploy.ops import Op
 from ofa_deploy.supernet.network import Supernet, folded
@@ -82,10 +83,26 @@ def test_network_holds_only_what_xnnpack_takes() -> None:
 
 
 def test_arrays_are_aligned() -> None:
-    op = Op("mbconv", 8, 8, 8, 24, 3, 1, "hswish", 8, shortcut=True)
+    op = Op("mbconv", 8, 8, 8, 24, 3, 1, "hswish", shortcut=True)
     drawn = weights.draw(op, np.random.default_rng(0))
     content = graphs.emit([("block", op)], {"block": drawn})
     for name in ("expand.weight", "project.weight"):
         where = content.find(np.ascontiguousarray(drawn[name].transpose(0, 2, 3, 1)).tobytes())
         assert where > 0
         assert where % 16 == 0
+
+
+@pytest.mark.parametrize(
+    ("forms", "activation"), [(graphs.Graph, ["HARD_SWISH"]), (Int8Graph, ["ADD", "MUL"])], ids=["float", "int8"]
+)
+def test_constants_of_gates_and_activations_are_in_the_weights(
+    forms: type[graphs.Graph], activation: list[str]
+) -> None:
+    op = Op("mbconv", 8, 8, 8, 24, 5, 1, "hswish", 8, shortcut=True)
+    drawn = weights.draw(op, np.random.default_rng(0))
+    content = graphs.emit([("block", op)], {"block": drawn}, forms=forms)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    names = {value: key for key, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = [names[model.operatorCodes[one.opcodeIndex].builtinCode] for one in model.subgraphs[0].operators]
+    gate = ["MEAN", "CONV_2D", "CONV_2D", "MUL"]
+    assert kinds == ["CONV_2D", *activation, "DEPTHWISE_CONV_2D", *activation, *gate, "CONV_2D", "ADD"]

@@ -54,6 +54,8 @@ def test_networks_of_all_families_start(name: str, tiny: SearchSpace) -> None:
     drawn = {part: weights.draw(op, rng) for part, op in parts}
     x = rng.standard_normal((32, arch.resolution, arch.resolution, space.in_channels)).astype(np.float32)
     expected = tflite.start(graphs.emit(parts, drawn), 1)(x[:1])
+    same = tflite.start(graphs.emit(parts, drawn, forms=tflite_int8.Int8Graph), 1)(x[:1])
+    assert np.abs(same - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     got = tflite.start(tflite_int8.quantised(parts, drawn, x), 1)(x[:1])
     assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9
 

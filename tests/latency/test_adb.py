@@ -66,7 +66,7 @@ elif found:
 else:
     sys.exit(subprocess.run(here(command), shell=True).returncode)
 """
-QUICK = Plan(rounds=1, runs=3, calibration=3, test=3)
+QUICK = Plan(rounds=1, runs=3, networks=6)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 from tests.conftest import killed_build
 
-QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
+QUICK = Plan(rounds=2, runs=3, seconds=0.005, networks=12)
 
 
 def pool(channels: int, size: int) -> bytes:
@@ -226,7 +226,7 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(rounds, "visit", visit)
     build(Job(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv", silent)
-    number = 2 * (len(tiny.all_ops()) + QUICK.calibration + QUICK.test)  # the sentinel before each
+    number = 2 * (len(tiny.all_ops()) + QUICK.networks)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]
     assert sorted(calls[:number]) == sorted(calls[number : 2 * number])
     assert len(set(calls[::2])) == 1
@@ -259,7 +259,7 @@ def test_entries_that_only_met_the_slow_machine_are_visited_again(
 ) -> None:
     """The machine is slow for the whole first round and most of the second, then recovers."""
     calls: list[str] = []
-    slow_until = 2 * 3 * (len(tiny.all_ops()) + QUICK.calibration + QUICK.test) // 2
+    slow_until = 2 * 3 * (len(tiny.all_ops()) + QUICK.networks) // 2
 
     def visit(graph: bytes, x: np.ndarray, threads: int, runs: int, seconds: float) -> timing.Visit:
         calls.append("")

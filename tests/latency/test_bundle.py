@@ -25,7 +25,7 @@ from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 from tests.conftest import Run, killed, made_up_table, refused, succeeded
 
-QUICK = Plan(rounds=2, runs=3, seconds=0.005, calibration=6, test=6)
+QUICK = Plan(rounds=2, runs=3, seconds=0.005, networks=12)
 ABSENT = (
     "torch",
     "onnx",

@@ -97,7 +97,7 @@ def test_it_covers_what_is_asked_for(space: SearchSpace) -> None:
     archs = [a for a in drawn(space, 200, 0) if a.resolution in (20, 28)]
     table = fit_table(space, archs, device(space, archs), CONDITIONS, resolutions=(16, 28))
     assert table.resolutions == (16, 20, 28)
-    job = Job(space, (16, 28), Plan(calibration=5), blocks=False)
+    job = Job(space, (16, 28), Plan(networks=5), blocks=False)
     assert {net.resolution for net in job.networks} <= {16, 28}
 
 
@@ -162,7 +162,7 @@ def test_a_latency_that_is_none_is_named(space: SearchSpace, tmp_path: Path) -> 
 
 
 def test_few_networks_are_measured_instead_of_operators(tiny: SearchSpace, tmp_path: Path) -> None:
-    plan = Plan(rounds=2, runs=3, seconds=0.005, calibration=8)
+    plan = Plan(rounds=2, runs=3, seconds=0.005, networks=8)
     lines: list[str] = []
     job = Job(tiny, tiny.resolutions, plan, blocks=False)
     assert list(job.entries) == [str(net) for net in job.networks]

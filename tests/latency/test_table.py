@@ -32,15 +32,26 @@ def test_calibration_recovers_what_was_put_in(space: SearchSpace) -> None:
         str(a): sum(1.3 * table.rows[op].latency_ms + 0.002 + 0.5 * op.params / 1e6 for op in space.ops(a))
         for a in archs
     }
-    names = list(truth)
-    truth[names[-1]] *= 1.1  # a test network is 10 % slower than the table can know
-    fitted = table.calibrated(truth, names[10:])
+    fitted = table.calibrated(truth)
     assert (fitted.scale, fitted.per_op_ms, fitted.per_million_ms) == pytest.approx((1.3, 0.002, 0.5))
-    assert fitted.error["networks"] == 10
-    assert fitted.error["mape_percent"] == pytest.approx((1 - 1 / 1.1) * 10, abs=0.01)
-    assert fitted.error["worst_percent"] == pytest.approx(100 * (1 - 1 / 1.1), abs=0.01)
-    assert fitted.error["within_5_percent"] == 90
-    assert [n["use"] for n in fitted.networks] == ["calibration"] * 10 + ["test"] * 10
+    assert fitted.error["networks"] == 20
+    assert fitted.error["worst_percent"] == pytest.approx(0, abs=1e-3)
+    assert fitted.error["within_5_percent"] == 100
+    assert [n["arch"] for n in fitted.networks] == list(truth)
+
+
+def test_the_error_is_of_networks_that_the_fit_has_not_seen(space: SearchSpace) -> None:
+    table = made_up_table(space)
+    archs = space.archs(space.sample(np.random.default_rng(0), 20))
+    truth = {str(a): 1.3 * sum(table.rows[op].latency_ms for op in space.ops(a)) for a in archs}
+    odd = str(archs[7])
+    slower = table.calibrated({**truth, odd: 1.1 * truth[odd]})  # than a table can know
+    of = {n["arch"]: n for n in slower.networks}
+    assert of[odd]["predicted_ms"] == pytest.approx(truth[odd], abs=1e-5)
+    assert slower.error["worst_percent"] == pytest.approx(100 * (1 - 1 / 1.1), abs=0.01)
+    assert slower.error["within_5_percent"] == 95
+    assert slower.scale != pytest.approx(1.3, abs=1e-6)
+    assert slower == table.calibrated({**truth, odd: 1.1 * truth[odd]})
 
 
 def test_missing_operators_are_counted(space: SearchSpace) -> None:

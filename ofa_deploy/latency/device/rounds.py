@@ -28,6 +28,8 @@ SLOWER = 1.1
 """A sentinel slower than its fast state by this factor tells that the machine is in another state."""
 WINDOW = 9
 """Visits over which the sentinel's running median is taken."""
+FEWEST = 5
+"""Whole networks that a table needs."""
 ENOUGH = 3
 """Visits in the fast state that an entry needs."""
 
@@ -40,8 +42,7 @@ class Plan:
         rounds: shuffled passes over everything; the estimate is the smallest of the rounds' medians.
         runs: samples a visit.
         seconds: a visit ends early when its samples sum to this.
-        calibration: whole networks that the table is fitted to.
-        test: whole networks kept out of the fit, that give its error.
+        networks: whole ones, that the table is calibrated with or fitted to.
         threads: of the runtime.
         seed: of the networks, the weights and the order.
     """
@@ -49,8 +50,7 @@ class Plan:
     rounds: int = 8
     runs: int = 20
     seconds: float = 0.03
-    calibration: int = 12
-    test: int = 24
+    networks: int = 36
     threads: int = 1
     seed: int = 0
 
@@ -58,8 +58,8 @@ class Plan:
         for one in fields(self):  # numbers of numpy become Python's, which JSON has
             number = operator.index if isinstance(one.default, int) else float
             object.__setattr__(self, one.name, number(getattr(self, one.name)))
-        if self.rounds < 1 or self.runs < 3 or self.calibration < 3 or self.test < 3 or self.threads < 1:
-            raise MeasureError("a table needs at least 1 round, 3 runs, 3 calibration and 3 test networks, 1 thread")
+        if self.rounds < 1 or self.runs < 3 or self.networks < FEWEST or self.threads < 1:
+            raise MeasureError(f"a table needs at least 1 round, 3 runs, {FEWEST} networks, 1 thread")
 
 
 class Started(NamedTuple):
