@@ -64,8 +64,8 @@ def run(name: str, device: str, networks: int, rounds: int) -> Path:
     c = table.conditions
     about = {
         "space": name, "device": device, "runtime": f"{runtime} {c['runtime_version']}", "cpu": c["machine"]["cpu"],
-        "threads": 1, "batch": 1, "precision": c["precision"], "rounds": plan.rounds, "state_since_build": round(state, 4),
-        "expected_mape_percent": table.error["mape_percent"],
+        "threads": 1, "batch": 1, "precision": c["precision"], "rounds": plan.rounds,
+        "state_since_build": round(state, 4), "expected_mape_percent": table.error["mape_percent"],
     }  # fmt: skip
     found = [measured[str(arch)] for arch in archs]
     rows = pd.DataFrame({

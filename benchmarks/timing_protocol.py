@@ -3,19 +3,22 @@
 All operators of `fmnist`, twelve networks to calibrate with and others to test on are visited in interleaved, shuffled
 rounds of one run; operators both back to back (warm) and after 16 MiB were read (cold), networks back to back as an
 application would run them. From the visits of the first 1, 2, ... rounds come tables, calibrated in four ways, and
-their errors on the test networks as measured in all rounds. The noise floor is how much the latencies of the same
-networks differ between the first and the second half of the rounds. Takes about three minutes a device, and goes on
-where it was when it is killed. Writes benchmarks/results/timing-protocol_fmnist_RUNTIME.csv.
+their errors on the test networks as measured in all rounds. The estimate of a graph is the median of its visits; that
+of a table of the smallest is shown too, for the calibration that tables have. The noise floor is how much the latencies
+of the same networks differ between the first and the second half of the rounds. Takes about a minute a device, and goes
+on where it was when it is killed. Writes benchmarks/results/timing-protocol_fmnist_RUNTIME.csv.
 
-    python benchmarks/timing_protocol.py [--device cpu] [--device tflite] [--rounds 10] [--networks 40] [--show]
+    python benchmarks/timing_protocol.py [--device cpu] [--device tflite] [--rounds 16] [--networks 40] [--show]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import DEVICES, conditions
-from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
+from ofa_deploy.latency.device.rounds import Key, Plan, Started, estimates, measure
 from ofa_deploy.latency.device.timing import Array, Session, Visit, preempted, visited
 from ofa_deploy.latency.table import errors
 
@@ -36,6 +39,7 @@ COLD_BYTES = 16 << 20
 CALIBRATED = 12
 """Networks that the tables are calibrated with."""
 TRIES = 5
+Visits = Mapping[Key, Visit]
 ERRORS = ("mape_percent", "p95_percent", "bias_percent")
 CALIBRATIONS = {"none": (), "scale": (0,), "affine": (0, 1), "per_million": (0, 1, 2)}
 """Which of the terms sum of the operators, number of operators, million parameters are fitted."""
@@ -64,6 +68,22 @@ class Cold:
 
         sample()
         return visited(sample, runs, seconds)
+
+
+def median(visits: Visits) -> dict[str, float]:
+    """Latency of each entry, as tables have it."""
+    return {name: found.latency_ms for name, found in estimates(visits).items()}
+
+
+def smallest(visits: Visits) -> dict[str, float]:
+    """The smallest median of each entry's visits."""
+    found: dict[str, float] = {}
+    for (_, name), own in visits.items():
+        found[name] = min(own.median_ms, found.get(name, own.median_ms))
+    return found
+
+
+ESTIMATES: Mapping[str, Callable[[Visits], dict[str, float]]] = {"median": median, "smallest": smallest}
 
 
 def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -> Path:
@@ -98,34 +118,34 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
     """Errors in percent by state of the weights, rounds and calibration; and the noise floor."""
     space, nets, own = job.space, job.networks, CALIBRATED
     counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6] for net in nets])
-    whole = estimates(visits)
-    truth = np.array([whole[f"warm:{net}"].latency_ms for net in nets])
     rows = []
-    for rounds in range(1, job.plan.rounds + 1):
-        found = estimates({key: visit for key, visit in visits.items() if key[0] < rounds})
-        calibration = np.array([found[f"warm:{net}"].latency_ms for net in nets[:own]])
-        for state in ("warm", "cold"):
-            of = {op: found[f"{state}:{name}"].latency_ms for name, op in job.operators.items()}
+    for rounds, (estimate, latencies) in itertools.product(range(1, job.plan.rounds + 1), ESTIMATES.items()):
+        whole = latencies(visits)
+        truth = np.array([whole[f"warm:{net}"] for net in nets])
+        found = latencies({key: visit for key, visit in visits.items() if key[0] < rounds})
+        calibration = np.array([found[f"warm:{net}"] for net in nets[:own]])
+        for state in ("warm", "cold") if estimate == "median" else ("warm",):
+            of = {op: found[f"{state}:{name}"] for name, op in job.operators.items()}
             terms = np.column_stack([[sum(of[op] for op in space.ops(net)) for net in nets], counts])
-            for name, used in CALIBRATIONS.items():
+            for name, used in CALIBRATIONS.items() if estimate == "median" else [("per_million", (0, 1, 2))]:
                 predicted = terms[:, 0]
                 if used:
                     chosen = terms[:, used]
                     bounds = ([0.0, -np.inf, 0.0][: len(used)], np.inf)
                     predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
                 found_errors = errors(predicted[own:], truth[own:])
-                rows.append({"weights": state, "rounds": rounds, "calibration": name,
+                rows.append({"weights": state, "estimate": estimate, "rounds": rounds, "calibration": name,
                              **{key: found_errors[key] for key in ERRORS}})  # fmt: skip
     if job.plan.rounds > 1:
         half = job.plan.rounds // 2
-        halves = [
-            estimates({key: visit for key, visit in visits.items() if (key[0] < half) == first})
-            for first in (True, False)
-        ]
-        one, two = (np.array([found[f"warm:{net}"].latency_ms for net in nets]) for found in halves)
-        floor = errors(one, two)
-        rows.append({"weights": "noise floor", "rounds": half, "calibration": "none",
-                     **{key: floor[key] for key in ERRORS}})  # fmt: skip
+        for estimate, latencies in ESTIMATES.items():
+            halves = [
+                latencies({key: visit for key, visit in visits.items() if (key[0] < half) == first})
+                for first in (True, False)
+            ]
+            floor = errors(*(np.array([found[f"warm:{net}"] for net in nets]) for found in halves))
+            rows.append({"weights": "noise floor", "estimate": estimate, "rounds": half, "calibration": "none",
+                         **{key: floor[key] for key in ERRORS}})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -136,11 +156,13 @@ def show(path: Path) -> None:
     print(f"{about['space']} with {about['runtime']} on {about['cpu']}, one thread: {about['test_networks']} networks, "
           f"{about['minutes']} minutes; MAPE in %")  # fmt: skip
     tables = rows[rows.weights != "noise floor"]
-    wide = tables.pivot_table(index=["weights", "calibration"], columns="rounds", values="mape_percent", sort=False)
+    index = ["weights", "estimate", "calibration"]
+    wide = tables.pivot_table(index=index, columns="rounds", values="mape_percent", sort=False)
     print(wide.sort_index(level=0, ascending=False, sort_remaining=False).round(2).to_string())
     for row in rows[rows.weights == "noise floor"].itertuples():
-        print(f"noise floor: the same networks in the first {row.rounds} rounds against the others differ by "
-              f"{row.mape_percent:.2f} % (95 % of them by less than {row.p95_percent:.2f} %)")  # fmt: skip
+        print(f"noise floor: the {row.estimate} of the same networks in the first {row.rounds} rounds against the "
+              f"others differs by {row.mape_percent:.2f} % (of 95 % of them by less than "
+              f"{row.p95_percent:.2f} %)")  # fmt: skip
 
 
 def main() -> None:
@@ -148,7 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
     )
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--networks", type=int, default=40, help="to test on")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[16, 20, 24, 28])
     parser.add_argument("--show", action="store_true", help="only print the committed results")

@@ -90,7 +90,7 @@ def test_round_trip(job: Job, device: str, tmp_path: Path, elsewhere: dict[str, 
     loaded = LatencyTable.load(out, job.space)
     assert set(loaded.rows) == set(job.space.all_ops([16]))
     assert loaded.conditions["device"] == device
-    assert loaded.error["networks"] == QUICK.test
+    assert loaded.error["networks"] == QUICK.networks
     genes = job.space.sample(np.random.default_rng(0), 20, [16])
     assert (loaded.latency_ms(genes) > 0).all()
     assert loaded.latency_ms(genes) == pytest.approx(table.latency_ms(genes), rel=1e-3)
