@@ -7,7 +7,7 @@ machine that is its state, not the table. Prints the error beside the noise: how
 and what is left of that change. Takes two to twenty minutes a space and device. Writes
 benchmarks/results/latency-error_SPACE_DEVICE_1t.csv.
 
-    python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 8] [--show]
+    python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 8] [--lut DIR]
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from ofa_deploy import artifacts, families
 from ofa_deploy.arch import Arch
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job, build
-from ofa_deploy.latency.device.conditions import DEVICES
+from ofa_deploy.latency.device.conditions import DEVICES, conditions
 from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
+from ofa_deploy.latency.table import LatencyTable, file_name
 
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("fmnist", "mbv3-w1.0")
@@ -38,12 +39,13 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(name: str, device: str, networks: int, rounds: int) -> Path:
+def run(name: str, device: str, networks: int, rounds: int, tables: Path | None) -> Path:
     """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
     job = Job(space, space.resolutions, Plan())
     with tempfile.TemporaryDirectory() as folder:
-        table = build(job, device, Path(folder) / "table.csv", say)
+        path = (tables or Path(folder)) / file_name(space, conditions(device, 1))
+        table = LatencyTable.load(path, space) if path.exists() else build(job, device, path, say)
         runtime = table.conditions["runtime"]
         archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(space.resolutions)))
         known = {n["arch"]: n["measured_ms"] for n in table.networks}
@@ -105,13 +107,18 @@ def main() -> None:
     parser.add_argument("--space", action="append", choices=list(families.SPACES), help="likewise; default: the two")
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--lut", type=Path, help="folder of tables of this machine; those that it lacks are built there"
+    )
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if options.show:
         paths = sorted(RESULTS.glob("latency-error_*.csv"))
     else:
         spaces, devices = options.space or SPACES, options.device or ["cpu", "tflite"]
-        paths = [run(name, device, options.networks, options.rounds) for name in spaces for device in devices]
+        paths = [
+            run(name, device, options.networks, options.rounds, options.lut) for name in spaces for device in devices
+        ]
     for path in paths:
         show(path)
     if options.show:

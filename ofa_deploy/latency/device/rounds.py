@@ -208,7 +208,7 @@ def lacking(visits: Mapping[Key, Visit], names: Iterable[str], enough: int) -> l
 def estimates(visits: Mapping[Key, Visit]) -> dict[str, Estimate]:
     """For each entry, the median of its visits in the fast state (of all where there are none).
 
-    The smallest of them would depend on luck: over 16 rounds it is off by a third more about other networks.
+    The smallest of them would depend on luck: tables of it are further from other networks.
     """
     in_fast_state = fast(visits)
     keys: dict[str, list[Key]] = {}
