@@ -536,15 +536,25 @@ def killed_often(name: str, kills: int, seed: int) -> pd.DataFrame:
 
 
 def show(results: Path) -> None:
-    kills = pd.read_csv(results / "faults_kills.csv")
+    """Print what `run` wrote."""
+    for name, print_ in (("faults_kills.csv", show_kills), ("faults_damage.csv", show_damage)):
+        if (results / name).exists():
+            print_(pd.read_csv(results / name))
+    print("\nkept: something was on disk when it was killed; resumed: it was taken up. refused: one error of one line;")
+    print("harmless: the same values (for files without a checksum: any). Run again with: python benchmarks/faults.py")
+
+
+def show_kills(kills: pd.DataFrame) -> None:
     columns = ["killed", "kept", "resumed", "ended", "outputs_whole", "nothing_left_over", "identical"]
     print("Commands killed at random moments and repeated (numbers of kills):")
     table = kills.groupby("command", sort=False)[columns].sum().astype(int)
     table.insert(0, "kills", kills.groupby("command", sort=False).size())
     print(table.to_string())
-    damage_ = pd.read_csv(results / "faults_damage.csv")
-    known = damage_.outcome.where(damage_.outcome.isin(["refused", "harmless"]), "violations")
-    found = damage_.assign(outcome=known).pivot_table(
+
+
+def show_damage(damage: pd.DataFrame) -> None:
+    known = damage.outcome.where(damage.outcome.isin(["refused", "harmless"]), "violations")
+    found = damage.assign(outcome=known).pivot_table(
         index="kind", columns="outcome", values="number", aggfunc="sum", fill_value=0, sort=False
     )
     for column in ("refused", "harmless", "violations"):
@@ -553,8 +563,6 @@ def show(results: Path) -> None:
     found.insert(0, "mutations", found.sum(axis=1))
     print("\nFiles damaged at random:")
     print(found[["mutations", "refused", "harmless", "violations"]].astype(int).to_string())
-    print("\nkept: something was on disk when it was killed; resumed: it was taken up. refused: one error of one line;")
-    print("harmless: the same values (for files without a checksum: any). Run again with: python benchmarks/faults.py")
 
 
 def main() -> None:

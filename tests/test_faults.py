@@ -5,21 +5,34 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 ROOT = Path(__file__).parents[1]
+KILLS = 5
+RESUMING = ("train", "sample", "build-lut")
+"""Commands that nearly always have something on disk by which they go on."""
 
 
-def test_kills_and_damage(tmp_path: Path) -> None:
-    quick = ["train", "sample", "build-lut", "export", "export --finetune-epochs"]
-    options = ["--kills", "3", "--mutations", "25", "--out", str(tmp_path), *(f"--command={name}" for name in quick)]
-    command = [sys.executable, "benchmarks/faults.py", *options]
+def faults(out: Path, *options: str) -> None:
+    command = [sys.executable, "benchmarks/faults.py", "--out", str(out), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    faults(tmp_path, "--kills=0", "--mutations=25")
     damage = pd.read_csv(tmp_path / "faults_damage.csv")
     assert set(damage.outcome) == {"refused", "harmless"}, damage[~damage.outcome.isin(["refused", "harmless"])]
     assert damage.kind.nunique() >= 13
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "sample", "build-lut", "search --verify", "export", "export --finetune-epochs"]
+)
+def test_kills_lose_nothing(name: str, tmp_path: Path) -> None:
+    faults(tmp_path, f"--kills={KILLS}", "--mutations=0", f"--command={name}")
     kills = pd.read_csv(tmp_path / "faults_kills.csv")
     promises = ["resumed", "ended", "outputs_whole", "nothing_left_over", "identical"]
     assert kills[promises].all(axis=None), kills[~kills[promises].all(axis=1)]
-    assert (kills.groupby("command").killed.sum() >= 2).all()
-    assert kills.kept.sum() >= 3
+    assert kills.killed.sum() >= 2
+    assert kills.kept.any() or name not in RESUMING

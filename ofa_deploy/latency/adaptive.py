@@ -104,7 +104,7 @@ def fill(
         probes = {m: _probe(space, m, whole, seed) for _, m, _ in gaps}
         asked |= dict.fromkeys(names[op] for ops in (whole, *probes.values()) for op in ops)
         visits = visit(list(asked))
-        found = estimates(visits)
+        found = estimates(visits, asked.__contains__)
         if not gaps:
             break
         known = {op: found[names[op]] for op in whole}

@@ -118,7 +118,7 @@ class Job:
         Raises:
             MeasureError: see `fitted.fit_table`.
         """
-        found = estimates(visits)
+        found = estimates(visits, self.operators.__contains__)
         if not self.blocks:
             latency_ms = np.array([found[str(net)].latency_ms for net in self.networks])
             return fit_table(

@@ -24,7 +24,7 @@ from ofa_deploy.progress import Progress, Report
 Key = tuple[int, str]
 """(round, entry) of a visit."""
 SENTINEL_RUNS = 5
-SLOWER = 1.1
+SLOWER = 1.3
 """A sentinel slower than its fast state by this factor tells that the machine is in another state."""
 WINDOW = 9
 """Visits over which the sentinel's running median is taken."""
@@ -74,7 +74,7 @@ class Estimate:
     """Latency of one graph, from all its visits.
 
     Attributes:
-        latency_ms: the median of the visits' medians.
+        latency_ms: the median of the visits' medians, each carried to the machine's fast state.
         minimum_ms: the smallest sample.
         spread_percent: (largest - smallest median) / smallest, over the visits.
         runs: samples in all.
@@ -190,13 +190,16 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
     return visits
 
 
+def _states(visits: Mapping[Key, Visit]) -> dict[Key, float]:
+    """How much slower than in its fast state the machine was, by the sentinel's running median: 1 is fast."""
+    sentinel = np.pad([v.sentinel_ms for v in visits.values()], WINDOW // 2, mode="edge")
+    running = np.median([sentinel[i : i + len(visits)] for i in range(WINDOW)], axis=0)
+    return dict(zip(visits, (running / np.quantile(running, 0.1)).tolist(), strict=True))
+
+
 def fast(visits: Mapping[Key, Visit]) -> set[Key]:
-    """The visits during which the machine was in its fast state, by the sentinel's running median."""
-    states = np.pad([v.sentinel_ms for v in visits.values()], WINDOW // 2, mode="edge")
-    running = np.median([states[i : i + len(visits)] for i in range(WINDOW)], axis=0)
-    limit = SLOWER * np.quantile(running, 0.1)
-    keys = list(visits)
-    return {keys[i] for i in np.flatnonzero(running <= limit)}
+    """The visits that count: the machine was in its fast state, or not much slower."""
+    return {key for key, state in _states(visits).items() if state <= SLOWER}
 
 
 def lacking(visits: Mapping[Key, Visit], names: Iterable[str], enough: int) -> list[str]:
@@ -205,20 +208,42 @@ def lacking(visits: Mapping[Key, Visit], names: Iterable[str], enough: int) -> l
     return [name for name in names if counts[name] < enough]
 
 
-def estimates(visits: Mapping[Key, Visit]) -> dict[str, Estimate]:
-    """For each entry, the median of its visits in the fast state (of all where there are none).
+def estimates(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambda name: None) -> dict[str, Estimate]:
+    """For each entry, the median of its visits that count (of all where none does), carried to the fast state.
 
-    The smallest of them would depend on luck: tables of it are further from other networks.
+    Entries of a kind answer alike to the machine's state: where it is s, their latency is s^a times that of the fast
+    state. The exponent a is that of least squares (of logarithms, within entries), between 0 and 1. The smallest visit
+    would depend on luck: tables of it are further from other networks.
+
+    Args:
+        visits: of all entries.
+        kind: of an entry, by its name.
     """
-    in_fast_state = fast(visits)
-    keys: dict[str, list[Key]] = {}
+    states = _states(visits)
+    own: dict[str, list[Key]] = {}
     for key in visits:
-        keys.setdefault(key[1], []).append(key)
+        own.setdefault(key[1], []).append(key)
+    kept = {name: [key for key in keys if states[key] <= SLOWER] or keys for name, keys in own.items()}
+    kinds: dict[object, list[str]] = {}
+    for name in kept:
+        kinds.setdefault(kind(name), []).append(name)
     found = {}
-    for name, own in keys.items():
-        kept = [visits[key] for key in own if key in in_fast_state] or [visits[key] for key in own]
-        medians = [v.median_ms for v in kept]
-        spread = 100 * (max(medians) / min(medians) - 1)
-        latency = float(np.median(medians))
-        found[name] = Estimate(latency, min(v.minimum_ms for v in kept), spread, sum(v.runs for v in kept))
-    return found
+    for names in kinds.values():
+        state = {name: np.array([states[key] for key in kept[name]]) for name in names}
+        medians = {name: np.array([visits[key].median_ms for key in kept[name]]) for name in names}
+        exponent = _exponent([(np.log(state[name]), np.log(medians[name])) for name in names])
+        for name in names:
+            latency = float(np.median(medians[name] / state[name] ** exponent))
+            spread = float(100 * (medians[name].max() / medians[name].min() - 1))
+            seen = [visits[key] for key in kept[name]]
+            found[name] = Estimate(latency, min(v.minimum_ms for v in seen), spread, sum(v.runs for v in seen))
+    return {name: found[name] for name in own}
+
+
+def _exponent(entries: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> float:
+    """Common slope of y over x within entries, by least squares, kept between 0 and 1."""
+    above, below = 0.0, 0.0
+    for x, y in entries:
+        above += float((x - x.mean()) @ (y - y.mean()))
+        below += float((x - x.mean()) @ (x - x.mean()))
+    return min(1.0, max(0.0, above / below)) if below else 0.0
