@@ -10,7 +10,7 @@ demo: $(READY)  ## one trained network -> the best models for this machine, for 
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
 
 test: $(READY) lint  ## lint, types and all tests, two at a time
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 coverage: $(READY)  ## all tests, and the lines of the package that they do not run in their own process
 	$(BIN)/coverage run -m pytest
