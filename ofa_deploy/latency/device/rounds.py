@@ -212,8 +212,7 @@ def estimates(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambd
     """For each entry, the median of its visits that count (of all where none does), carried to the fast state.
 
     Entries of a kind answer alike to the machine's state: where it is s, their latency is s^a times that of the fast
-    state. The exponent a is that of least squares (of logarithms, within entries), between 0 and 1. The smallest visit
-    would depend on luck: tables of it are further from other networks.
+    state. The exponent a is that of least squares (of logarithms, within entries), between 0 and 1.
 
     Args:
         visits: of all entries.
