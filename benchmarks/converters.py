@@ -78,7 +78,7 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
             "network": name, "arch": str(net.arch), "maker": maker, "operators": operators(content, False).total(),
             "parts": operators(content, True)["DELEGATE"], "left": operators(content, True).total(),
             "bytes": len(content), "cpu_seconds": round(seconds[maker], 3),
-            "latency_ms": times[maker]["latency_ms"], "fastest_ms": times[maker]["fastest_ms"],
+            "latency_ms": times[maker]["latency_ms"], "typical_ms": times[maker]["typical_ms"],
             "max_difference": float(np.abs(outputs[OURS] - outputs[THEIRS]).max()),
         })  # fmt: skip
     return rows
