@@ -75,7 +75,7 @@ class Estimate:
 
     Attributes:
         latency_ms: the median of the visits' medians, each carried to the machine's fast state.
-        minimum_ms: the smallest sample.
+        minimum_ms: the smallest sample, as it was measured.
         spread_percent: (largest - smallest median) / smallest, over the visits.
         runs: samples in all.
     """
