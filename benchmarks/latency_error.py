@@ -8,6 +8,7 @@ and what is left of that change. Takes two to twenty minutes a space and device.
 benchmarks/results/latency-error_SPACE_DEVICE_1t.csv.
 
     python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 8] [--lut DIR]
+    python benchmarks/latency_error.py --show
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ofa_deploy.latency.table import LatencyTable, file_name
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("fmnist", "mbv3-w1.0")
 SLOWER = 1.03
+"""While networks of the build take longer than then by this factor, there are `PASSES` times `--rounds` at most."""
 PASSES = 3
 
 

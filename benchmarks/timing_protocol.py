@@ -5,8 +5,8 @@ rounds of one run; operators both back to back (warm) and after 16 MiB were read
 application would run them. From the visits of the first 1, 2, ... rounds come tables, calibrated in four ways, and
 their errors on the test networks as measured in all rounds. The estimate of a graph is the median of its visits; that
 of a table of the smallest is shown too, for the calibration that tables have. The noise floor is how much the latencies
-of the same networks differ between the first and the second half of the rounds. Takes about a minute a device, and goes
-on where it was when it is killed. Writes benchmarks/results/timing-protocol_fmnist_RUNTIME.csv.
+of the same networks differ between the first and the second half of the rounds. Takes about three minutes a device,
+and goes on where it was when it is killed. Writes benchmarks/results/timing-protocol_fmnist_RUNTIME.csv.
 
     python benchmarks/timing_protocol.py [--device cpu] [--device tflite] [--rounds 16] [--networks 40] [--show]
 """
@@ -120,22 +120,24 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
     space, nets, own = job.space, job.networks, CALIBRATED
     counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6] for net in nets])
     rows = []
+    wholes = {estimate: latencies(visits) for estimate, latencies in ESTIMATES.items()}
     for rounds, (estimate, latencies) in itertools.product(range(1, job.plan.rounds + 1), ESTIMATES.items()):
-        whole = latencies(visits)
-        truth = np.array([whole[f"warm:{net}"] for net in nets])
+        truth = np.array([wholes[estimate][f"warm:{net}"] for net in nets])
         found = latencies({key: visit for key, visit in visits.items() if key[0] < rounds})
         calibration = np.array([found[f"warm:{net}"] for net in nets[:own]])
-        for state in ("warm", "cold") if estimate == "median" else ("warm",):
+        shown_in_full = estimate == "median"
+        ways = tuple(CALIBRATIONS) if shown_in_full else ("per_million",)
+        for state in ("warm", "cold") if shown_in_full else ("warm",):
             of = {op: found[f"{state}:{name}"] for name, op in job.operators.items()}
             terms = np.column_stack([[sum(of[op] for op in space.ops(net)) for net in nets], counts])
-            for name, used in CALIBRATIONS.items() if estimate == "median" else [("per_million", (0, 1, 2))]:
-                predicted = terms[:, 0]
+            for way in ways:
+                predicted, used = terms[:, 0], CALIBRATIONS[way]
                 if used:
                     chosen = terms[:, used]
                     bounds = ([0.0, -np.inf, 0.0][: len(used)], np.inf)
                     predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
                 found_errors = errors(predicted[own:], truth[own:])
-                rows.append({"weights": state, "estimate": estimate, "rounds": rounds, "calibration": name,
+                rows.append({"weights": state, "estimate": estimate, "rounds": rounds, "calibration": way,
                              **{key: found_errors[key] for key in ERRORS}})  # fmt: skip
     if job.plan.rounds > 1:
         half = job.plan.rounds // 2

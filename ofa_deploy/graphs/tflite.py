@@ -63,7 +63,7 @@ class Graph:
         self.buffers: list[Any] = [_Buffer()]
         self.operators: list[Any] = []
         self.codes: dict[int, int] = {}
-        self.times: dict[int, float] = {}
+        self.times: list[float] = []
         self.end = self.tensor(INPUT, shape)
 
     def tensor(self, name: str, shape: Sequence[int], value: npt.NDArray[Any] | None = None) -> int:
@@ -77,6 +77,7 @@ class Graph:
             buffer.data = np.ascontiguousarray(value).tobytes()
             self.buffers.append(buffer)
         self.tensors.append(made)
+        self.times.append(1.0)
         return len(self.tensors) - 1
 
     def array(self, name: str, value: npt.NDArray[Any]) -> int:
@@ -100,18 +101,21 @@ class Graph:
 
     def plain(self, x: int) -> int:
         """A tensor that holds what another stands for."""
-        if self.times.get(x, 1.0) == 1.0:
+        if self.times[x] == 1.0:
             return x
         share = self.array(f"share_{len(self.operators)}", np.array([1 / self.times[x]], np.float32))
         return self.add("MUL", [x, share], self.shape(x), schema.MulOptionsT())
 
-    def add(self, kind: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None) -> int:
-        """An operator at the end: its builtin's name, inputs, the shape of its output, and its options."""
+    def add(
+        self, kind: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None, times: float = 1.0
+    ) -> int:  # fmt: skip
+        """An operator at the end: its builtin's name, inputs, its output's shape, options, and the output's times."""
         code = getattr(schema.BuiltinOperator, kind)
         made = schema.OperatorT()
         made.opcodeIndex = self.codes.setdefault(code, len(self.codes))
         made.inputs = list(inputs)
         self.end = self.tensor(f"{kind.lower()}_{len(self.operators)}", shape)
+        self.times[self.end] = times
         made.outputs = [self.end]
         if options is not None:
             made.builtinOptions = options
@@ -133,11 +137,10 @@ class Graph:
         )
         shape = [n, height + 2 * above, width + 2 * pad, channels]
         if value == 0:
-            wide = self.add("PAD", [x, sizes], shape, schema.PadOptionsT())
-            return self.multiple(wide, self.times.get(x, 1.0)), schema.Padding.VALID
+            return self.add("PAD", [x, sizes], shape, schema.PadOptionsT(), self.times[x]), schema.Padding.VALID
         fill = self.array(f"fill_{len(self.operators)}", np.array(value, np.float32))
-        wide = self.add("PADV2", [self.plain(x), sizes, fill], shape, schema.PadV2OptionsT())
-        return wide, schema.Padding.VALID
+        x = self.plain(x)
+        return self.add("PADV2", [x, sizes, fill], shape, schema.PadV2OptionsT()), schema.Padding.VALID
 
     def conv(self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None) -> int:
         """A convolution, of an operator's window or 1x1, dense or depthwise, with its activation.
@@ -179,14 +182,14 @@ class Graph:
         if padding == schema.Padding.VALID:
             height, width = height - span + 1, width - weight.shape[3] + 1
         order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-        weight = weight / np.float32(self.times.get(x, 1.0))
+        weight = weight / np.float32(self.times[x])
         arrays = [self.array(f"{name}.weight", weight.transpose(order)), self.array(f"{name}.bias", bias)]
         shape = [n, -(-height // stride), -(-width // stride), weight.shape[0]]
         return self.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, *arrays], shape, options)
 
     def act(self, x: int, act: str) -> int:
         """An activation that could not be fused."""
-        return x if act in FUSED else self.add("HARD_SWISH", [x], self.shape(x))
+        return x if act in FUSED else self.add("HARD_SWISH", [self.plain(x)], self.shape(x))
 
     def sum(self, x: int, y: int, act: str = "none") -> int:
         x, y = self.plain(x), self.plain(y)
@@ -195,16 +198,14 @@ class Graph:
         return self.add("ADD", [x, y], self.shape(x), options)
 
     def product(self, x: int, y: int) -> int:
-        found = self.add("MUL", [x, y], self.shape(x), schema.MulOptionsT())
-        return self.multiple(found, self.times.get(x, 1.0) * self.times.get(y, 1.0))
+        return self.add("MUL", [x, y], self.shape(x), schema.MulOptionsT(), self.times[x] * self.times[y])
 
     def mean(self, x: int) -> int:
         options = schema.ReducerOptionsT()
         options.keepDims = True
         n, _, _, channels = self.shape(x)
         axes = self.array(f"axes_{len(self.operators)}", np.array([1, 2], np.int32))
-        found = self.add("MEAN", [x, axes], [n, 1, 1, channels], options)
-        return self.multiple(found, self.times.get(x, 1.0))
+        return self.add("MEAN", [x, axes], [n, 1, 1, channels], options, self.times[x])
 
     def gate(self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any]) -> int:
         """The hard-sigmoid relu6(x + 3) / 6 of a 1x1 convolution: 3 is a part of the bias, 6 of what comes next."""
@@ -216,8 +217,7 @@ class Graph:
         options.strideH = options.strideW = stride
         options.padding = padding
         n, _, _, channels = self.shape(x)
-        found = self.add(kind, [x], [n, size, size, channels], options)
-        return self.multiple(found, self.times.get(x, 1.0))
+        return self.add(kind, [x], [n, size, size, channels], options, self.times[x])
 
     def serialise(self, notes: Mapping[str, str]) -> bytes:
         self.end = self.plain(self.end)
@@ -302,7 +302,7 @@ def _linear(graph: Graph, name: str, op: Op, weights: Weights) -> None:
         return
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = FUSED.get(op.act, FUSED["none"])
-    weight = weight / np.float32(graph.times.get(graph.end, 1.0))
+    weight = weight / np.float32(graph.times[graph.end])
     arrays = [graph.array(f"{name}.weight", weight), graph.array(f"{name}.bias", weights["linear.bias"])]
     n = graph.shape(graph.end)[0]
     graph.act(graph.add("FULLY_CONNECTED", [graph.end, *arrays], [n, op.c_out], options), op.act)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import KFold
 
 from ofa_deploy import arch_lists, artifacts
 from ofa_deploy.arch import Arch
@@ -26,7 +25,7 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency import smooth
 from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import FEWEST, Estimate
-from ofa_deploy.latency.table import FOLDS, LatencyTable, compared, errors
+from ofa_deploy.latency.table import LatencyTable, compared, cross_validated, errors
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
@@ -92,11 +91,7 @@ def fit_table(
     one_hot, latency = _one_hot([op.shape for op in ops]), np.asarray(latency_ms, float)
     kinds = _one_hot([(shape.kind, shape.se > 0, shape.shortcut) for shape in shapes])
     ways = _ways(_Model(work, one_hot, kinds), len(archs), additive)
-    parts = list(KFold(min(FOLDS, len(archs)), shuffle=True, random_state=seed).split(counts))
-    unseen = np.zeros((len(ways), len(archs)))
-    for fitted, held in parts:
-        for row, (_, way) in zip(unseen, ways, strict=True):
-            row[held] = way(counts[fitted], latency[fitted]).predict(counts[held])
+    unseen = np.array([_unseen(way, counts, latency, seed) for _, way in ways])
     relative = np.abs(unseen / latency - 1).mean(axis=1)
     best = int(np.argmin(relative * [handicap for handicap, _ in ways]))
     terms = ways[best][1](counts, latency)
@@ -111,6 +106,13 @@ def fit_table(
     error = errors(unseen[best], latency)
     return LatencyTable(
         space, rows, resolutions, measured, error=error, networks=networks, launch_ms=launch_ms, power=power
+    )
+
+
+def _unseen(way: _Way, counts: Floats, latency: Floats, seed: int) -> Floats:
+    """What fits of a way predict for networks that they had not seen, in ms, shape (networks,)."""
+    return cross_validated(
+        len(latency), seed, lambda fitted, held: way(counts[fitted], latency[fitted]).predict(counts[held])
     )
 
 

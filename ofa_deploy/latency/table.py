@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,8 @@ SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
 FOLDS = 5
 """Of the cross-validation that tells a table's error."""
+Numbers = npt.NDArray[np.intp]
+"""Of networks, counted from 0."""
 _COLUMNS = [field.name for field in fields(Op)]
 LARGEST_MS = 1e9
 """Of an operator; sums of latencies that a file may hold stay finite."""
@@ -111,7 +113,6 @@ class LatencyTable:
             seed: of the folds.
         """
         from scipy.optimize import lsq_linear
-        from sklearn.model_selection import KFold
 
         names = list(measured_ms)
         archs = [self.space.check(Arch.parse(name)) for name in names]
@@ -122,13 +123,11 @@ class LatencyTable:
         terms = np.stack([sums, counts, millions], axis=1)
         bounds = ([1 / SCALE_LIMIT, -np.inf, 0.0], [SCALE_LIMIT, np.inf, np.inf])
 
-        def factors(chosen: npt.NDArray[np.intp]) -> Floats:
+        def factors(chosen: Numbers) -> Floats:
             relative = terms[chosen] / measured[chosen, None]  # least squares of the relative error
             return np.asarray(lsq_linear(relative, np.ones(len(chosen)), bounds).x)
 
-        unseen = np.zeros(len(names))
-        for fitted, held in KFold(min(FOLDS, len(names)), shuffle=True, random_state=seed).split(terms):
-            unseen[held] = terms[held] @ factors(fitted)
+        unseen = cross_validated(len(names), seed, lambda fitted, held: terms[held] @ factors(fitted))
         scale, per_op, per_million = factors(np.arange(len(names))).tolist()
         return dataclasses.replace(
             self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=errors(unseen, measured),
@@ -281,6 +280,22 @@ def _read_op(line: Mapping[str, str]) -> Op:
         text = line[field.name]
         values[field.name] = text if field.type == "str" else bool(int(text)) if field.type == "bool" else int(text)
     return Op(**values)
+
+
+def cross_validated(number: int, seed: int, predict: Callable[[Numbers, Numbers], Floats]) -> Floats:
+    """Predictions for networks by fits that had not seen them, in `FOLDS` folds, shape (number,).
+
+    Args:
+        number: of networks.
+        seed: of the folds.
+        predict: from the numbers of those to fit to, and of those kept out, to predictions for the latter.
+    """
+    from sklearn.model_selection import KFold
+
+    unseen = np.zeros(number)
+    for fitted, held in KFold(min(FOLDS, number), shuffle=True, random_state=seed).split(unseen):
+        unseen[held] = predict(fitted, held)
+    return unseen
 
 
 def compared(names: Iterable[str], predicted: Floats, measured: Floats) -> tuple[dict[str, Any], ...]:

@@ -223,20 +223,21 @@ def estimates(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambd
     for key in visits:
         own.setdefault(key[1], []).append(key)
     kept = {name: [key for key in keys if states[key] <= SLOWER] or keys for name, keys in own.items()}
+    state = {name: np.array([states[key] for key in keys]) for name, keys in kept.items()}
+    medians = {name: np.array([visits[key].median_ms for key in keys]) for name, keys in kept.items()}
     kinds: dict[object, list[str]] = {}
     for name in kept:
         kinds.setdefault(kind(name), []).append(name)
+    exponents = {
+        one: _exponent((np.log(state[name]), np.log(medians[name])) for name in names) for one, names in kinds.items()
+    }
     found = {}
-    for names in kinds.values():
-        state = {name: np.array([states[key] for key in kept[name]]) for name in names}
-        medians = {name: np.array([visits[key].median_ms for key in kept[name]]) for name in names}
-        exponent = _exponent([(np.log(state[name]), np.log(medians[name])) for name in names])
-        for name in names:
-            latency = float(np.median(medians[name] / state[name] ** exponent))
-            spread = float(100 * (medians[name].max() / medians[name].min() - 1))
-            seen = [visits[key] for key in kept[name]]
-            found[name] = Estimate(latency, min(v.minimum_ms for v in seen), spread, sum(v.runs for v in seen))
-    return {name: found[name] for name in own}
+    for name, keys in kept.items():
+        seen, slower = [visits[key] for key in keys], state[name] ** exponents[kind(name)]
+        latency = float(np.median(medians[name] / slower))
+        spread = float(100 * (medians[name].max() / medians[name].min() - 1))
+        found[name] = Estimate(latency, min(v.minimum_ms for v in seen), spread, sum(v.runs for v in seen))
+    return found
 
 
 def _exponent(entries: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> float:
