@@ -38,7 +38,7 @@ def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
     table = build(Job(tiny, tiny.resolutions, QUICK), "cpu", out, silent)
     assert set(table.rows) == set(tiny.all_ops())
-    assert all(min(row.minimum_ms, row.latency_ms) > 0 for row in table.rows.values())
+    assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
     assert all(row.runs >= 3 for row in table.rows.values()), "one visit at least in the machine's fast state"
     assert table.scale > 0
     again = LatencyTable.load(out, tiny)

@@ -75,7 +75,7 @@ class Estimate:
 
     Attributes:
         latency_ms: the median of the visits' medians, each carried to the machine's fast state.
-        minimum_ms: the smallest sample, as it was measured.
+        minimum_ms: the smallest sample, carried likewise.
         spread_percent: (largest - smallest median) / smallest, over the visits.
         runs: samples in all.
     """
@@ -235,8 +235,9 @@ def estimates(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambd
     for name, keys in kept.items():
         seen, slower = [visits[key] for key in keys], state[name] ** exponents[kind(name)]
         latency = float(np.median(medians[name] / slower))
+        minimum = float((np.array([v.minimum_ms for v in seen]) / slower).min())
         spread = float(100 * (medians[name].max() / medians[name].min() - 1))
-        found[name] = Estimate(latency, min(v.minimum_ms for v in seen), spread, sum(v.runs for v in seen))
+        found[name] = Estimate(latency, minimum, spread, sum(v.runs for v in seen))
     return found
 
 
