@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy import arch_lists, artifacts
+from ofa_deploy import arch_lists, artifacts, partials
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors.fit import fit
 from ofa_deploy.accuracy.predictors.official_files import convert as convert_predictor
@@ -253,7 +253,7 @@ def interrupted(*_: object, **__: object) -> None:
 def visits(folder: Path) -> Any:
     path = folder / "t.partial"
     header = json.loads(path.with_suffix(".header").read_text())
-    return sorted([*key, *vars(visit).values()] for key, visit in read(artifacts.resume(path, header), path).items())
+    return sorted([*key, *vars(visit).values()] for key, visit in read(partials.resume(path, header), path).items())
 
 
 def make_samples(folder: Path) -> None:

@@ -26,7 +26,7 @@ from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, partials
 from ofa_deploy.accuracy.predictors import features
 from ofa_deploy.accuracy.predictors.evaluate import (
     ESTIMATORS,
@@ -103,7 +103,7 @@ def run(name: str, space: str, path: Path, seeds: int, jobs: int) -> None:
     """Judge all models on a list and write its CSV."""
     partial = Path(f".predictor-error_{name}.partial")
     header = {"sha256": artifacts.sha256(path), "labels": LABELS}
-    rows: Rows = [row for text in artifacts.resume(partial, header) for row in json.loads(text)]
+    rows: Rows = [row for text in partials.resume(partial, header) for row in json.loads(text)]
     done = {(row["labels"] if row["labels"] in LABELS else 0, row["seed"]) for row in rows}
     todo = [(n, seed) for seed in range(seeds) for n in LABELS if (n, seed) not in done]
     say(f"{name}: {len(todo)} of {len(LABELS) * seeds} to do")

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -79,9 +78,11 @@ def writing(path: Path) -> Iterator[Path]:
         with open(handle, "rb") as alive:
             _lock(alive)
             yield temporary
-            with open(temporary, "rb") as written:
+            with open(temporary, "rb+") as written:
                 os.fsync(written.fileno())
             temporary.chmod(0o666 & ~_umask())
+            if fcntl is None:
+                alive.close()  # an open file cannot be renamed there
             temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
@@ -99,6 +100,7 @@ def locked(path: Path) -> Iterator[None]:
         ArtifactError: another run works on it.
     """
     lock = path.with_name(f".{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "wb") as file:
         try:
             if fcntl is not None:
@@ -150,81 +152,50 @@ def write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
-    """Begin an append-only file of results, or go on with the one that a killed run left.
-
-    Args:
-        partial: the file; its first line is the header, each further one a result.
-        header: what the run is about, JSON values.
-
-    Returns:
-        the results that are there, a line each; a last line torn by the kill is cut off.
-
-    Raises:
-        ArtifactError: what lies there is damaged, or of a run with another header.
-    """
-    first = json.dumps(header)
-    if not partial.exists():
-        write(partial, first + "\n")
-        return []
-    lines = read(partial).decode(errors="replace").split("\n")
-    try:
-        same = json.loads(lines[0]) == json.loads(first)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
-    if not same:
-        raise ArtifactError(f"{partial} is of a run with other options or inputs; repeat those, or remove the file")
-    write(partial, "\n".join(lines[:-1]) + "\n")
-    return lines[1:-1]
-
-
-def numbered(number: int, line: str) -> str:
-    """A line of an append-only file, with a checksum of it and of its number there (from 1)."""
-    return f"{line}\t{zlib.crc32(f'{number} {line}'.encode())}\n"
-
-
-def unnumbered(number: int, text: str) -> str:
-    """The line that `numbered` was given.
-
-    Raises:
-        ValueError: it is another, or stands elsewhere.
-    """
-    line = text.rpartition("\t")[0]
-    if f"{text}\n" != numbered(number, line):
-        raise ValueError(f"the checksum of line {number} does not match")
-    return line
-
-
 def check_output(path: Path, *suffixes: str) -> None:
-    """Refuse an output that cannot be written before the work for it begins.
+    """Refuse an artifact that cannot be written before the work for it begins.
 
     Raises:
-        ArtifactError: its name does not end in one of `suffixes`, it is a folder, the JSON beside it is another
-            file's, or its folder cannot be made or written.
+        ArtifactError: see `check_file`; or the JSON that would describe it is there and is something else.
     """
-    if path.suffix not in suffixes:
+    check_file(path, *suffixes)
+    beside = path.with_suffix(".json")
+    if beside.exists() and _described_by(beside) != path.name:
+        raise ArtifactError(
+            f"{beside} does not belong to {path} and would be overwritten; choose another name, or remove it"
+        )
+
+
+def check_file(path: Path, *suffixes: str) -> None:
+    """Refuse a file that cannot be written before the work for it begins.
+
+    Raises:
+        ArtifactError: its name does not end in one of `suffixes`, where there are any, it is a folder, or its folder
+            cannot be made or written.
+    """
+    if suffixes and path.suffix not in suffixes:
         raise ArtifactError(f"the output {path} must end in {' or '.join(suffixes)}")
     if path.is_dir():
         raise ArtifactError(f"the output {path} is a folder; choose another name")
-    beside = path.with_suffix(".json")
-    with contextlib.suppress(OSError, ValueError):
-        described = json.loads(beside.read_bytes())
-        if isinstance(described, dict) and described.get("file", path.name) != path.name:
-            raise ArtifactError(
-                f"{beside} belongs to {described['file']} and would be overwritten; choose another name"
-            )
     check_folder(path)
 
 
+def _described_by(path: Path) -> str | None:
+    """The file that a JSON says it is about; None where it says none, or cannot be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        described = json.loads(path.read_bytes())
+        return str(described["file"]) if isinstance(described, dict) and "file" in described else None
+    return None
+
+
 def check_folder(path: Path) -> None:
-    """Make the folder of an output, before the work for it begins.
+    """Make sure that a file can be written to a folder, before the work for it begins; nothing is made yet.
 
     Raises:
-        ArtifactError: it cannot be made or written.
+        ArtifactError: the folder, or the next above it that is there, cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
             pass
     except OSError as error:
         raise ArtifactError(f"cannot write {path}: {error.strerror or error}; choose another place") from error

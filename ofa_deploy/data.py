@@ -155,7 +155,10 @@ def load(data: str | None, space: SearchSpace, training: bool = False) -> Datase
             f"{family}-{classes}classes"
         )
     if training and not dataset.complete:
-        raise DataError(f"{data} holds only what measuring needs; training needs all images: name them with --data")
+        raise DataError(
+            f"{data or 'the packed file'} holds only what measuring needs; training needs all images: name them with "
+            "--data"
+        )
     return dataset
 
 
@@ -219,7 +222,10 @@ def download(folder: Path, report: Report) -> None:
     for name in FASHION_MNIST_FILES:
         file = folder / f"{name}.gz"
         if file.exists():
-            _checked_idx(file.read_bytes(), name, file)
+            try:
+                _checked_idx(file.read_bytes(), name, file)
+            except DataError as error:
+                raise DataError(f"{error}; remove {file} first") from error
             continue
         download_file(f"{FASHION_MNIST_URL}{file.name}", file, report, hint)
         try:
@@ -331,8 +337,8 @@ def _read_folder(root: Path, classes: tuple[str, ...], space: SearchSpace) -> Im
         try:
             with Image.open(file) as picture:
                 image = picture.convert(mode)
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise DataError(f"cannot read the image {file}: {error}") from error
+        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise DataError(f"cannot read the image {file}: {error}; mend or remove it") from error
         scale = edge / min(image.size)
         size = (max(edge, round(image.width * scale)), max(edge, round(image.height * scale)))
         left, top = (size[0] - edge) // 2, (size[1] - edge) // 2

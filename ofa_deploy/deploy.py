@@ -16,7 +16,7 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.export.card import write_card
 from ofa_deploy.export.check import top1
-from ofa_deploy.export.formats import DELIVERED
+from ofa_deploy.export.formats import DELIVERED, FORMATS, chosen
 from ofa_deploy.export.run import export
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Job, build
@@ -138,8 +138,12 @@ def deploy(
             f"{found} was fitted on subnetworks of other weights than {weights}; for these, run: "
             f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
         )
+    begin, suffix = _stem(space, device), FORMATS[DELIVERED[device]].suffix
+    files = {budget: out / f"{begin}_{budget.strip().replace('%', 'pct')}{suffix}" for budget in budgets}
+    for file in files.values():
+        chosen(DELIVERED[device], file, space.name)
     table = own_table(space, device, plan, report)
-    bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, out, report)
+    bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, files, report)
     todo = {budget: latency_limit(table, budget, margin_percent) for budget in budgets}
     delivered: dict[str, Deployed] = {}
     for number in range(1, ROUNDS + 1):
@@ -165,12 +169,12 @@ class _Bench:
     predictor: Predictor
     settings: Settings
     threads: int
-    out: Path
+    files: Mapping[str, Path]
     report: Report
 
     def deliver(self, limits: Mapping[str, Limit], number: int) -> dict[str, Deployed]:
         """The best model within each limit, by budget: exported, its latency measured; `number` counts searches."""
-        device, runtime = str(self.table.conditions["device"]), RUNTIMES[self.table.conditions["runtime"]]
+        format_, runtime = DELIVERED[self.table.conditions["device"]], RUNTIMES[self.table.conditions["runtime"]]
         inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
         results = {
             budget: search(self.space, self.predictor, [limit], self.settings, self.report, inputs=inputs)
@@ -178,12 +182,9 @@ class _Bench:
         }
         cards, sessions = {}, {}
         for budget, result in results.items():
-            name = f"{_stem(self.space, device)}_{budget.strip().replace('%', 'pct')}{runtime.suffix}"
-            file, size = self.out / name, result.arch.resolution
+            file, size = self.files[budget], result.arch.resolution
             self.report(f"{budget}: {result.arch}, exporting {file}")
-            card = export(
-                self.net, result.arch, self.images, file, self.origin, result.predicted(), DELIVERED[device]
-            )  # fmt: skip
+            card = export(self.net, result.arch, self.images, file, self.origin, result.predicted(), format_)
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (
                 runtime.start(artifacts.read(file), self.threads), runtime.native(image.astype(np.float32))

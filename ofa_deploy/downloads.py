@@ -35,7 +35,7 @@ def download(url: str, path: Path, report: Report, hint: str) -> None:
             have, size = _where(answer, have)
             if have:
                 report(f"going on after {have / 1e6:.1f} MB")
-            progress = Progress((size or have) - have, "bytes", report)
+            progress = Progress(0 if size is None else size - have, "bytes", report)
             with open(partial, "ab" if have else "wb") as file:
                 while chunk := answer.read(CHUNK):
                     file.write(chunk)

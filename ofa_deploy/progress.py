@@ -10,7 +10,7 @@ Report = Callable[[str], None]
 
 
 class Progress:
-    """Counts what is done and reports it every few seconds."""
+    """Counts what is done, of a total (0 where that is not known), and reports it every few seconds."""
 
     def __init__(self, total: int, unit: str, report: Report, seconds: float = 5.0) -> None:
         self._total, self._unit, self._report, self._seconds = total, unit, report, seconds
@@ -25,6 +25,8 @@ class Progress:
             return
         self._last = now
         rate = self._done / (now - self._started)
-        left = (self._total - self._done) / rate
-        clock = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
-        self._report(f"{self._done}/{self._total} {self._unit}, {rate:.3g}/s, {clock} left{note and ', ' + note}")
+        said = [f"{self._done}{f'/{self._total}' if self._total else ''} {self._unit}", f"{rate:.3g}/s"]
+        if self._total >= self._done:
+            left = (self._total - self._done) / rate
+            said.append(f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left")
+        self._report(", ".join([*said, *([note] if note else [])]))

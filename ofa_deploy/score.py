@@ -37,7 +37,7 @@ def score_file(
         ArtifactError: a file is missing, damaged or of another space; the table lacks one of the resolutions.
     """
     if out is not None:
-        artifacts.check_output(out, ".csv")
+        artifacts.check_file(out, ".csv")
     listed, _ = arch_lists.read(archs, space)
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, partials
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
@@ -193,9 +193,9 @@ class _Shards:
         self.found: dict[int, list[int]] = {}
         self.seconds: dict[int, float] = {}
         self.drawn: dict[int, int] = {}
-        for number, text in enumerate(artifacts.resume(partial, header), 1):
+        for number, text in enumerate(partials.resume(partial, header), 1):
             try:
-                index, counts, seconds, drawn = json.loads(artifacts.unnumbered(number, text))
+                index, counts, seconds, drawn = json.loads(partials.unnumbered(number, text))
                 self.found[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
                 self.drawn[index] = drawn
             except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
@@ -234,7 +234,7 @@ class _Shards:
         self.found[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
         line = json.dumps([index, counts, round(seconds, 3), self.drawn[index]])
         with self.partial.open("a", newline="") as file:
-            file.write(artifacts.numbered(len(self.found), line))
+            file.write(partials.numbered(len(self.found), line))
 
 
 def _checksum(group: Sequence[Arch]) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ofa_deploy import __version__
-from ofa_deploy.cli import accuracy, models, supernets, tables, views
+from ofa_deploy.cli import accuracy, models, searches, supernets, tables, views
 from ofa_deploy.errors import OfaDeployError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -34,7 +34,7 @@ def _root(
 for _command in (
     supernets.download_data, supernets.pack_data, supernets.train, supernets.import_weights, supernets.weights,
     accuracy.sample, accuracy.fit_predictor, accuracy.import_predictor, accuracy.predict,
-    models.build_lut, models.search, models.export, models.deploy,
+    models.build_lut, searches.search, models.export, models.deploy,
     views.report, views.doctor,
 ):  # fmt: skip
     app.command()(_command)

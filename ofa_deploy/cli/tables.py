@@ -59,7 +59,7 @@ def show(
     print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
     print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
     print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
-    if filled:
+    if filled and filled["entries"]:
         checks = ", ".join(f"{c['error_percent']:.2g} % at {c['resolution']}" for c in filled["checks"])
         between = listed(filled["measured_resolutions"])
         print(f"             {filled['entries']} of them interpolated between those of {between} pixels;")
@@ -113,7 +113,7 @@ def bundle(
     runner: Annotated[
         str, typer.Option(help="How it measures: python, there; or adb, an Android phone on the computer that runs it.")
     ] = "python",
-    out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Zip file; default: SPACE_DEVICE.zip, or with _2t, _b8.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +129,8 @@ def bundle(
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
     plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, networks=networks or Plan.networks)
     job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
-    path = out or Path(f"{chosen.name}_{device}.zip")
+    several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
+    path = out or Path(f"{chosen.name}_{device}{several}.zip")
     bundles.bundle(job, device, path, say, runner)
     needed, options = bundles.needs(device, runner)
     if as_json:

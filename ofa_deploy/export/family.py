@@ -12,10 +12,10 @@ import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
-from ofa_deploy.data import load
+from ofa_deploy.data import RECALIBRATION, load
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import chosen
-from ofa_deploy.export.run import MAX_DROP, make, time_and_write
+from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.search.result import SearchResult, load_results
 from ofa_deploy.space import SearchSpace
@@ -26,7 +26,7 @@ INDEX = "index.csv"
 
 def export_family(
     space: SearchSpace, result: Path, number: int, data: str | None, weights: Path, folder: Path,
-    formats: str | None, report: Report, max_drop: float = MAX_DROP,
+    formats: str | None, report: Report, max_drop: float = MAX_DROP, recalibration: int = RECALIBRATION,
 ) -> dict[Path, artifacts.Json]:  # fmt: skip
     """Export every network of a result file, or some of a front.
 
@@ -40,6 +40,7 @@ def export_family(
         formats: see `formats.chosen`.
         report: receives lines of progress.
         max_drop: see `run.export_files`.
+        recalibration: likewise.
 
     Returns:
         the card of each file.
@@ -47,17 +48,16 @@ def export_family(
     Raises:
         OfaDeployError: see `run.export_files`; the results are of another space.
     """
+    check_figures(max_drop, recalibration)
     networks = _networks(space, result, load_results(result), number)
-    wanted = [
-        {name: folder / path.name for name, path in chosen(formats, None, f"{space.name}_{i}").items()}
-        for i in range(1, len(networks) + 1)
-    ]
+    wanted = [chosen(formats, None, f"{space.name}_{i}", folder) for i in range(1, len(networks) + 1)]
     artifacts.check_folder(folder / INDEX)
     net, origin, images = checkpoint.load(weights, space), checkpoint.provenance(weights), load(data, space)
     progress = Progress(len(networks), "networks", report)
     cards: dict[Path, artifacts.Json] = {}
     for (arch, predicted), files in zip(networks, wanted, strict=True):
-        cards |= time_and_write(make(net, arch, images, files, origin, predicted, max_drop), space, arch)
+        made = make(net, arch, images, files, origin, predicted, max_drop, recalibration=recalibration)
+        cards |= time_and_write(made, space, arch)
         artifacts.write(folder / INDEX, _index(list(cards.values())))
         progress.add()
     return cards

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.measure import count_correct, specialise
 from ofa_deploy.arch import Arch
-from ofa_deploy.data import Dataset
+from ofa_deploy.data import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.supernet import checkpoint
@@ -39,40 +39,41 @@ BATCH = 200
 
 
 def finetune(
-    net: Supernet, arch: Arch, data: Dataset, recipe: Recipe, saved: Path, weights_sha256: str, report: Report
-) -> tuple[Subnet, artifacts.Json]:
+    net: Supernet, arch: Arch, data: Dataset, recipe: Recipe, saved: Path, weights_sha256: str, report: Report,
+    recalibration: int = RECALIBRATION,
+) -> tuple[Subnet, artifacts.Json]:  # fmt: skip
     """Train a subnetwork further, with weights of its own; a run that was killed goes on from its last epoch.
 
     Args:
         net: the supernet, which stays as it is.
         arch: of the subnetwork.
         data: all training images.
-        recipe: of one phase.
+        recipe: of one phase; its batch is at most all training images.
         saved: file of the run's state, to be removed when its result is kept.
         weights_sha256: of the supernet's file, by which `saved` is recognised.
         report: receives a line of progress now and then.
+        recalibration: training images that batch norms are recalibrated on, before and after.
 
     Returns:
         the subnetwork, recalibrated, in evaluation mode; and for its card: epochs, lr, batch, seed, and the top-1 on
         the held-out images before and after.
 
     Raises:
-        OfaDeployError: there are fewer training images than a batch, or it diverged.
+        OfaDeployError: it diverged.
         ArtifactError: `saved` is damaged or of another run, or cannot be written.
     """
-    if recipe.batch > len(data.train):
-        raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
+    recipe = replace(recipe, batch=min(recipe.batch, len(data.train)))
     artifacts.check_folder(saved)
     about = {
         "space": net.space.name, "arch": str(arch), "recipe": asdict(recipe), "images_sha256": data.sha256(),
-        "weights_sha256": weights_sha256,
+        "weights_sha256": weights_sha256, "recalibration": recalibration,
     }  # fmt: skip
-    student = specialise(net, arch, data)
+    student = specialise(net, arch, data, recalibration)
     before = _top1_percent(student, data)
     with artifacts.locked(saved):
-        teacher = specialise(net, net.space.extreme(True, arch.resolution), data)
+        teacher = specialise(net, net.space.extreme(True, arch.resolution), data, recalibration)
         _train(student, teacher, data, recipe, saved, about, report)
-    recalibrate(student, data.recalibration(arch.resolution))
+    recalibrate(student, data.recalibration(arch.resolution, recalibration))
     phase = recipe.phases[0]
     return student, {
         "epochs": phase.epochs, "lr": phase.lr, "batch": recipe.batch, "seed": recipe.seed,

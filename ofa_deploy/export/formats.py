@@ -227,36 +227,45 @@ DEFAULTS = {one.suffix: name for name, one in FORMATS.items() if one.precision =
 """The format that the name of a file stands for, where none is given: fp32."""
 
 
-def chosen(text: str | None, out: Path | None, space: str) -> dict[str, Path]:
+def chosen(text: str | None, out: Path | None, space: str, folder: Path = Path()) -> dict[str, Path]:
     """The files to write, by their formats.
 
     Args:
         text: formats, separated by commas; None takes what `out` ends in, else ONNX.
         out: the file, or with several formats the beginning of their names.
         space: whose name begins them otherwise.
+        folder: for them, where `out` is not given.
 
     Raises:
         OfaDeployError: a format is unknown, or `out` does not fit them.
         ArtifactError: a file cannot be written.
     """
     if text is None:
-        out = out or Path(f"{space}.onnx")
-        artifacts.check_output(out, *DEFAULTS)
+        out = out or folder / f"{space}.onnx"
+        _check(out, *DEFAULTS)
         return {DEFAULTS[out.suffix]: out}
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     if unknown := [name for name in names if name not in FORMATS]:
         raise OfaDeployError(f"unknown format {unknown[0]!r}; choose of {', '.join(FORMATS)}")
-    files = _named(names, out, space)
+    files = _named(names, out, folder / space)
     for name, path in files.items():
-        artifacts.check_output(path, FORMATS[name].suffix)
+        _check(path, FORMATS[name].suffix)
     return files
 
 
-def _named(names: Sequence[str], out: Path | None, space: str) -> dict[str, Path]:
+def _check(path: Path, *suffixes: str) -> None:
+    """Refuse a model that cannot be written, or whose card would replace something else."""
+    artifacts.check_output(path, *suffixes)
+    card = path.with_suffix(".md")
+    if card.exists() and not path.with_suffix(".json").exists():
+        raise ArtifactError(f"{card} is not a card of {path} and would be overwritten; choose another name")
+
+
+def _named(names: Sequence[str], out: Path | None, otherwise: Path) -> dict[str, Path]:
     if out is not None and len(names) == 1:
         return {names[0]: out}
     if out is not None and (out.is_dir() or out.suffix in DEFAULTS):
         what = "a folder" if out.is_dir() else "one file"
         raise ArtifactError(f"--out {out} is {what}; with several formats give what their names begin with")
-    begin = out or Path(space)
+    begin = out or otherwise
     return {name: begin.with_name(f"{begin.name}_{name}{FORMATS[name].suffix}") for name in names}

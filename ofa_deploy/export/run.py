@@ -89,16 +89,13 @@ def export_files(
         recalibration: training images that batch norms are recalibrated on.
 
     Returns:
-        the card of each file. All are written, or none.
+        the card of each file. Each file is written whole or not at all, and none before all are made.
 
     Raises:
         OfaDeployError: not exactly one of `arch`, `result` and `config` is given, one of the inputs is unusable, or a
             file does not compute what it should.
     """
-    if not max_drop >= 0:
-        raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
-    if recalibration < FEWEST:
-        raise OfaDeployError(f"batch norms are recalibrated on at least {FEWEST} images, not {recalibration}")
+    check_figures(max_drop, recalibration)
     wanted, predicted = _wanted(space, arch, result, config, resolution)
     files = chosen(formats, out, space.name)
     net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
@@ -106,12 +103,20 @@ def export_files(
     saved = next(iter(files.values())).with_suffix(SUFFIX)
     if finetune_epochs:
         recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)
-        tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], report)
+        tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], report, recalibration)
     made = make(net, wanted, images, files, origin, predicted, max_drop, tuned, recalibration)
     cards = time_and_write(made, space, wanted)
     if tuned is not None:
         saved.unlink(missing_ok=True)
     return cards
+
+
+def check_figures(max_drop: float, recalibration: int) -> None:
+    """Refuse figures that mean nothing; see `export_files`."""
+    if not max_drop >= 0:
+        raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
+    if recalibration < FEWEST:
+        raise OfaDeployError(f"batch norms are recalibrated on at least {FEWEST} images, not {recalibration}")
 
 
 def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Path, artifacts.Json]:
@@ -147,7 +152,7 @@ def make(
     """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
     net.space.check(arch)
     subnet, tuning = tuned or (specialise(net, arch, data, recalibration), None)
-    subject = Subject(subnet, data, RECALIBRATION if tuned else recalibration)
+    subject = Subject(subnet, data, recalibration)
     made, extra = [], {"finetuned": tuning} if tuning else {}
     for name, path in files.items():
         content = FORMATS[name].write(subject)

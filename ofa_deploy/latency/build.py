@@ -20,7 +20,7 @@ from ofa_deploy.latency.device.rounds import Estimate, Key, Plan, Started, estim
 from ofa_deploy.latency.device.timing import Array, Visit
 from ofa_deploy.latency.fitted import check_cover, fit_table
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table import LatencyTable, check_replaces
 from ofa_deploy.ops import Op
 from ofa_deploy.progress import Report
 from ofa_deploy.space import SearchSpace
@@ -174,6 +174,7 @@ def build(
     measured = conditions(device, plan.threads, job.batch)
     runtime = measured["runtime"]
     artifacts.check_output(out, ".csv")
+    check_replaces(out, job.resolutions, others)
 
     partial = out.with_suffix(".partial")
     header = {**job.about, **measured, "interpolate": interpolate}
@@ -202,6 +203,10 @@ def _filled(
     """What `adaptive.fill` measures and interpolates; whole networks are measured with the first operators."""
     networks = [str(net) for net in job.networks]
     names = {op: name for name, op in job.operators.items()}
-    return adaptive.fill(
-        job.space, job.resolutions, names, tolerance, job.plan.seed, lambda some: visit([*some, *networks]), report
-    )
+
+    def visits_to(some: Sequence[str]) -> Mapping[Key, Visit]:
+        """Without what a killed run has visited later: that would change what was decided."""
+        wanted = {*some, *networks}
+        return {key: found for key, found in visit([*some, *networks]).items() if key[1] in wanted}
+
+    return adaptive.fill(job.space, job.resolutions, names, tolerance, job.plan.seed, visits_to, report)

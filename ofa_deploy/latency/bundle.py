@@ -24,12 +24,20 @@ from ofa_deploy.latency.device.conditions import PACKAGES, precision_of, runtime
 from ofa_deploy.latency.device.rounds import Plan, missing, read
 from ofa_deploy.latency.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
-from ofa_deploy.latency.table import LatencyTable, file_name
+from ofa_deploy.latency.table import LatencyTable, check_replaces, file_name
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.space import SearchSpace
 
 KIND, SCHEMA = "latency-bundle", 1
-MODULES = ("__init__.py", "errors.py", "artifacts.py", "progress.py", "latency/__init__.py", "latency/device/*.py")
+MODULES = (
+    "__init__.py",
+    "errors.py",
+    "artifacts.py",
+    "partials.py",
+    "progress.py",
+    "latency/__init__.py",
+    "latency/device/*.py",
+)
 """What a bundle carries of ofa-deploy."""
 MANIFEST_LIMIT = 64 << 20
 """Bytes; a larger manifest is not read."""
@@ -173,6 +181,7 @@ def collect(
     table = job.table(visits, header, others)
     target = out or Path("lut") / file_name(job.space, header, job.blocks)
     artifacts.check_output(target, ".csv")
+    check_replaces(target, job.resolutions, others)
     with artifacts.locked(target):
         table.save(target, {**job.details(visits), "bundle_manifest_sha256": identity})
     return table, target

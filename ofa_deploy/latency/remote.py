@@ -13,7 +13,7 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.fitted import check_cover
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table import LatencyTable, check_replaces
 from ofa_deploy.progress import Report
 
 FOLDER = ".cache/ofa-deploy"
@@ -55,6 +55,7 @@ def build_over_ssh(
     check_cover(job.resolutions, others)
     if out is not None:
         artifacts.check_output(out, ".csv")
+        check_replaces(out, job.resolutions, others)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"
         report("making the bundle")

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -250,23 +250,57 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
     Raises:
         ArtifactError: there is neither.
     """
-    device = measured["device"]
-    paths = [p.with_suffix(".csv") for p in artifacts.candidates("lut", f"{space.name}_{device}_*.json")]
-    for path in paths:
-        about = artifacts.describe(path, KIND)
-        if about["space"] == space.name and not differing(about, measured):
+    found: dict[Path, artifacts.Json] = {}
+    damaged: ArtifactError | None = None
+    for beside in artifacts.candidates("lut", f"{space.name}_{measured['device']}_*.json"):
+        try:
+            about = artifacts.describe(beside, KIND)
+        except ArtifactError as error:  # another file there may be the right one
+            damaged = error
+            continue
+        if about["space"] == space.name:
+            found[beside.with_suffix(".csv")] = about
+    for path, about in found.items():
+        if not differing(about, measured):
             return LatencyTable.load(path, space), True
+    if damaged is not None:
+        raise damaged
+    ships = artifacts.shipped("lut").resolve()
     reference = [
-        p for p in paths
-        if p.parent.resolve() == artifacts.shipped("lut").resolve()
-        and artifacts.describe(p, KIND).get("batch") == measured["batch"]
-    ]  # fmt: skip
+        path
+        for path, about in found.items()
+        if path.parent.resolve() == ships and about.get("batch") == measured["batch"]
+    ]
     if not reference:
         images = f", batches of {measured['batch']}" if measured["batch"] != 1 else ""
         raise ArtifactError(
-            f"no latency table of {space.name} for {device}{images}; run: {build_command(space, measured)}"
+            f"no latency table of {space.name} for {measured['device']}{images}; run: {build_command(space, measured)}"
         )
     return LatencyTable.load(reference[0], space), False
+
+
+def check_replaces(out: Path, resolutions: Sequence[int], others: Sequence[LatencyTable] = ()) -> None:
+    """Refuse to write a table in the place of one that says more, or that it is made from.
+
+    Args:
+        out: the CSV file to write.
+        resolutions: of the new table.
+        others: that it is made from.
+
+    Raises:
+        ArtifactError: naming the file.
+    """
+    try:
+        about = artifacts.describe(out, KIND)
+    except ArtifactError:
+        return
+    if about.get("sha256") in {table.sha256 for table in others}:
+        raise ArtifactError(f"the table would overwrite {out}, which it is made from; choose another --out")
+    if lost := sorted(set(about.get("resolutions", [])) - set(resolutions)):
+        raise ArtifactError(
+            f"{out} has the resolutions {', '.join(map(str, lost))}, which the new table would lack; name another "
+            "--out, or remove it"
+        )
 
 
 def differing(about: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:

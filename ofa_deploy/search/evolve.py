@@ -44,8 +44,8 @@ class Settings:
         tournament: contestants for a place as a parent.
         mutate: probability that a stage's depth, a block's kernel or expansion, a width or the resolution of a child
             is drawn anew.
-        restarts: of the local search that evolution begins with; 0 begins with random networks.
-        recombinations: children of local optima at the end, see `memetic`.
+        restarts: of surrogate and local search, that evolution begins with; 0 begins with random networks.
+        recombinations: children of local optima, half of them before evolution and half after, see `memetic`.
         seed: of everything random.
     """
 
@@ -54,8 +54,8 @@ class Settings:
     patience: int = 20
     tournament: int = 3
     mutate: float = 0.1
-    restarts: int = 16
-    recombinations: int = 180
+    restarts: int = 10
+    recombinations: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:

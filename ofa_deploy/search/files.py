@@ -13,14 +13,14 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
-from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.limits import Limit, cost_limit, latency_limit, over
+from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
 from ofa_deploy.search.run import RISK, search
 from ofa_deploy.space import SearchSpace
@@ -154,14 +154,8 @@ def search_each(request: Request, report: Report) -> list[SearchResult]:
 
     Where there are many, all but the first are short and begin with what those before them have found.
     """
-    told: set[str] = set()
-
-    def once(line: str) -> None:
-        if line not in told:
-            report(line)
-        told.add(line)
-
-    requests = request.each()
+    once = _once(report)
+    requests = checked(request.each(), once)
     found: list[SearchResult] = []
     for one in requests:
         ready = prepare(one, once)
@@ -172,6 +166,30 @@ def search_each(request: Request, report: Report) -> list[SearchResult]:
             ready.inputs["request"]["start"] = start
         found.append(_searched(ready, one, once))
     return found
+
+
+def checked(requests: Sequence[Request], report: Report) -> Sequence[Request]:
+    """The requests, once it is known of each that something is within its limits: before the first one takes its time.
+
+    Raises:
+        OfaDeployError: see `search_files`.
+    """
+    for one in requests:
+        ready = prepare(one, report)
+        check_feasible(ready.space, ready.limits)
+    return requests
+
+
+def _once(report: Report) -> Report:
+    """Lines that were told already are not told again."""
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in told:
+            report(line)
+        told.add(line)
+
+    return once
 
 
 def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
@@ -190,9 +208,14 @@ def again(path: Path, report: Report) -> SearchResult:
     """Repeat the search of a result file.
 
     Raises:
-        ArtifactError: table or predictor are not those of then.
+        ArtifactError: table or predictor are not those of then, or the result rests on measurements.
     """
     before = load_result(path)
+    if before.verified is not None or before.refined is not None:
+        raise ArtifactError(
+            f"{path} rests on what was measured meanwhile, which no search gives again; search with the "
+            "options themselves"
+        )
     try:
         asked = dict(before.inputs["request"])
         lists = {key: tuple(map(str, asked[key])) for key in ("latency", "luts", "start")}
@@ -236,13 +259,27 @@ def _limits(
     return limits, found, own
 
 
+def _of_this_machine(table: LatencyTable) -> bool:
+    """Whether a table was measured here, under whatever conditions."""
+    about = table.conditions
+    try:
+        return dict(about) == conditions(*(about[key] for key in ("device", "threads", "batch")))
+    except MeasureError:  # nothing here serves that device
+        return False
+
+
 def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[LatencyTable], bool]:
     """The tables of a request, and whether all are of this machine."""
-    wanted = conditions(request.device, request.threads, request.batch)
     if request.luts:
         named = [LatencyTable.load(Path(lut), space) for lut in request.luts]
-        return named, all(dict(table.conditions) == wanted for table in named)
+        return named, all(map(_of_this_machine, named))
+    wanted = conditions(request.device, request.threads, request.batch)
     table, own = tables.select(space, wanted)
+    if len(table.resolutions) < len(space.resolutions):
+        report(
+            f"note: that table has {len(table.resolutions)} of the {len(space.resolutions)} resolutions of "
+            f"{space.name} ({', '.join(map(str, table.resolutions))}); the search stays with those"
+        )
     if not own:
         report(
             f"note: not this machine's table, but that of {table.label}; for your own, run: "

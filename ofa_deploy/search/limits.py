@@ -36,7 +36,7 @@ class Limit:
         cost: predicted, in the unit of `budget.UNITS`.
         lower: what a network must cost at least; minus infinity where that is open.
         upper: and at most.
-        margin_percent: the cost is raised by this before it is compared with `upper`.
+        margin_percent: the cost is raised by this before it is compared with the two.
         of: what predicts the cost, in words.
         sha256: checksum of the latency table with its calibration; empty for other costs.
     """
@@ -59,6 +59,11 @@ class Limit:
         """The largest predicted cost that is within the limit."""
         return self.upper / (1 + self.margin_percent / 100)
 
+    @property
+    def required(self) -> float:
+        """The smallest predicted cost that is within the limit."""
+        return self.lower / (1 + self.margin_percent / 100)
+
     def over(self, genes: Genes) -> Floats:
         """By what share of the limit each network is outside, shape (n,); 0 within, infinity where it has no cost."""
         cost = self.cost(genes)
@@ -66,7 +71,7 @@ class Limit:
         if math.isfinite(self.upper):
             out += np.maximum(cost / self.allowed - 1 - SLACK, 0)
         if math.isfinite(self.lower):
-            out += np.maximum(1 - SLACK - cost / self.lower, 0)
+            out += np.maximum(1 - SLACK - cost / self.required, 0)
         return np.where(np.isnan(cost), np.inf, out)
 
     def outcome(self, genes: Genes) -> dict[str, Any]:
@@ -134,11 +139,19 @@ def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:
     """Refuse limits that no network meets: one of them, or several together as far as `_check_together` can prove it.
 
     Raises:
-        InfeasibleError: naming the network that comes closest, and what to allow.
+        InfeasibleError: naming the network that comes closest, and what to allow; or the costs are known at no common
+            resolution.
     """
+    if limits and not np.all([np.isfinite(limit.cost.fixed) for limit in limits], axis=0).any():
+        covered = [np.array(space.resolutions)[np.isfinite(limit.cost.fixed)] for limit in limits if limit.sha256]
+        told = "; ".join(", ".join(map(str, sizes)) for sizes in covered)
+        raise InfeasibleError(
+            f"the tables have no resolution in common ({told} pixels); build them for the same ones with "
+            "ofa-deploy build-lut --resolutions"
+        )
     for limit in limits:
         least, most = extreme(space, limit.cost), extreme(space, limit.cost, dearest=True)
-        if limit.over(least[0])[0] > 0 and least[1] > limit.lower:
+        if limit.over(least[0])[0] > 0 and least[1] > limit.required:
             needs = _four_digits(least[1] * (1 + limit.margin_percent / 100), math.ceil)
             margin = f" ({limit.margin_percent:.2g} % above its prediction, see --margin)"
             raise InfeasibleError(
@@ -146,8 +159,8 @@ def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:
                 f"{'fastest' if limit.name == 'latency' else 'smallest'}, {space.archs(least[0])[0]}, needs "
                 f"{needs:.4g} {limit.unit}; allow at least that{margin * (limit.margin_percent > 0)}"
             )
-        if most[1] < limit.lower * (1 - SLACK):
-            has = _four_digits(most[1], math.floor)
+        if most[1] < limit.required * (1 - SLACK):
+            has = _four_digits(most[1] * (1 + limit.margin_percent / 100), math.floor)
             raise InfeasibleError(
                 f"no network of {space.name} reaches {limit.lower:.4g} {limit.unit} of {limit.name}: the largest, "
                 f"{space.archs(most[0])[0]}, has {has:.4g} {limit.unit}; ask for at most that"
@@ -182,7 +195,7 @@ def _check_together(space: SearchSpace, limits: Sequence[Limit]) -> None:
     sides = [
         (cost.scaled(sign / bound), sign)
         for limit in limits
-        for bound, sign in ((limit.allowed, 1.0), (limit.lower, -1.0))
+        for bound, sign in ((limit.allowed, 1.0), (limit.required, -1.0))
         if math.isfinite(bound) and not (sign < 0 and (bound <= 0 or len(limit.cost.sums) > 1))
         for cost in limit.cost.sums
     ]

@@ -9,7 +9,7 @@ from deap import base, tools
 
 from ofa_deploy.search.evolve import Archive, Individual, Settings, Single, allowed_resolutions, fenced_random
 from ofa_deploy.search.limits import Limit
-from ofa_deploy.search.polish import polish
+from ofa_deploy.search.polish import LocalSearch
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
 
@@ -21,40 +21,60 @@ BROOD = 10
 """Children that are improved together."""
 
 
-def recombine(
-    space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, optima: Sequence[int]
-) -> list[float]:
-    """Cross local optima, and improve each child by local search.
+class Optima:
+    """A population of local optima.
 
     Args:
         space: of the networks.
         archive: of the search; what is found is added to it.
         limits: those of the archive.
         settings: of the search.
-        optima: numbers of local optima in the archive.
-
-    Returns:
-        the best score after each brood.
+        local: improves networks.
     """
-    toolbox = base.Toolbox()
-    rng = np.random.default_rng((settings.seed, 1))
-    variation = Variation(space, allowed_resolutions(space, limits), settings.mutate, rng)
-    toolbox.register("vary", variation.children)
-    toolbox.register("select", tools.selTournament, tournsize=CONTESTANTS)
-    toolbox.register("improve", polish, space, archive, limits)
-    toolbox.register("survive", tools.selBest)
 
-    def individual(number: int) -> Individual:
-        return Individual(number, Single((float(archive.over[number]), float(archive.scores[number]))))
+    def __init__(
+        self, space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, local: LocalSearch
+    ) -> None:
+        self._archive, self._limits, self._local, self._seed = archive, limits, local, settings.seed
+        rng = np.random.default_rng((settings.seed, 1))
+        variation = Variation(space, allowed_resolutions(space, limits), settings.mutate, rng)
+        self._toolbox = base.Toolbox()
+        self._toolbox.register("vary", variation.children)
+        self._toolbox.register("select", tools.selTournament, tournsize=CONTESTANTS)
+        self._toolbox.register("survive", tools.selBest)
+        self._pool: list[Individual] = []
+        self._broods = 0
 
-    pool = [individual(number) for number in sorted(set(optima))]
-    history = []
-    with fenced_random(settings.seed):
-        for start in range(0, settings.recombinations, BROOD):
-            number = min(BROOD, settings.recombinations - start)
-            parents = archive.genes[[parent.number for parent in toolbox.select(pool, 2 * number)]]
-            found = toolbox.improve(archive.add(toolbox.vary(parents[::2], parents[1::2])).tolist())
-            fresh = sorted(set(found) - {one.number for one in pool})
-            pool = toolbox.survive([*pool, *map(individual, fresh)], POOL)
-            history.append(archive.reached)
-    return history
+    @property
+    def numbers(self) -> list[int]:
+        """Of the population, in the archive."""
+        return [one.number for one in self._pool]
+
+    def join(self, numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()) -> None:
+        """Improve networks of the archive, and let the best of them and of the population survive."""
+        found = self._local.improve(self._limits, numbers, parents)
+        fresh = sorted(set(found) - set(self.numbers))
+        self._pool = self._toolbox.survive([*self._pool, *map(self._individual, fresh)], POOL)
+
+    def recombine(self, number: int) -> list[float]:
+        """Cross local optima, and improve the children: so many, in broods.
+
+        Returns:
+            the best score after each brood.
+        """
+        history: list[float] = []
+        if not self._pool:
+            return history
+        for start in range(0, number, BROOD):
+            self._broods += 1
+            with fenced_random(self._seed + self._broods):
+                chosen = self._toolbox.select(self._pool, 2 * min(BROOD, number - start))
+            parents = [one.number for one in chosen]
+            genes = self._archive.genes[parents]
+            children = self._archive.add(self._toolbox.vary(genes[::2], genes[1::2])).tolist()
+            self.join(children, list(zip(parents[::2], parents[1::2], strict=True)))
+            history.append(self._archive.reached)
+        return history
+
+    def _individual(self, number: int) -> Individual:
+        return Individual(number, Single((float(self._archive.over[number]), float(self._archive.scores[number]))))

@@ -3,121 +3,240 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.search.evolve import Archive, allowed_resolutions
-from ofa_deploy.search.limits import Limit, over
+from ofa_deploy.search.limits import SLACK, Limit, over
 from ofa_deploy.space import SearchSpace
 
 PAIRS = 24
-"""Pairs that are evaluated, of those that are best if their effects add up."""
-ROUNDS = 30
+"""Pairs that are evaluated, of those that are best if their gains add up."""
+SINGLES = 8
+"""Single changes that are evaluated where their gains are those of a network before."""
+ROUNDS = 60
 """At most."""
+_Ints = npt.NDArray[np.intp]
 
 
-def polish(space: SearchSpace, archive: Archive, limits: Sequence[Limit], numbers: Sequence[int]) -> list[int]:
-    """Improve networks, each until no single change and no pair of changes helps.
+@dataclass(frozen=True)
+class Changes:
+    """What can be changed of networks of the same depths: one block, a stage's depth by one block, a width, resolution.
 
-    All are improved in step, so that what each asks for is evaluated together.
+    Attributes:
+        columns: of the gene that changes, shape (n,).
+        values: that it can have, shape (n,), its present one among them.
+        spans: the first and the last column that each takes for itself, shape (n, 2).
+        pairs: numbers of two changes whose columns are apart, so that they can be made together, shape (2, m).
+    """
+
+    columns: _Ints
+    values: _Ints
+    spans: _Ints
+    pairs: _Ints
+
+    @classmethod
+    def of(cls, space: SearchSpace, row: Genes, allowed: Sequence[int]) -> Changes:
+        """Those of a network with genes of shape (columns,) at the resolutions with the indices `allowed`."""
+        whole = (0, space.columns)
+        found = [(whole, 0, r) for r in allowed]  # columns, column, value
+        for stage, columns in zip(space.stages, space.stage_columns, strict=True):
+            last = columns.start + int((row[columns] > 0).sum())
+            choices = range(1, len(stage.choices) + 1)
+            found += [((c, c), c, g) for c in range(columns.start, last) for g in choices]
+            longer = last - columns.start + 1 in stage.depths
+            if longer:
+                found += [((last, last), last, g) for g in choices]
+            if last - columns.start - 1 in stage.depths:
+                found.append(((last - 1, last - 1 + longer), last - 1, 0))
+        for i, widths in enumerate(space.widths, 1 + len(space.slots)):
+            found += [(whole, i, w) for w in range(len(widths))]
+        spans, taken, values = (np.array(part, np.intp) for part in zip(*found, strict=True))
+        a, b = np.triu_indices(len(found), 1)
+        apart = (spans[a, 1] < spans[b, 0]) | (spans[b, 1] < spans[a, 0])
+        return cls(taken, values, spans, np.stack([a[apart], b[apart]]))
+
+    def applied(self, row: Genes) -> Genes:
+        """The network after each change, shape (n, columns)."""
+        out = np.repeat(row[None], len(self.columns), axis=0)
+        out[np.arange(len(out)), self.columns] = self.values
+        return out
+
+
+@dataclass
+class _Climber:
+    """A network on its way.
+
+    Attributes:
+        number: in the archive.
+        gains: in score by each value of each gene, shape (columns, values): 0 for its own, NaN where that is not known;
+            None where nothing is.
+        around: numbers of the networks after each change, where all of them were evaluated; else None, and the gains
+            are guessed.
+    """
+
+    number: int
+    gains: Floats | None = None
+    around: _Ints | None = None
+
+
+class LocalSearch:
+    """Improves networks.
 
     Args:
         space: of the networks.
         archive: what is evaluated is added to it.
-        limits: that the networks should keep; they may be closer than those of the archive.
-        numbers: of the networks in the archive.
-
-    Returns:
-        numbers of what they ended with.
+        limits: of the search, which say which resolutions are allowed.
     """
-    ends = list(numbers)
-    moving = list(range(len(ends)))
-    for _ in range(ROUNDS):
-        if not moving:
-            break
-        found = dict(zip(moving, _step(space, archive, limits, [ends[i] for i in moving]), strict=True))
-        moving = [i for i in moving if found[i] != ends[i]]
-        for i in moving:
-            ends[i] = found[i]
-    return ends
+
+    def __init__(self, space: SearchSpace, archive: Archive, limits: Sequence[Limit]) -> None:
+        self._space, self._archive = space, archive
+        self._allowed = allowed_resolutions(space, limits)
+        self._changes: dict[bytes, Changes] = {}
+        self._gains: dict[int, Floats] = {}
+        choices = (1 + len(stage.choices) for stage in space.stages)
+        self._values = max(len(space.resolutions), *choices, *map(len, space.widths))
+
+    def improve(
+        self, limits: Sequence[Limit], numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()
+    ) -> list[int]:
+        """Improve networks, each until no single change and no pair of changes helps.
+
+        All are improved in step, so that what they ask for is evaluated together. What a change gains is taken to be
+        what it gained before the last step, or what it gains for the parents, and only those changes are evaluated that
+        would be best; where none of them helps, all single changes are.
+
+        Args:
+            limits: that the networks should keep; they may be closer than those of the archive.
+            numbers: of the networks in the archive.
+            parents: for each, two networks that were improved before, which it resembles; may be empty.
+
+        Returns:
+            numbers of what they ended with.
+        """
+        climbers = [_Climber(number) for number in numbers]
+        for climber, pair in zip(climbers, parents, strict=False):
+            known = [self._shifted(self._gains[one], climber.number) for one in pair if one in self._gains]
+            if known:
+                climber.gains = _mean(known)
+        moving = climbers
+        for _ in range(ROUNDS):
+            if not moving:
+                break
+            moving = self._step(limits, moving)
+        return [climber.number for climber in climbers]
+
+    def _shifted(self, gains: Floats, number: int) -> Floats:
+        """The gains of one network as those of another."""
+        row = self._archive.genes[number]
+        return np.asarray(gains - gains[np.arange(len(row)), row][:, None])
+
+    def _changes_of(self, row: Genes) -> Changes:
+        key = (row[1 : 1 + len(self._space.slots)] > 0).tobytes()
+        if key not in self._changes:
+            self._changes[key] = Changes.of(self._space, row, self._allowed)
+        return self._changes[key]
+
+    def _step(self, limits: Sequence[Limit], climbers: Sequence[_Climber]) -> list[_Climber]:
+        """Move each to the best network that it finds; returns those that are not at their end."""
+        archive = self._archive
+        own = np.array([climber.number for climber in climbers])
+        rows = archive.genes[own]
+        about = [self._changes_of(row) for row in rows]
+        around = [changes.applied(row) for changes, row in zip(about, rows, strict=True)]
+        self._learn(climbers, rows, about, around)
+        ends = np.cumsum([len(genes) for genes in around])
+        everything = np.concatenate([*around, rows])
+        costs = [np.split(limit.cost(everything), ends) for limit in limits]
+        inside = over(limits, rows) == 0
+        tried = []
+        for i, (climber, row, changes) in enumerate(zip(climbers, rows, about, strict=True)):
+            assert climber.gains is not None
+            gain = climber.gains[changes.columns, changes.values]
+            gain = np.where((changes.values == row[changes.columns]) | np.isnan(gain), -np.inf, gain)
+            least = 0.0 if inside[i] else -np.inf
+            bounds = [(limit, cost[i], cost[-1][i]) for limit, cost in zip(limits, costs, strict=True)]
+            first, second = _promising(gain, least, changes.pairs, bounds)
+            found = np.where(around[i][first] != row, around[i][first], around[i][second])
+            if climber.around is None:
+                found = np.concatenate([around[i][_best_alone(gain, least, bounds)], found])
+            tried.append(found)
+        evaluated = archive.add(np.concatenate(tried))
+        parts = np.split(evaluated, np.cumsum([len(genes) for genes in tried])[:-1])
+        candidates = [
+            np.concatenate([[climber.number], part, () if climber.around is None else climber.around]).astype(np.intp)
+            for climber, part in zip(climbers, parts, strict=True)
+        ]
+        outside = over(limits, archive.genes[np.concatenate(candidates)])
+        split = np.split(outside, np.cumsum([len(numbers) for numbers in candidates])[:-1])
+        return [
+            climber
+            for climber, numbers, out in zip(climbers, candidates, split, strict=True)
+            if self._moved(climber, numbers, out)
+        ]
+
+    def _learn(
+        self, climbers: Sequence[_Climber], rows: Genes, about: Sequence[Changes], around: Sequence[Genes]
+    ) -> None:
+        """Evaluate all changes of those networks of which no gains are known."""
+        asking = [i for i, climber in enumerate(climbers) if climber.gains is None]
+        if not asking:
+            return
+        evaluated = self._archive.add(np.concatenate([around[i] for i in asking]))
+        parts = np.split(evaluated, np.cumsum([len(around[i]) for i in asking])[:-1])
+        for i, numbers in zip(asking, parts, strict=True):
+            gains = np.full((self._space.columns, self._values), np.nan)
+            gains[np.arange(len(gains)), rows[i]] = 0
+            score = self._archive.scores[numbers]
+            gains[about[i].columns, about[i].values] = score - self._archive.scores[climbers[i].number]
+            climbers[i].gains, climbers[i].around = gains, numbers
+
+    def _moved(self, climber: _Climber, numbers: _Ints, outside: Floats) -> bool:
+        """Let it move to the best of some networks, of which the first is its own; returns whether it goes on."""
+        assert climber.gains is not None
+        best = int(np.lexsort((-self._archive.scores[numbers], outside))[0])
+        if numbers[best] != climber.number:
+            climber.number, climber.around = int(numbers[best]), None
+            climber.gains = self._shifted(climber.gains, climber.number)
+            return True
+        if climber.around is not None:
+            self._gains[climber.number] = climber.gains
+            return False
+        climber.gains = None
+        return True
 
 
-def neighbours(space: SearchSpace, genes: Genes, allowed: Sequence[int]) -> tuple[Genes, npt.NDArray[np.intp]]:
-    """Every network that differs in one block, one stage's depth (by one block), one width, or the resolution.
-
-    Args:
-        space: of the network.
-        genes: shape (1, columns).
-        allowed: indices of resolutions.
-
-    Returns:
-        genes, shape (n, columns), and the first and the last column that each takes for itself, shape (n, 2): changes
-        whose columns are apart can be made together.
-    """
-    row, whole = genes[0], (0, space.columns)
-    found = [(whole, 0, r) for r in allowed if r != row[0]]  # columns, column, value
-    for stage, columns in zip(space.stages, space.stage_columns, strict=True):
-        depth = int((row[columns] > 0).sum())
-        choices = range(1, len(stage.choices) + 1)
-        last = columns.start + depth
-        found += [((c, c), c, g) for c in range(columns.start, last) for g in choices if g != row[c]]
-        longer = depth + 1 in stage.depths
-        if longer:
-            found += [((last, last), last, g) for g in choices]
-        if depth - 1 in stage.depths:
-            found.append(((last - 1, last - 1 + longer), last - 1, 0))
-    for i, widths in enumerate(space.widths, 1 + len(space.slots)):
-        found += [(whole, i, w) for w in range(len(widths)) if w != row[i]]
-    out = np.repeat(genes, len(found), axis=0)
-    for changed, (_, column, value) in zip(out, found, strict=True):
-        changed[column] = value
-    return out, np.array([span for span, _, _ in found], np.intp).reshape(-1, 2)
+def _mean(gains: Sequence[Floats]) -> Floats:
+    """The mean of several networks' gains, of those that are known."""
+    if len(gains) == 1:
+        return gains[0]
+    a, b = gains
+    return np.where(np.isnan(a), b, np.where(np.isnan(b), a, (a + b) / 2))
 
 
-def _step(space: SearchSpace, archive: Archive, limits: Sequence[Limit], numbers: Sequence[int]) -> list[int]:
-    """For each network the number of its best neighbour, or its own where none is better."""
-    allowed = allowed_resolutions(space, limits)
-    rows = archive.genes[list(numbers)]
-    around = [neighbours(space, row[None], allowed) for row in rows]
-    known = archive.add(np.concatenate([genes for genes, _ in around]))
-    ends = np.cumsum([len(genes) for genes, _ in around])[:-1]
-    singles = np.split(known, ends)
-    costs = [np.split(limit.cost(archive.genes[known]), ends) for limit in limits]
-    own = [limit.cost(rows) for limit in limits]
-    tried = []
-    for i, (genes, spans) in enumerate(around):
-        gain = archive.scores[singles[i]] - archive.scores[numbers[i]]
-        bounds = [(limit, cost[i], base[i]) for limit, cost, base in zip(limits, costs, own, strict=True)]
-        a, b = _promising(gain, spans, bounds)
-        tried.append(np.where(genes[a] != rows[i], genes[a], genes[b]))
-    pairs = np.split(archive.add(np.concatenate(tried)), np.cumsum([len(genes) for genes in tried])[:-1])
-    out = []
-    for number, first, second in zip(numbers, singles, pairs, strict=True):
-        candidates = np.array([number, *first, *second])
-        outside = over(limits, archive.genes[candidates])
-        out.append(int(candidates[np.lexsort((-archive.scores[candidates], outside))[0]]))
-    return out
+_Bounds = Sequence[tuple[Limit, Floats, float]]
+"""Limits, what a network costs after each change, shape (n,), and before."""
 
 
-def _promising(
-    gain: Floats, spans: npt.NDArray[np.intp], bounds: Sequence[tuple[Limit, Floats, float]]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Pairs of changes that are best if their effects add up: the first and the second of each.
+def _best_alone(gain: Floats, least: float, bounds: _Bounds) -> _Ints:
+    """Numbers of the best single changes within the bounds, by their gains, shape (n,), which are above `least`."""
+    kept = gain > least
+    for limit, costs, _ in bounds:
+        kept &= (costs <= limit.allowed * (1 + SLACK)) & (costs >= limit.required * (1 - SLACK))
+    found = np.flatnonzero(kept)
+    return found[np.argsort(-gain[found], kind="stable")[:SINGLES]]
 
-    Args:
-        gain: in score of each change, shape (n,).
-        spans: see `neighbours`.
-        bounds: limits, what the network costs after each change, shape (n,), and before.
-    """
-    a, b = np.triu_indices(len(gain), 1)
-    fits = ((spans[a, 1] < spans[b, 0]) | (spans[b, 1] < spans[a, 0])) & (gain[a] + gain[b] > 0)
-    a, b = a[fits], b[fits]
-    fits = np.ones(len(a), bool)
+
+def _promising(gain: Floats, least: float, pairs: _Ints, bounds: _Bounds) -> tuple[_Ints, _Ints]:
+    """The first and the second change of the pairs that are best if their gains add up; see `_best_alone`."""
+    a, b = pairs
+    together = gain[a] + gain[b]
+    kept = np.flatnonzero(together > least)
     for limit, costs, own in bounds:
-        total = costs[a] + costs[b] - own
-        fits &= (total <= limit.allowed * (1 + 1e-9)) & (total >= limit.lower)
-    a, b = a[fits], b[fits]
-    best = np.argsort(-(gain[a] + gain[b]), kind="stable")[:PAIRS]
+        total = costs[a[kept]] + costs[b[kept]] - own
+        kept = kept[(total <= limit.allowed * (1 + SLACK)) & (total >= limit.required * (1 - SLACK))]
+    best = kept[np.argsort(-together[kept], kind="stable")[:PAIRS]]
     return a[best], b[best]

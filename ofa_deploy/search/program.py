@@ -165,7 +165,7 @@ class Program:
             (cost,) = limit.cost.sums  # `certify` refuses others
             each, rest = of.costs(cost, resolution), cost.fixed[resolution]
             scale = np.abs(each).max() or 1.0
-            for sign, end in ((1, limit.allowed), (-1, -limit.lower)):
+            for sign, end in ((1, limit.allowed), (-1, -limit.required)):
                 if end < np.inf:
                     rows.append(np.append(sign * each / scale, np.zeros(units)))
                     most.append((end + 1e-9 * abs(end) - sign * rest) / scale)

@@ -17,10 +17,11 @@ from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS
 from ofa_deploy.accuracy.predictors.fit import AUTO, fit
 from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.accuracy.samples import KIND as SAMPLES
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.arch import Arch
-from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Request, prepare
@@ -29,10 +30,10 @@ from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import Explored, explore, search
 from ofa_deploy.search.verify import Accuracies, accuracies_at_hand
 from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
 
 NUMBER = 16
 """Networks of the front that are measured in a round."""
-_HINT = "run ofa-deploy sample --space {}"
 Refit = Callable[[Samples], Predictor]
 
 
@@ -75,6 +76,7 @@ def search_refined(
         history.append({"round": number, **row})
         keep(known)
         predictor = refit(known)
+    inputs = {**inputs, "predictor_sha256": predictor.sha256 or None}  # that of the last fit lies in no file
     found = search(space, predictor, limits, settings, report, risk, inputs)
     last, _ = _measured(predictor, [found.arch], known, accuracies)
     return replace(found, refined={"rounds": history, "chosen": last})
@@ -115,10 +117,10 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     """Search in the active loop with files; see `search_refined`.
 
     All samples, old and new, are kept in `predictors/SPACE_refined_samples.csv` of the working folder; a later run
-    begins with them.
+    begins with what that adds to the samples of the weights.
 
     Raises:
-        OfaDeployError: weights, images or samples are not at hand.
+        OfaDeployError: weights, images or samples of their subnetworks are not at hand, or another run refines.
     """
     if request.front or request.prove_seconds is not None or request.objective != "accuracy":
         raise OfaDeployError("--refine goes with --objective accuracy, without --front and --certify")
@@ -129,22 +131,53 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     if accuracies is None:
         raise OfaDeployError(f"--refine measures accuracies: name the supernet's --weights and --data of {space.name}")
     kept = Path("predictors") / f"{space.name}_refined_samples.csv"
-    own = Samples.load(artifacts.find("predictors", samples_file(space), _HINT.format(space.name)), space)
-    earlier = Samples.load(kept, space) if kept.exists() else None
+    own = _samples_of(weights or artifacts.find("supernets", checkpoint.file_name(space)), space)
     model = predictor.model if predictor.model in ESTIMATORS else AUTO
 
     def refit(samples: Samples) -> Predictor:
         return fit([samples], model, request.settings.seed, report=report).predictor
 
     def keep(samples: Samples) -> None:
-        artifacts.check_output(kept, ".csv")
         samples.save(kept, {"weights_sha256": samples.weights_sha256, "source": "ofa-deploy search --refine"})
 
-    known = own
-    if earlier is not None and earlier.weights_sha256 == own.weights_sha256:
-        report(f"going on with {kept}")
-        known, predictor = earlier, refit(earlier)
-    return search_refined(
-        predictor, ready.limits, request.settings, rounds, known, accuracies, refit, report, request.risk, ready.inputs,
-        keep,
-    )  # fmt: skip
+    artifacts.check_output(kept, ".csv")
+    with artifacts.locked(kept):
+        known = _joined(own, Samples.load(kept, space)) if kept.exists() else own
+        if len(known) > len(own):
+            report(f"going on with {len(known) - len(own)} networks of {kept}")
+            predictor = refit(known)
+        return search_refined(
+            predictor, ready.limits, request.settings, rounds, known, accuracies, refit, report, request.risk,
+            ready.inputs, keep,
+        )  # fmt: skip
+
+
+def _samples_of(weights: Path, space: SearchSpace) -> Samples:
+    """The measured subnetworks of a weight file: of those in `predictors/`, here or shipped.
+
+    Raises:
+        ArtifactError: there are none, or the first that would do are damaged.
+    """
+    hint = f"run ofa-deploy sample --space {space.name}, with the --weights and --data of this search"
+    first = artifacts.find("predictors", samples_file(space), hint)
+    others = [path.with_suffix(".csv") for path in artifacts.candidates("predictors", f"{space.name}*_samples.json")]
+    wanted = checkpoint.origin(weights)["sha256"]
+    for path in (first, *others):
+        if path == first or artifacts.describe(path, SAMPLES).get("space") == space.name:
+            found = Samples.load(path, space)
+            if found.weights_sha256 in (wanted, None):
+                return found
+    raise ArtifactError(f"no samples in predictors/ are of the weights {weights}; {hint}")
+
+
+def _joined(own: Samples, more: Samples) -> Samples:
+    """Samples, and those of others of the same weights that are not among them."""
+    if more.weights_sha256 != own.weights_sha256:
+        return own
+    seen = {row.tobytes() for row in own.genes}
+    fresh = [i for i, row in enumerate(more.genes) if row.tobytes() not in seen]
+    return replace(
+        own,
+        genes=np.concatenate([own.genes, more.genes[fresh]]),
+        top1_percent=np.concatenate([own.top1_percent, more.top1_percent[fresh]]),
+    )

@@ -18,8 +18,8 @@ from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutio
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, check_feasible, none_within, over
-from ofa_deploy.search.memetic import recombine
-from ofa_deploy.search.polish import polish
+from ofa_deploy.search.memetic import Optima
+from ofa_deploy.search.polish import LocalSearch
 from ofa_deploy.search.result import SearchResult, in_words
 from ofa_deploy.search.seeds import seeds
 from ofa_deploy.space import SearchSpace
@@ -29,8 +29,10 @@ RISK = 0.5
 MOST_RISK = 10
 POOL = 256
 """The best networks, which are compared by what is left after that."""
-SAMPLE = 1000
+SAMPLE = 600
 """Random networks that a surrogate is fitted to."""
+BEGUN = 8
+"""Networks of each restart that are improved by local search."""
 LAST = 4
 """Networks that are improved by local search after evolution."""
 FRONT_SHARES = tuple(np.linspace(0.0625, 1, 16).tolist())
@@ -139,23 +141,24 @@ def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: fl
 def _single(
     space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
 ) -> list[float]:
-    """Restarts of surrogate and local search; evolution from what they found; children of all local optima."""
+    """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    begun: list[int] = np.flatnonzero(np.isfinite(archive.over)).tolist()
-    ends: list[int] = []
+    optima = Optima(space, archive, limits, settings, LocalSearch(space, archive, limits))
+    optima.join(np.flatnonzero(np.isfinite(archive.over)).tolist())
+    early = settings.recombinations // 2
+    history: list[float] = []
     for restart in range(settings.restarts):
         known = space.sample(rng, SAMPLE, allowed)
         numbers, found = archive.add(known), archive.add(seeds(space, score, limits, known))
-        numbers = found if len(found) else numbers
-        begun.append(int(numbers[np.lexsort((-archive.scores[numbers], archive.over[numbers]))[0]]))
-        if restart.bit_count() <= 1 or restart == settings.restarts - 1:  # in step, and good ones soon
-            ends += polish(space, archive, limits, begun)
-            begun = []
-    ends += polish(space, archive, limits, begun)
-    history = evolve(space, archive, limits, settings, archive.genes[sorted(set(ends))], report)
-    ends += polish(space, archive, limits, archive.best(LAST))
-    return history + recombine(space, archive, limits, settings, ends)
+        numbers = np.unique(found if len(found) else numbers)
+        order = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
+        optima.join(numbers[order[:BEGUN]].tolist())
+        done, due = (early * (restart + i) // settings.restarts for i in (0, 1))
+        history += optima.recombine(due - done)
+    history += evolve(space, archive, limits, settings, archive.genes[optima.numbers], report)
+    optima.join(archive.best(LAST))
+    return history + optima.recombine(settings.recombinations - early)
 
 
 def _front(
@@ -166,6 +169,7 @@ def _front(
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
     known = space.sample(rng, SAMPLE, allowed)
     archive.add(known)
+    local = LocalSearch(space, archive, limits)
     first, rest = limits[0], limits[1:]
     least, most = extreme(space, first.cost)[1], min(first.allowed, extreme(space, first.cost, dearest=True)[1])
     steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
@@ -174,7 +178,7 @@ def _front(
         ends = []
         for step in steps:
             outside = over([step, *rest], archive.genes)
-            ends += polish(space, archive, [step, *rest], [int(np.lexsort((-archive.scores, outside))[0])])
+            ends += local.improve([step, *rest], [int(np.lexsort((-archive.scores, outside))[0])])
         return ends
 
     shares = [step.upper / most for step in steps]

@@ -23,7 +23,8 @@ from ofa_deploy.latency.whole import beside_table
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Prepared, Request, prepare
-from ofa_deploy.search.limits import Limit, latency_limit
+from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.search.limits import SLACK, Limit, latency_limit
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import RISK, Explored, candidates, explore, result_of
 from ofa_deploy.space import SearchSpace
@@ -81,10 +82,12 @@ def search_verified(
     if number < 1:
         raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
     settings, limit = settings or Settings(), latency_limit(table, budget, 0.0)
-    loop = _Loop(table, limit.upper, predictor, risk, accuracies, report)
+    if not np.isfinite(limit.upper):
+        raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
+    loop = _Loop(table, limit, predictor, risk, accuracies, report)
     correction, explored = 1.0, None
     for rounds in range(1, ROUNDS + 1):
-        corrected = replace(limit, cost=limit.cost.scaled(correction), upper=limit.upper * (1 - GUARD_PERCENT / 100))
+        corrected = _guarded(replace(limit, cost=limit.cost.scaled(correction)), space)
         try:
             explored = explore(space, predictor, [corrected, *others], settings, report)
         except InfeasibleError:
@@ -92,9 +95,13 @@ def search_verified(
                 raise
             break
         found = space.archs(explored.archive.genes[candidates(explored, predictor, risk, number)])
-        if loop.knows(found):
+        if not loop.knows(found):
+            loop.measure(found, correction)
+        elif loop.kept:
             break
-        correction = loop.measure(found, correction)
+        if loop.done:
+            loop.confirm()
+        correction = loop.correction(found, correction)
         report(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
         if loop.done:
             break
@@ -104,12 +111,19 @@ def search_verified(
     return replace(made, verified=loop.verified(rounds, correction, made.arch))
 
 
+def _guarded(limit: Limit, space: SearchSpace) -> Limit:
+    """The limit to search with: a little below the budget, but where only the fastest network is within that."""
+    _, fastest = extreme(space, limit.cost)
+    guarded = max(limit.upper * (1 - GUARD_PERCENT / 100), min(fastest * (1 + SLACK), limit.upper), limit.lower)
+    return replace(limit, upper=guarded)
+
+
 class _Loop:
     """What was measured so far.
 
     Args:
         table: of this machine.
-        budget_ms: the limit.
+        limit: the budget.
         predictor: of accuracy.
         risk: see `run.search`.
         accuracies: see `search_verified`.
@@ -117,21 +131,28 @@ class _Loop:
     """
 
     def __init__(
-        self, table: LatencyTable, budget_ms: float, predictor: AccuracyPredictor | None, risk: float,
+        self, table: LatencyTable, limit: Limit, predictor: AccuracyPredictor | None, risk: float,
         accuracies: Accuracies | None, report: Report,
     ) -> None:  # fmt: skip
-        self._table, self._budget_ms, self._predictor, self._risk = table, budget_ms, predictor, risk
+        self._table, self._budget_ms, self._least_ms = table, limit.upper, limit.lower
+        self._predictor, self._risk = predictor, risk
         self._accuracies, self._report = accuracies, report
         self._plan = Plan(threads=int(table.conditions["threads"]))
         self._rows: dict[Arch, dict[str, Any]] = {}
         self._slower = 0.0
 
-    def measure(self, archs: Sequence[Arch], correction: float) -> float:
-        """Measure networks, and the best so far again; returns the corrected correction of the table."""
+    def measure(self, archs: Sequence[Arch], correction: float) -> None:
+        """Measure networks, and the best so far again; `correction` is the table's present one."""
         new = [arch for arch in archs if arch not in self._rows]
         self._time([*new, *self._within()[:CONFIRMED]], self._fresh_rows(new, correction))
-        ratios = [max(self._rows[arch]["latencies_ms"]) / self._rows[arch]["raw_ms"] for arch in archs]
-        return float(np.median(ratios))
+
+    def correction(self, archs: Sequence[Arch], before: float) -> float:
+        """The factor of the table by the networks that a search with the factor `before` has found."""
+        ratios = [self._latency(arch) / self._rows[arch]["raw_ms"] for arch in archs]
+        factor = float(np.median(ratios))
+        if min(map(self._latency, self._rows)) > self._budget_ms:
+            factor = max(factor, before * (1 + GUARD_PERCENT / 200))  # or the same would be found again
+        return factor
 
     def _fresh_rows(self, archs: Sequence[Arch], correction: float) -> dict[Arch, dict[str, Any]]:
         """What is predicted of networks, and their measured accuracy where it can be."""
@@ -139,20 +160,20 @@ class _Loop:
             return {}
         space = self._table.space
         genes = space.genes(archs)
-        means, deviations = space.macs(genes) / 1e6, np.zeros(len(genes))
+        tops: list[float | None] = [None] * len(archs)
+        scores = space.macs(genes)
         if self._predictor is not None:
             means, deviations = self._predictor.predict(genes)
-        careful = means - self._risk * np.nan_to_num(deviations)
+            tops, scores = means.round(4).tolist(), means - self._risk * np.nan_to_num(deviations)
         predicted = self._table.latency_ms(genes)
         measured = [(None, None)] * len(archs) if self._accuracies is None else self._accuracies(archs)
         return {
             arch: {
                 "arch": str(arch), "raw_ms": float(raw), "predicted_ms": round(float(raw) * correction, 5),
-                "latencies_ms": [], "spread_percent": 0.0, "careful": float(low),
-                "predicted_top1_percent": round(float(mean), 4), "measured_top1_percent": top,
-                "interval95_points": half,
+                "latencies_ms": [], "spread_percent": 0.0, "score": float(score),
+                "predicted_top1_percent": expected, "measured_top1_percent": top, "interval95_points": half,
             }
-            for arch, raw, mean, low, (top, half) in zip(archs, predicted, means, careful, measured, strict=True)
+            for arch, raw, score, expected, (top, half) in zip(archs, predicted, scores, tops, measured, strict=True)
         }  # fmt: skip
 
     def confirm(self) -> None:
@@ -163,6 +184,11 @@ class _Loop:
     def knows(self, archs: Sequence[Arch]) -> bool:
         """Whether all of the networks were measured already."""
         return all(arch in self._rows for arch in archs)
+
+    @property
+    def kept(self) -> bool:
+        """Whether a network is within the budget."""
+        return bool(self._within())
 
     @property
     def done(self) -> bool:
@@ -187,7 +213,7 @@ class _Loop:
         """All that was measured, as JSON values."""
         rows = sorted(self._rows.values(), key=lambda row: row["raw_ms"])
         shown = [
-            {key: value for key, value in row.items() if key not in ("raw_ms", "latencies_ms", "careful")}
+            {key: value for key, value in row.items() if key not in ("raw_ms", "latencies_ms", "score")}
             | {"measured_ms": max(row["latencies_ms"]), "times_measured": len(row["latencies_ms"])}
             for row in rows
         ]  # fmt: skip
@@ -200,14 +226,14 @@ class _Loop:
 
     def _within(self) -> list[Arch]:
         """Those measured within the budget, best first."""
-        kept = [arch for arch in self._rows if self._latency(arch) <= self._budget_ms]
+        kept = [arch for arch in self._rows if self._least_ms <= self._latency(arch) <= self._budget_ms]
         safe = [arch for arch in kept if self._latency(arch) <= self._budget_ms * (1 - SAFE_PERCENT / 100)]
         return sorted(safe or kept, key=self._score, reverse=True)
 
     def _score(self, arch: Arch) -> float:
         row = self._rows[arch]
         measured = row["measured_top1_percent"]
-        return float(row["careful"] if measured is None else measured)
+        return float(row["score"] if measured is None else measured)
 
     def _latency(self, arch: Arch) -> float:
         return float(max(self._rows[arch]["latencies_ms"]))
@@ -243,7 +269,8 @@ def _result(
 def verify_files(request: Request, number: int, weights: Path | None, data: str | None, report: Report) -> SearchResult:
     """Search in a closed loop with files; see `search_verified`.
 
-    Where the weights of the supernet and its images are at hand, the candidates' accuracy is measured as well.
+    Where accuracy is the objective and the weights of the supernet and its images are at hand, the candidates' accuracy
+    is measured as well.
 
     Args:
         request: with one latency, of this machine.
@@ -254,10 +281,13 @@ def verify_files(request: Request, number: int, weights: Path | None, data: str 
     """
     if len(request.latency) != 1 or len(request.luts) > 1 or request.front or request.prove_seconds is not None:
         raise OfaDeployError("--verify goes with one --latency of this machine, without --front and --certify")
+    if request.margin_percent is not None:
+        raise OfaDeployError("--verify measures instead of keeping a margin; leave out --margin")
     ready = prepare(request, report)
+    accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, report)
     return search_verified(
         ready.space, ready.predictor, ready.tables[0], request.latency[0], ready.limits[1:], request.settings, number,
-        report, request.risk, ready.inputs, accuracies_at_hand(ready, weights, data, report),
+        report, request.risk, ready.inputs, accuracies,
     )  # fmt: skip
 
 

@@ -56,9 +56,8 @@ def origin(path: Path) -> artifacts.Json:
 
 def provenance(path: Path) -> artifacts.Json:
     """Name and checksum of a supernet's file, and its licence where that is known."""
-    ships = path.resolve().parent == artifacts.shipped("supernets").resolve()
-    known = "MIT, as ofa-deploy" if ships else artifacts.describe(path, KIND).get("licence", "not stated")
-    return origin(path) | {"licence": known}
+    stated = artifacts.describe(path, KIND).get("licence")
+    return origin(path) | {"licence": "not stated" if stated is None else stated}
 
 
 def subnet_content(net: Subnet, notes: Mapping[str, str]) -> bytes:

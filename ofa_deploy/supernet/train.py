@@ -79,6 +79,7 @@ def train(
 
     Raises:
         OfaDeployError: the checkpoint beside `out` is of another run, a second run works on it, or it diverged.
+        ArtifactError: there are weights already that were trained otherwise.
     """
     out, processes = Path(out), processes or alone()
     if recipe.batch > len(data.train):
@@ -89,7 +90,23 @@ def train(
     if not processes.first:
         return _train(space, data, recipe, out, _silent, stop_after, processes, licence)
     with artifacts.locked(out):
+        if out.exists() and not out.with_suffix(".checkpoint").exists():
+            return _trained(out, recipe, data, report)
         return _train(space, data, recipe, out, report, stop_after, processes, licence)
+
+
+def _trained(out: Path, recipe: Recipe, data: Dataset, report: Report) -> artifacts.Json:
+    """The description of weights that are there already, if they are what was asked for.
+
+    Raises:
+        ArtifactError: they are others.
+    """
+    about = artifacts.describe(out, checkpoint.KIND)
+    asked = {"recipe": json.loads(json.dumps(asdict(recipe))), "dataset": data.name, "training_images": len(data.train)}
+    if any(about.get(key) != value for key, value in asked.items()):
+        raise ArtifactError(f"{out} is there already, trained otherwise; remove it, or name another file with --out")
+    report(f"{out} is there already, trained like this; remove it to train again")
+    return about
 
 
 def _train(

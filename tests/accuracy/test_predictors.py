@@ -330,7 +330,7 @@ def test_a_predictor_does_not_take_the_json_of_its_samples(space: SearchSpace, t
     before = (tmp_path / "s.json").read_bytes()
     done = ofa("fit-predictor", "--samples", "s.csv", "--model", "ridge", "--out", "s.safetensors")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "s.json belongs to s.csv" in done.stderr
+    assert "s.json does not belong to s.safetensors" in done.stderr
     assert (tmp_path / "s.json").read_bytes() == before
     (tmp_path / "s.json").unlink()
     done = ofa("fit-predictor", "--samples", "s.csv", "--model", "ridge", "--out", "s.safetensors")

@@ -8,7 +8,10 @@ import pytest
 
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.families import get_space
+from ofa_deploy.latency import build
 from ofa_deploy.latency.adaptive import CHECKED, Filled, Visits, fill
+from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.device.timing import Visit
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
@@ -64,6 +67,27 @@ def test_where_interpolation_is_off_resolutions_are_measured() -> None:
     assert last[152]
     for op, row in found.rows.items():
         assert row.latency_ms == pytest.approx(stepped(op), rel=0.02)
+
+
+def test_what_a_killed_run_has_visited_later_decides_nothing(space: SearchSpace) -> None:
+    """A resumed run is given the visits to all that it will ask for: it decides as if they were not there."""
+    job = Job(space, space.resolutions, Plan(rounds=3, networks=6))
+
+    def visited(names: Sequence[str], state: float) -> dict[tuple[int, str], Visit]:
+        """The machine becomes slower from round to round, and what it runs with it."""
+        slower = {r: state * (1 + 0.1 * r) for r in range(3)}
+        took = {name: stepped(job.operators[name]) if name in job.operators else 0.1 for name in names}
+        return {(r, n): Visit(t * s, t * s, 5, 0, s) for r, s in slower.items() for n, t in took.items()}
+
+    def alone(names: Sequence[str]) -> dict[tuple[int, str], Visit]:
+        return visited(names, 1.0)
+
+    def resumed(names: Sequence[str]) -> dict[tuple[int, str], Visit]:
+        """Later the machine was faster than ever before."""
+        return alone(names) | visited([name for name in job.operators if name not in names], 0.2)
+
+    whole, again = (build._filled(job, 5.0, visit, [].append) for visit in (alone, resumed))
+    assert again == whole
 
 
 def test_a_tolerance_that_is_none_is_refused() -> None:

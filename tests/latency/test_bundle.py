@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy import artifacts
+from ofa_deploy import partials
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
@@ -139,7 +139,7 @@ def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace
 def changed(line: str, key: int, value: object, number: int = 1) -> str:
     values = json.loads(line.partition("\t")[0])
     values[key] = value
-    return artifacts.numbered(number, json.dumps(values)).rstrip("\n")
+    return partials.numbered(number, json.dumps(values)).rstrip("\n")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,9 @@ def changed(line: str, key: int, value: object, number: int = 1) -> str:
         (lambda lines: [lines[0], lines[1].replace("[0", "[1", 1), *lines[2:]], "damaged"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "damaged"),
         (lambda lines: [lines[0], *lines[2:]], "damaged"),
-        (lambda lines: [lines[0], "[" * 100_000, *lines[2:]], "damaged"),
-        (lambda lines: [lines[0], "[Infinity, 1]", *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], lines[1] + "0", *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], partials.numbered(1, "[" * 100_000)[:-1], *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], partials.numbered(1, "[Infinity, 1]")[:-1], *lines[2:]], "damaged"),
         (lambda lines: [lines[0].replace('"precision"', '"another"'), *lines[1:]], "damaged"),
         (lambda lines: [lines[0].replace('"cpu": "', '"cpu": "\\ud800', 1), *lines[1:]], "half a character"),
     ],
@@ -184,6 +185,15 @@ def test_a_bundle_with_a_flipped_bit_is_refused(made: Path, results: Path, tmp_p
     bad.write_bytes(content[: places[0]] + bytes([content[places[0]] ^ 16]) + content[places[0] + 1 :])
     with pytest.raises(ArtifactError, match="is no bundle"):
         collect(bad, results, tmp_path / "t.csv")
+
+
+def test_what_a_bundle_carries_runs_on_python_3_9(made: Path, tmp_path: Path) -> None:
+    """Of the language and its library; numpy 1.17 and old runtimes are not to be had here."""
+    with zipfile.ZipFile(made) as file:
+        file.extractall(tmp_path, [name for name in file.namelist() if name.endswith(".py")])
+    command = [sys.executable, "-c", "from vermin import main; main()", "-t=3.9-", "--violations", "--no-tips"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_whole_networks_alone_through_the_commands(ofa: Run, tmp_path: Path) -> None:

@@ -77,6 +77,27 @@ def test_file_round_trip(space: SearchSpace, tmp_path: Path) -> None:
     assert again.sha256 == artifacts.sha256(tmp_path / "t.csv")
 
 
+def test_a_table_is_not_replaced_by_one_that_says_less(space: SearchSpace, tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    tables.check_replaces(out, (16,))
+    made_up_table(space, (16, 28)).save(out, {})
+    tables.check_replaces(out, space.resolutions)
+    with pytest.raises(ArtifactError, match="has the resolutions 28, which the new table would lack"):
+        tables.check_replaces(out, (16, 20))
+    with pytest.raises(ArtifactError, match="which it is made from"):
+        tables.check_replaces(out, space.resolutions, [LatencyTable.load(out, space)])
+
+
+def test_a_damaged_table_is_in_nobodys_way(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_up_table(space).save(tmp_path / "lut" / "fmnist_cpu_z.csv", {})
+    (tmp_path / "lut" / "fmnist_cpu_a.json").write_text("torn")
+    assert tables.select(space, conditions("cpu", 1))[1]
+    elsewhere = conditions("cpu", 1) | {"machine": {"cpu": "abacus", "cores": 1}}
+    with pytest.raises(ArtifactError, match=r"fmnist_cpu_a.json is damaged"):
+        tables.select(space, elsewhere)
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("0.001", "nan"), ("0.001", "-1"), ("mbconv,", "mbconv,x"), ("latency_ms", "")]
 )

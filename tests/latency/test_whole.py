@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.latency import whole
+from ofa_deploy.latency.device.timing import Visit
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 from tests.conftest import made_up_table
@@ -47,6 +48,24 @@ def test_a_slow_machine_is_noticed_and_measured_again(
     assert slower == pytest.approx(100 * (kept - 1), abs=0.1)
     assert len(lines) == sum(state > 1.05 for state in states)
     assert next(left, None) is None
+
+
+def test_models_are_measured_in_interleaved_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    medians = {"a": iter([3.0, 2.0, 4.0]), "b": iter([1.0, 1.5, 1.1])}
+
+    def visit(session: Any, x: Any, threads: int, runs: int, seconds: float) -> Visit:
+        order.append(session)
+        return Visit(next(medians[session]), 0.5, runs, 0)
+
+    monkeypatch.setattr(whole, "visit", visit)
+    x = np.zeros(1, np.float32)
+    found = whole.side_by_side({"a": ("a", x), "b": ("b", x)}, 1, rounds=3, pause=0.0)  # type: ignore[dict-item]
+    assert [set(order[i : i + 2]) for i in (0, 2, 4)] == [{"a", "b"}] * 3
+    assert {n: (f["latency_ms"], f["typical_ms"], f["spread_percent"], f["runs"]) for n, f in found.items()} == {
+        "a": (2.0, 3.0, 100.0, 150),
+        "b": (1.0, 1.1, 50.0, 150),
+    }
 
 
 def test_a_table_without_networks_tells_nothing(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from ofa_deploy.families import get_space
 from ofa_deploy.search.evolve import Archive
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.limits import cost_limit
-from ofa_deploy.search.polish import neighbours
+from ofa_deploy.search.polish import Changes
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
 from tests.search.conftest import everything, rugged
@@ -52,10 +52,12 @@ def test_neighbours_are_all_that_differ_in_one_gene(tiny: SearchSpace, wide: Sea
     for space in (tiny, wide):
         whole = everything(space)
         for row in whole[:: len(whole) // 7]:
-            found, spans = neighbours(space, row[None], [0, 1])
-            assert {other.tobytes() for other in found} == every_neighbour(space, row, whole)
-            assert len(found) == len(spans) == len(np.unique(found, axis=0))
-            alone = found[spans[:, 0] == 0]
+            changes = Changes.of(space, row, [0, 1])
+            found = changes.applied(row)
+            other = (found != row).any(axis=1)
+            assert {one.tobytes() for one in found[other]} == every_neighbour(space, row, whole)
+            assert other.sum() == len(np.unique(found[other], axis=0))
+            alone = found[changes.spans[:, 0] == 0]
             slots = slice(1, 1 + len(space.slots))
             assert (alone[:, slots] == row[slots]).all()
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from ofa_deploy import artifacts
-from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
 from ofa_deploy.families import SPACES
+from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.search import files
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.search.result import SearchResult, dumps, load_result, load_results, write
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace
-from tests.conftest import made_up_table
+from tests.conftest import Run, made_up_table, refused
 
 QUICK = Settings(population=8, generations=3, restarts=1)
 
@@ -123,6 +124,41 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
     path.write_text(json.dumps(artifacts.sealed(about)))
     with pytest.raises(ArtifactError, match="does not say what was asked for"):
         files.again(path, print)
+
+
+def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
+    first = files.search_files(files.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK), print)
+    for about in ({"verified": {}}, {"refined": {}}):
+        write([dataclasses.replace(first, **about)], tmp_path / "r.json")
+        refused(ofa("search", "--again", "r.json"), "rests on what was measured")
+    refused(ofa("search", "--again", "r.json", "--seed", 1), "without --seed")
+
+
+def test_a_table_of_this_machine_is_known_by_what_it_is_about(space: SearchSpace, tmp_path: Path) -> None:
+    """Whatever the request says of device and threads, which is about tables that are looked for."""
+    lut = str(tmp_path / "t.csv")
+    for at, own in ((conditions("tflite", 2), True), (conditions("cpu", 1) | {"machine": {"cpu": "abacus"}}, False)):
+        dataclasses.replace(made_up_table(space), conditions=at).save(lut, {})
+        found = files.search_files(files.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK), print)
+        assert found.inputs["table_of_this_machine"] is own
+
+
+def test_a_table_of_few_resolutions_is_pointed_out(
+    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_up_table(space, (16, 28)).save(tmp_path / "lut" / "fmnist_cpu_mine.csv", {})
+    lines: list[str] = []
+    files.search_files(files.Request("fmnist", ("0.4ms",), settings=QUICK), lines.append)
+    assert "note: that table has 2 of the 4 resolutions of fmnist (16, 28); the search stays with those" in lines
+
+
+def test_of_several_budgets_one_that_nothing_keeps_is_refused_first(tables: tuple[str, str]) -> None:
+    lines: list[str] = []
+    request = files.Request("fmnist", ("0.4ms", "1us"), tables[:1], objective="macs", settings=QUICK)
+    with pytest.raises(InfeasibleError, match="the fastest"):
+        files.search_each(request, lines.append)
+    assert not lines
 
 
 def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(

@@ -1,21 +1,26 @@
 """The active loop, with accuracies that are arithmetic: nothing is trained."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.fit import fit
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.limits import cost_limit
-from ofa_deploy.search.refine import NUMBER, search_refined
+from ofa_deploy.search.refine import NUMBER, _joined, _samples_of, search_refined
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.network import Supernet
 
 QUICK = Settings(population=20, generations=5, restarts=1, recombinations=5)
 
@@ -61,6 +66,31 @@ def test_measuring_the_front_finds_better_networks(space: SearchSpace) -> None:
     assert chosen["measured_top1_percent"] == pytest.approx(truth(space, space.genes([found.arch]))[0], abs=1e-3)
     best_once = truth(space, space.genes([once.arch]))[0]
     assert truth(space, space.genes([found.arch]))[0] >= best_once
+
+
+def test_samples_are_those_of_the_weights(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sums = []
+    for name in ("mine", "other"):
+        checkpoint.save(tmp_path / f"{name}.safetensors", Supernet(space), {"note": name})
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+        sums.append(artifacts.sha256(tmp_path / f"{name}.safetensors"))
+    genes = space.sample(np.random.default_rng(0), 40)
+    known = Samples(space, genes, truth(space, genes))
+    known.save(Path("predictors/fmnist_samples.csv"), {"weights_sha256": sums[1]})
+    known.save(Path("predictors/fmnist-mine_samples.csv"), {"weights_sha256": sums[0]})
+    assert _samples_of(tmp_path / "mine.safetensors", space).weights_sha256 == sums[0]
+    Path("predictors/fmnist-mine_samples.csv").unlink()
+    Path("predictors/fmnist-mine_samples.json").unlink()
+    with pytest.raises(ArtifactError, match=r"no samples .* are of the weights .*mine.safetensors; run ofa-deploy sam"):
+        _samples_of(tmp_path / "mine.safetensors", space)
+
+
+def test_samples_of_earlier_rounds_are_added(space: SearchSpace) -> None:
+    genes = space.sample(np.random.default_rng(0), 40)
+    own, more = (Samples(space, g, truth(space, g), weights_sha256="a") for g in (genes[:30], genes[20:]))
+    assert (_joined(own, more).genes == genes).all()
+    assert _joined(own, replace(more, weights_sha256="b")) is own
 
 
 def test_rounds_are_checked(space: SearchSpace) -> None:

@@ -151,7 +151,7 @@ def test_result_keeps_its_promise(space: SearchSpace) -> None:
     genes = space.genes([result.arch])
     limit = result.limits[0]
     assert limit["predicted"] == pytest.approx(table.latency_ms(genes)[0], abs=1e-5)
-    assert limit["predicted"] * 1.02 <= limit["upper"]
+    assert limit["predicted"] * 1.02 <= limit["upper"] + 1e-5  # both are rounded
     assert limit["margin_percent"] == 2.0
     assert (result.macs, result.params) == (space.macs(genes)[0], space.params(genes)[0])
     assert list(result.history) == sorted(result.history)
@@ -176,6 +176,21 @@ def test_infeasible_budget_names_the_fastest_network(space: SearchSpace) -> None
     assert advised is not None
     for budget in (advised[1], "0%", f"{fastest_ms * 1.02 + 1e-9}ms"):
         assert largest(table, budget).arch == space.archs(fastest)[0]
+
+
+def test_tables_without_a_common_resolution_are_refused(space: SearchSpace) -> None:
+    limits = [latency_limit(made_up_table(space, sizes), "50%") for sizes in ((16, 20), (24,))]
+    with pytest.raises(InfeasibleError, match=r"no resolution in common \(16, 20; 24 pixels\)"):
+        search(space, None, limits, QUICK)
+
+
+def test_a_range_is_about_latencies_with_the_margin(space: SearchSpace) -> None:
+    """Else a range that is narrower than the margin has no network, and its share has none at the upper end."""
+    table = made_up_table(space)  # a margin of 2 %
+    found = search(space, None, [latency_limit(table, "0.4ms..0.404ms")], QUICK)
+    assert 0.4 <= 1.02 * table.latency_ms(space.genes([found.arch]))[0] <= 0.404
+    whole = search(space, None, [latency_limit(table, "99%..100%")], QUICK)
+    assert whole.macs > 0.9 * space.macs(space.genes([space.extreme(True)]))[0]
 
 
 def test_a_lower_end_that_nothing_reaches_names_the_largest_network(space: SearchSpace) -> None:

@@ -83,6 +83,41 @@ def test_a_network_that_is_over_the_second_time_is_not_delivered(
     assert table.latency_ms(table.space.genes([found.arch]))[0] <= 0.5
 
 
+def test_where_the_second_time_is_over_the_search_goes_on(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass is as predicted, so the first round would do; ever after, all takes 3 % longer."""
+    found = run(table, Device(table, [1.0, 1.03]), monkeypatch)
+    about = found.verified
+    assert about is not None
+    assert about["rounds"] > 1
+    assert about["within_budget"]
+    assert 1.03 * table.latency_ms(table.space.genes([found.arch]))[0] <= 0.5
+
+
+def test_the_fastest_network_is_found_for_a_budget_of_just_that(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(table, Device(table, [1.0]), monkeypatch, "0%")
+    assert found.verified is not None
+    assert found.verified["within_budget"]
+
+
+def test_a_lower_end_holds_for_what_is_measured(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(table, Device(table, [0.9]), monkeypatch, "0.48ms..0.5ms", number=1)
+    assert found.verified is not None
+    assert 0.48 <= found.verified["measured_ms"] <= 0.5
+    assert found.verified["within_budget"]
+    with pytest.raises(OfaDeployError, match="no upper end"):
+        run(table, Device(table, [1.0]), monkeypatch, "0.1ms..")
+
+
+def test_without_a_predictor_no_accuracy_is_claimed(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(table, Device(table, [1.0]), monkeypatch)
+    assert found.verified is not None
+    assert {row["predicted_top1_percent"] for row in found.verified["candidates"]} == {None}
+    within = [r["arch"] for r in found.verified["candidates"] if r["measured_ms"] <= 0.99 * 0.5]
+    assert found.macs == max(table.space.macs(table.space.genes(within)))
+
+
 def test_a_budget_that_cannot_be_kept_is_admitted(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(table, Device(table, [5.0]), monkeypatch, "2%")
     about = found.verified

@@ -104,6 +104,22 @@ def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dat
         train(learner, dataset, RECIPE, out, silent)
 
 
+def test_weights_that_are_there_are_not_replaced(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+    """Repeating what was finished does nothing; another recipe or other images need another place."""
+    out = tmp_path / "w.safetensors"
+    recipe = Recipe((TEACHER,), 50)
+    made, before = train(learner, dataset, recipe, out, silent), sorted(tmp_path.iterdir())
+    content = [path.read_bytes() for path in before]
+    lines: list[str] = []
+    assert train(learner, dataset, recipe, out, lines.append)["sha256"] == made["sha256"]
+    assert "is there already, trained like this" in lines[0]
+    for other, images in ((replace(recipe, seed=1), dataset), (recipe, replace(dataset, train=dataset.train[:100]))):
+        with pytest.raises(ArtifactError, match="trained otherwise; remove it"):
+            train(learner, images, other, out, silent)
+    assert sorted(tmp_path.iterdir()) == before
+    assert [path.read_bytes() for path in before] == content
+
+
 def test_second_run_on_the_same_output_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
     with artifacts.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
@@ -196,8 +212,8 @@ def test_world_size_without_torchrun_is_explained(monkeypatch: pytest.MonkeyPatc
 
 def test_bf16_and_sandwich_run(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     plain = run(learner, dataset, tmp_path / "a.safetensors")
-    for change in ({"precision": "bf16"}, {"sandwich": True}):
-        other = run(learner, dataset, tmp_path / "b.safetensors", replace(RECIPE, **change))
+    for name, change in {"b": {"precision": "bf16"}, "c": {"sandwich": True}}.items():
+        other = run(learner, dataset, tmp_path / f"{name}.safetensors", replace(RECIPE, **change))
         assert not torch.equal(plain["classifier.linear.weight"], other["classifier.linear.weight"])
 
 

@@ -65,9 +65,9 @@ class Predictor:
                 (np.concatenate([mean for mean, _ in part]), np.concatenate([std for _, std in part]))
                 for part in zip(*chunks, strict=True)
             ]
-        x = features(self.space, genes)
+        own = features(self.space, genes) if self.model != "official" else np.zeros((0, 0), np.float32)
         return [
-            predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else x, spread)
+            predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else own, spread)
             for name, arrays in self.parts
         ]
 

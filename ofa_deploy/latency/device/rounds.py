@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ofa_deploy import artifacts
+from ofa_deploy import partials
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.latency.device.timing import Array, Session, Visit, visit
+from ofa_deploy.latency.device.timing import FEWEST_RUNS, Array, Session, Visit, visit
 from ofa_deploy.progress import Progress, Report
 
 Key = tuple[int, str]
@@ -58,8 +58,8 @@ class Plan:
         for one in fields(self):  # numbers of numpy become Python's, which JSON has
             number = operator.index if isinstance(one.default, int) else float
             object.__setattr__(self, one.name, number(getattr(self, one.name)))
-        if self.rounds < 1 or self.runs < 3 or self.networks < FEWEST or self.threads < 1:
-            raise MeasureError(f"a table needs at least 1 round, 3 runs, {FEWEST} networks, 1 thread")
+        if self.rounds < 1 or self.runs < FEWEST_RUNS or self.networks < FEWEST or self.threads < 1:
+            raise MeasureError(f"a table needs at least 1 round, {FEWEST_RUNS} runs, {FEWEST} networks, 1 thread")
 
 
 class Started(NamedTuple):
@@ -108,12 +108,14 @@ def measure(
     Raises:
         ArtifactError: what lies at `partial` is damaged, or of another run, or the disk is full.
     """
-    visits = read(artifacts.resume(partial, header), partial)
+    visits = read(partials.resume(partial, header), partial)
     rng = np.random.default_rng(plan.seed)
     if visits:
         report(f"resuming: {len(visits)} visits are there")
+    known = set(names)
     ready: dict[str, Started] = {}
-    progress = Progress(plan.rounds * len(names) - len(visits), "visits", report, seconds=2)
+    there = sum(name in known for _, name in visits)
+    progress = Progress(plan.rounds * len(names) - there, "visits", report, seconds=2)
     with partial.open("ab", buffering=0) as file:
         for r in range(3 * plan.rounds):
             due = _due(visits, names, r, plan)
@@ -132,16 +134,18 @@ def measure(
                 found = visit(*started, plan.threads, plan.runs, plan.seconds)
                 visits[r, name] = replace(found, sentinel_ms=state)
                 line = json.dumps([r, name, *asdict(visits[r, name]).values()])
-                _append(file, artifacts.numbered(len(visits), line), partial)
+                _append(file, partials.numbered(len(visits), line), partial)
                 progress.add()
     return visits
 
 
 def _due(visits: Mapping[Key, Visit], names: Collection[str], r: int, plan: Plan) -> list[str]:
-    """The entries to visit in round `r`: a function of the rounds before it, so that a kill changes nothing."""
+    """The entries to visit in round `r`: a function of their rounds before it, so that a kill changes nothing."""
     if r < plan.rounds:
         return list(names)
-    return lacking({key: found for key, found in visits.items() if key[0] < r}, names, min(ENOUGH, plan.rounds))
+    known = set(names)
+    before = {key: found for key, found in visits.items() if key[0] < r and key[1] in known}
+    return lacking(before, names, min(ENOUGH, plan.rounds))
 
 
 def missing(visits: Mapping[Key, Visit], names: Collection[str], plan: Plan) -> set[Key]:
@@ -177,7 +181,7 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
     visits = {}
     try:
         for number, text in enumerate(lines, 1):
-            r, name, *rest = json.loads(artifacts.unnumbered(number, text))
+            r, name, *rest = json.loads(partials.unnumbered(number, text))
             visits[int(r), str(name)] = found = Visit(*rest)
             times = (found.median_ms, found.minimum_ms, found.sentinel_ms)
             counts = (r, found.runs, found.dropped)
@@ -194,7 +198,7 @@ def _states(visits: Mapping[Key, Visit]) -> dict[Key, float]:
     """How much slower than in its fast state the machine was, by the sentinel's running median: 1 is fast."""
     sentinel = np.pad([v.sentinel_ms for v in visits.values()], WINDOW // 2, mode="edge")
     running = np.median([sentinel[i : i + len(visits)] for i in range(WINDOW)], axis=0)
-    return dict(zip(visits, (running / np.quantile(running, 0.1)).tolist(), strict=True))
+    return dict(zip(visits, (running / np.quantile(running, 0.1)).tolist()))
 
 
 def fast(visits: Mapping[Key, Visit]) -> set[Key]:

@@ -25,6 +25,8 @@ else:
 Session = Callable[[Array], Array]
 """From an input batch to the output of the graph."""
 PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
+FEWEST_RUNS = 3
+"""Samples of a visit, however long they take."""
 JUMP = 10.0
 """Samples longer than this many medians are dropped."""
 
@@ -58,7 +60,7 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
         x: its input.
         threads: that it uses; with one, samples whose wall time exceeds CPU time by 2 % (and 2 µs) are dropped.
         runs: samples wanted.
-        seconds: end early when the samples sum to this much, but not before three.
+        seconds: end early when the samples sum to this much, but not before `FEWEST_RUNS`.
 
     Raises:
         MeasureError: the output is not finite, or the clock does not advance.
@@ -72,7 +74,9 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
     kept: list[float] = []
     spent: list[float] = []
     limit = time.perf_counter() + max(1.0, 10 * seconds)
-    while len(kept) < runs and (len(kept) < 3 or sum(spent) < 1e3 * seconds) and time.perf_counter() < limit:
+    while len(spent) < FEWEST_RUNS or (
+        len(kept) < runs and (len(kept) < FEWEST_RUNS or sum(spent) < 1e3 * seconds) and time.perf_counter() < limit
+    ):
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         session(x)
         cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
@@ -102,7 +106,7 @@ def visited(sample: Callable[[], float], runs: int, seconds: float) -> Visit:
     """A visit of samples in ms that a device takes itself, see `visit`."""
     kept: list[float] = []
     limit = time.perf_counter() + max(1.0, 10 * seconds)
-    while len(kept) < runs and (len(kept) < 3 or sum(kept) < 1e3 * seconds) and time.perf_counter() < limit:
+    while len(kept) < FEWEST_RUNS or (len(kept) < runs and sum(kept) < 1e3 * seconds and time.perf_counter() < limit):
         kept.append(sample())
     return _summary(kept, kept)
 
