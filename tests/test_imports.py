@@ -39,7 +39,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.imported", "latency.fitted"],
     ["latency.adaptive"],
     ["latency.build"],
-    ["latency.bundle", "latency.remote", "latency.whole"],
+    ["latency.bundle", "latency.networks", "latency.remote", "latency.whole"],
     ["accuracy.designs", "accuracy.prefixes", "accuracy.measure", "accuracy.workers", "accuracy.sampling"],
     ["search.verify"],
     ["search.refine"],

@@ -189,6 +189,38 @@ def fit(
     _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
 
 
+@app.command()
+def networks(
+    device: Device = "tflite",
+    number: Annotated[int, typer.Option(help="Networks, drawn at random.")] = 300,
+    space: Space = None,
+    resolutions: Resolutions = None,
+    batch: Batch = 1,
+    precision: Precision = None,
+    out: Annotated[Path, typer.Option(help="Folder for the models and their list.")] = Path("networks"),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write model files to measure in your own way, and the list that `lut fit` takes once you have filled it in.
+
+    Example: ofa-deploy lut networks --device tflite --number 300
+    """
+    from ofa_deploy.latency.build import Job
+    from ofa_deploy.latency.device.rounds import Plan
+    from ofa_deploy.latency.networks import write_networks
+
+    chosen, device = get_space(space), with_precision(device, precision)
+    sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
+    job = Job(chosen, sizes, Plan(seed=seed, networks=number), blocks=False, batch=batch)
+    path = write_networks(job, device, out, say)
+    if as_json:
+        print(json.dumps({"file": str(path), "networks": len(job.networks)}))
+        return
+    say(f"{len(job.networks)} models with random weights; write what they take into the column latency_ms, then type:")
+    say(f"    ofa-deploy lut fit {path} --space {chosen.name} --batch {batch} --device NAME")
+    print(path)
+
+
 def _made(table: LatencyTable, path: Path, about: str, as_json: bool) -> None:
     """Tell of a table that was made."""
     if as_json:

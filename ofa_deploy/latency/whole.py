@@ -34,8 +34,8 @@ def side_by_side(
         pause: seconds between rounds, so that a short disturbance does not meet them all.
 
     Returns:
-        by name: latency_ms (the smallest of the rounds' medians: that of the machine's fast state, as in the
-        tables), typical_ms (the median of the rounds' medians), spread_percent over the rounds, runs.
+        by name: latency_ms (the smallest of the rounds' medians: that of the machine's fast state), typical_ms (the
+        median of the rounds' medians), spread_percent over the rounds, runs.
     """
     rng = np.random.default_rng(0)
     visits = {name: [] for name in sessions}  # type: dict[str, list[Any]]

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from ofa_deploy import arch_lists
@@ -188,3 +189,27 @@ def test_gpus_of_others() -> None:
     assert error(others[0], archs[300:], of("v100")[300:]) < 1.5
     few = fit_table(space, archs[:10], of("titan_rtx")[:10], CONDITIONS, others)
     assert error(few, archs[300:], of("titan_rtx")[300:]) < 2.5
+
+
+def test_models_are_written_to_be_measured_in_ones_own_way(ofa: Run, space: SearchSpace, tmp_path: Path) -> None:
+    """What is filled in is what `lut fit` takes, and the files are those networks."""
+    options = ("lut", "networks", "--number", 12, "--device", "cpu", "--out", "n", "--resolutions", "16,28")
+    assert succeeded(ofa(*options)).strip() == "n/networks.csv"
+    with (tmp_path / "n" / "networks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["arch"] for row in rows}) == 12
+    x = np.zeros((1, 1, 28, 28), np.float32)
+    for row in rows:
+        arch = Arch.parse(row["arch"])
+        model = onnxruntime.InferenceSession(tmp_path / "n" / row["file"])
+        assert model.run(None, {"image": x[:, :, : arch.resolution, : arch.resolution]})[0].shape == (1, 10)
+        row["latency_ms"] = float(space.macs(space.genes([arch]))[0]) * 1e-6
+    refused(ofa("lut", "fit", "n/networks.csv", "--device", "p"), "row 1", "no positive latency")
+    with (tmp_path / "n" / "networks.csv").open("w") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    succeeded(ofa("lut", "fit", "n/networks.csv", "--device", "p"))
+    before = (tmp_path / "n" / "networks.csv").read_bytes()
+    refused(ofa(*options), "is there already, maybe filled in")
+    assert (tmp_path / "n" / "networks.csv").read_bytes() == before
