@@ -22,10 +22,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## error of this machine's latency tables on fresh whole networks, measured now
-	$(BIN)/python benchmarks/latency_error.py
+	$(BIN)/python benchmarks/latency_error.py --out build/bench
 
 bench-supernet: $(READY)  ## speed of the elastic network, and what progressive shrinking brings (committed results)
-	$(BIN)/python benchmarks/supernet_speed.py
+	$(BIN)/python benchmarks/supernet_speed.py --show
 	$(BIN)/python benchmarks/progressive_shrinking.py --show
 
 bench-accuracy: $(READY)  ## speed of measuring accuracies, learning curves of predictors (committed results)

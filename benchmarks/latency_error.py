@@ -5,7 +5,7 @@ after the build and by the same protocol, and beside networks that were measured
 the machine is slower than it was then by more than 3 % there are more rounds, up to three times as many: on a shared
 machine that is its state, not the table. Prints the error beside the noise: how much the networks' own visits differ,
 and what is left of that change. Takes two to twenty minutes a space and device. Writes
-benchmarks/results/latency-error_SPACE_DEVICE_1t.csv.
+latency-error_SPACE_DEVICE_1t.csv into benchmarks/results, or --out.
 
     python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 8] [--lut DIR]
     python benchmarks/latency_error.py --show
@@ -41,7 +41,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(name: str, device: str, networks: int, rounds: int, tables: Path | None) -> Path:
+def run(name: str, device: str, networks: int, rounds: int, tables: Path | None, out: Path) -> Path:
     """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
     job = Job(space, space.resolutions, Plan())
@@ -77,7 +77,7 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None)
         "measured_ms": [round(f.latency_ms, 5) for f in found],
         "spread_percent": [round(f.spread_percent, 2) for f in found],
     })  # fmt: skip
-    path = RESULTS / f"latency-error_{name}_{device}_1t.csv"
+    path = out / f"latency-error_{name}_{device}_1t.csv"
     artifacts.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
     return path
 
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument(
         "--lut", type=Path, help="folder of tables of this machine; those that it lacks are built there"
     )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; default: the committed ones")
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if options.show:
@@ -119,7 +120,9 @@ def main() -> None:
     else:
         spaces, devices = options.space or SPACES, options.device or ["cpu", "tflite"]
         paths = [
-            run(name, device, options.networks, options.rounds, options.lut) for name in spaces for device in devices
+            run(name, device, options.networks, options.rounds, options.lut, options.out)
+            for name in spaces
+            for device in devices
         ]
     for path in paths:
         show(path)

@@ -103,15 +103,16 @@ def search(
             objective, margin, risk, front, (60.0 if certify_seconds is None else certify_seconds) if certify else None,
             Settings(population=population, generations=generations, seed=seed),
         )  # fmt: skip
+        requests = request.each() if each else [request]
+        if each and (verify or refine) is not None:
+            files.checked(requests, say)
         if verify is not None:
             from ofa_deploy.search.verify import verify_files
 
-            requests = files.checked(request.each(), say) if each else [request]
             found = [verify_files(one, verify, weights, data, say) for one in requests]
         elif refine is not None:
             from ofa_deploy.search.refine import refine_files
 
-            requests = files.checked(request.each(), say) if each else [request]
             found = [refine_files(one, refine, weights, data, say) for one in requests]
         else:
             found = files.search_each(request, say) if each else [files.search_files(request, say)]

@@ -155,10 +155,9 @@ def search_each(request: Request, report: Report) -> list[SearchResult]:
     Where there are many, all but the first are short and begin with what those before them have found.
     """
     once = _once(report)
-    requests = checked(request.each(), once)
+    requests = request.each()
     found: list[SearchResult] = []
-    for one in requests:
-        ready = prepare(one, once)
+    for one, ready in zip(requests, checked(requests, once), strict=True):
         if found and len(requests) > FEW:
             start = _nearest(ready, [result.arch for result in found])
             short = {name: min(most, getattr(one.settings, name)) for name, most in SHORT.items()}
@@ -168,16 +167,16 @@ def search_each(request: Request, report: Report) -> list[SearchResult]:
     return found
 
 
-def checked(requests: Sequence[Request], report: Report) -> Sequence[Request]:
-    """The requests, once it is known of each that something is within its limits: before the first one takes its time.
+def checked(requests: Sequence[Request], report: Report) -> list[Prepared]:
+    """What the requests need, once it is known of each that something is within its limits: before the first search.
 
     Raises:
         OfaDeployError: see `search_files`.
     """
-    for one in requests:
-        ready = prepare(one, report)
-        check_feasible(ready.space, ready.limits)
-    return requests
+    ready = [prepare(one, report) for one in requests]
+    for one in ready:
+        check_feasible(one.space, one.limits)
+    return ready
 
 
 def _once(report: Report) -> Report:

@@ -68,11 +68,6 @@ class SearchResult:
     certificate: dict[str, Any] | None = None
     message: str = ""
 
-    @property
-    def latency(self) -> dict[str, Any] | None:
-        """The first limit on a latency."""
-        return next((limit for limit in self.limits if limit["name"] == "latency"), None)
-
     def predicted(self) -> dict[str, Any]:
         """What a model card says was predicted."""
         accuracy = {"top1_percent": self.score, "top1_std": self.score_std} if self.objective == "accuracy" else {}

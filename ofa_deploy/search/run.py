@@ -216,7 +216,10 @@ def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> S
     genes = archive.genes[chosen]
     columns = {
         "arch": list(map(str, space.archs(genes))), "score": np.round(archive.scores[chosen], 4).tolist(),
-        **{_column(limit, i): np.round(limit.cost(genes), 5).tolist() for i, limit in enumerate(explored.limits)},
+        **{
+            _column(explored.limits[: i + 1]): np.round(limit.cost(genes), 5).tolist()
+            for i, limit in enumerate(explored.limits)
+        },
         "macs": space.macs(genes).astype(int).tolist(), "params": space.params(genes).astype(int).tolist(),
     }  # fmt: skip
     rows = tuple(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
@@ -226,7 +229,8 @@ def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> S
     return replace(made, front=rows, hypervolume=round(volume, 5))
 
 
-def _column(limit: Limit, position: int) -> str:
-    """Name of a limit's column; those after the first of a kind are numbered."""
-    unit = {"ms": "ms", "M": "millions", "MB": "mb"}[limit.unit]
-    return f"{limit.name}_{unit}" + (f"_{position + 1}" if position else "")
+def _column(limits: Sequence[Limit]) -> str:
+    """Name of the last limit's column; those after the first of a kind are numbered."""
+    limit = limits[-1]
+    unit, same = {"ms": "ms", "M": "millions", "MB": "mb"}[limit.unit], sum(one.name == limit.name for one in limits)
+    return f"{limit.name}_{unit}" + (f"_{same}" if same > 1 else "")

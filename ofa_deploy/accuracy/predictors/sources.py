@@ -56,9 +56,6 @@ def merge(sources: Sequence[Samples]) -> Merged:
     the costs (and penalised squares of these), and a free offset of each source is fitted, weights by each source's
     noise, until they settle. Where sources share no resolution, that parabola is all that tells an offset from the
     effect of the resolution: it is then uncertain by some tenths of a point.
-
-    Raises:
-        OfaDeployError: an architecture has two different accuracies in one source.
     """
     space = sources[0].space
     genes = np.concatenate([s.genes for s in sources])
