@@ -31,7 +31,8 @@ from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
 ROUNDS = 4
-"""Searches at most."""
+RESCUES = 2
+"""Searches at most; and how many more where none of the networks stayed within the budget."""
 GUARD_PERCENT = 2.0
 """Kept below the budget in a search."""
 SAFE_PERCENT = 1.0
@@ -86,7 +87,7 @@ def search_verified(
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
     loop = _Loop(table, limit, predictor, risk, accuracies, report)
     correction, explored = 1.0, None
-    for rounds in range(1, ROUNDS + 1):
+    for rounds in range(1, ROUNDS + RESCUES + 1):
         corrected = _guarded(replace(limit, cost=limit.cost.scaled(correction)), space)
         try:
             explored = explore(space, predictor, [corrected, *others], settings, report)
@@ -95,15 +96,15 @@ def search_verified(
                 raise
             break
         found = space.archs(explored.archive.genes[candidates(explored, predictor, risk, number)])
-        if not loop.knows(found):
+        if again := loop.knows(found):
+            loop.confirm()
+        else:
             loop.measure(found, correction)
-        elif loop.kept:
-            break
-        if loop.done:
+        if loop.done or rounds >= ROUNDS:
             loop.confirm()
         correction = loop.correction(found, correction)
         report(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
-        if loop.done:
+        if loop.done or (loop.kept and (again or rounds >= ROUNDS)):
             break
     loop.confirm()
     assert explored is not None
