@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -95,13 +94,11 @@ class Killed:
         arguments: of the command line.
         exact: outputs that are the same bytes in every run.
         partial: file that holds what was done so far; empty where a run begins anew.
-        share: of the kills, for a command that takes long.
     """
 
     arguments: str
     exact: tuple[str, ...] = ()
     partial: str = ""
-    share: float = 1.0
 
 
 COMMANDS = {
@@ -111,7 +108,7 @@ COMMANDS = {
                      ("s.csv",), "s.partial"),
     "build-lut": Killed("build-lut --resolutions 16 --rounds 3 --out t.csv", (), "t.partial"),
     "search --verify": Killed("search --latency 50% --verify 1 --lut ../t.csv --weights ../w.safetensors "
-                              "--objective macs --data ../images.npz --out r.json", share=0.3),
+                              "--objective macs --data ../images.npz --out r.json"),
     "export": Killed(f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --out m.safetensors",
                      ("m.safetensors",)),
     "export --finetune-epochs": Killed(
@@ -530,7 +527,7 @@ def killed_often(name: str, kills: int, seed: int) -> pd.DataFrame:
         make_inputs(folder)
         if "--verify" in name:
             build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", folder / "t.csv")
-        rows = list(kill(name, folder, math.ceil(kills * COMMANDS[name].share), seed))
+        rows = list(kill(name, folder, kills, seed))
     say(f"{name}: {len(rows)} kills")
     return pd.DataFrame(rows)
 
