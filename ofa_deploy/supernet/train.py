@@ -87,12 +87,28 @@ def train(
     if recipe.batch % processes.number or recipe.batch < 2 * processes.number:
         raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
     artifacts.check_output(out, ".safetensors")
+    report = report if processes.first else _silent
+    if _alike(int(out.exists() and not out.with_suffix(".checkpoint").exists()), processes):
+        return _trained(out, recipe, data, report)
     if not processes.first:
-        return _train(space, data, recipe, out, _silent, stop_after, processes, licence)
-    with artifacts.locked(out):
-        if out.exists() and not out.with_suffix(".checkpoint").exists():
-            return _trained(out, recipe, data, report)
         return _train(space, data, recipe, out, report, stop_after, processes, licence)
+    with artifacts.locked(out):
+        return _train(space, data, recipe, out, report, stop_after, processes, licence)
+
+
+def _alike(state: int, processes: Processes) -> int:
+    """What is on disk, by a number that must be the same for all processes.
+
+    Raises:
+        OfaDeployError: it is not.
+    """
+    states = gathered(state, processes)
+    if len(set(states)) > 1:
+        raise OfaDeployError(
+            f"the processes would go on from different states ({', '.join(map(str, states))}): --out must lie in a "
+            "folder that all of them see"
+        )
+    return state
 
 
 def _trained(out: Path, recipe: Recipe, data: Dataset, report: Report) -> artifacts.Json:
@@ -118,12 +134,7 @@ def _train(
     run = _start(space, data, recipe, processes)
     if saved.exists():
         _resume(run, images, saved, report)
-    epochs = gathered(run.epoch, processes)
-    if len(set(epochs)) > 1:
-        raise OfaDeployError(
-            f"the processes would go on from different epochs ({', '.join(map(str, epochs))}): --out must lie in a "
-            "folder that all of them see"
-        )
+    _alike(run.epoch, processes)
     steps = len(data.train) // recipe.batch
     progress = Progress((recipe.epochs - run.epoch) * steps * recipe.batch, "images", report, seconds=10)
     while run.epoch < recipe.epochs:
