@@ -167,6 +167,7 @@ with together() as p:
     train("halves.safetensors", 6)
     torch.distributed.barrier()
     train("halves.safetensors")
+    torch.distributed.barrier()
     train("halves.safetensors")  # nothing is left to do, for any of them
     train("apart.safetensors", 1)
     torch.distributed.barrier()
