@@ -26,9 +26,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     assert damage.kind.nunique() >= 13
 
 
-@pytest.mark.parametrize(
-    "name", ["train", "sample", "build-lut", "search --verify", "export", "export --finetune-epochs"]
-)
+@pytest.mark.parametrize("name", ["train", "sample", "build-lut", "export", "export --finetune-epochs"])
 def test_kills_lose_nothing(name: str, tmp_path: Path) -> None:
     faults(tmp_path, f"--kills={KILLS}", "--mutations=0", f"--command={name}")
     kills = pd.read_csv(tmp_path / "faults_kills.csv")
