@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -160,7 +160,7 @@ def check_output(path: Path, *suffixes: str) -> None:
     """
     check_file(path, *suffixes)
     beside = path.with_suffix(".json")
-    if beside.exists() and _described_by(beside) != path.name:
+    if beside.exists() and described_by(beside) != path.name:
         raise ArtifactError(
             f"{beside} does not belong to {path} and would be overwritten; choose another name, or remove it"
         )
@@ -180,7 +180,30 @@ def check_file(path: Path, *suffixes: str) -> None:
     check_folder(path)
 
 
-def _described_by(path: Path) -> str | None:
+def made_already(path: Path, kind: str, asked: Mapping[str, Any], report: Callable[[str], None]) -> Json:
+    """The description of an artifact that is there already, if it was made as is asked for now.
+
+    Args:
+        path: of its data file.
+        kind: what it must be.
+        asked: what its description must say; a None asks for nothing.
+        report: is told that there is nothing to do.
+
+    Raises:
+        ArtifactError: it was made otherwise, or its description is missing or damaged.
+    """
+    if not path.with_suffix(".json").exists():
+        raise ArtifactError(f"{path} is there already, of somebody else's making; remove it, or choose another --out")
+    about = describe(path, kind)
+    others = [key for key, value in asked.items() if value is not None and about.get(key) != value]
+    if others:
+        told = ", ".join(key.replace("_", " ") for key in others)
+        raise ArtifactError(f"{path} is there already, made otherwise ({told}); remove it, or choose another --out")
+    report(f"{path} is there already, made like this; remove it to make it anew")
+    return about
+
+
+def described_by(path: Path) -> str | None:
     """The file that a JSON says it is about; None where it says none, or cannot be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         described = json.loads(path.read_bytes())

@@ -38,6 +38,8 @@ def score_file(
     """
     if out is not None:
         artifacts.check_file(out, ".csv")
+        if out.resolve() == archs.resolve():
+            raise ArtifactError(f"the scores would overwrite the list {archs}; choose another --out")
     listed, _ = arch_lists.read(archs, space)
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)

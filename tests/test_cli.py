@@ -317,6 +317,12 @@ def test_every_command_has_an_example_and_completes(ofa: Run) -> None:
         ("search --macs 3M --verify 2", ["--verify goes with one --latency"]),
         ("search --latency 30ms --out front.csv", ["--front"]),
         ("search --again gone.json", ["cannot read gone.json"]),
+        ("search --front --each --latency 1ms --latency 2ms --out f.csv", ["only the front of one search"]),
+        ("search --latency 30ms --weights w.safetensors", ["--weights goes with --verify or --refine"]),
+        ("search --latency 30ms --lut t.csv --threads 2", ["--threads is what a --lut already says"]),
+        ("search --latency 30ms --risk -1", ["--risk must be between 0 and"]),
+        ("predict list.csv --out list.csv", ["would overwrite the list list.csv"]),
+        ("pack-data --data mine.npz --out mine.npz", ["would overwrite the images mine.npz"]),
         ("search --latency 30ms --lut .", ["is no file"]),
         ("build-lut --out lut.json", ["must end in .csv"]),
         ("sample --out .", ["must end in .csv"]),
@@ -371,7 +377,9 @@ def test_what_is_there_is_not_overwritten(ofa: Run, tmp_path: Path) -> None:
     succeeded(ofa(*search))
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "lut").mkdir()
+    (tmp_path / "card.json").write_text('{"file": "m.onnx"}')
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    refused(ofa(*search[:-1], "card.json"), "card.json describes m.onnx and would be overwritten")
     refused(ofa("export", "--result", "mine.json", "--out", "mine.onnx"), "mine.json does not belong to mine.onnx")
     refused(ofa("export", "--result", "mine.json", "--out", "README.onnx"), "README.md is not a card of README.onnx")
     refused(ofa("build-lut", "--out", "mine.csv"), "mine.json does not belong to mine.csv")
@@ -388,7 +396,7 @@ def test_what_is_there_is_not_overwritten(ofa: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--out r.csv", "only a front is written as CSV"),
+        ("--out r.csv", "only the front of one search is written as CSV"),
         ("--out lut", "is a folder"),
         ("--verify 3 --refine 2", "two searches"),
         ("--verify 3 --margin 2", "leave out --margin"),

@@ -23,7 +23,7 @@ from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
-from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.samples import KIND, Samples
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import RECALIBRATION, Dataset
@@ -81,7 +81,7 @@ def sample(
 
     Raises:
         OfaDeployError: `number` is below 1 or more than the space has, there is no such design, the weights or images
-            are unusable, or the output belongs to another run.
+            are unusable, or the output belongs to another run or is there already, made otherwise.
     """
     weights, out = Path(weights), Path(out)
     sizes = list(_doubling(number)) if until_flat else [number]
@@ -98,6 +98,11 @@ def sample(
     place = str(Path(data).resolve()) if data not in (None, "fmnist") and Path(str(data)).exists() else data
     inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"], batch)
     partial = out.with_suffix(".partial")
+    if out.exists() and not partial.exists():
+        artifacts.made_already(
+            out, KIND, {**header, **({"number": None, "at_most": number} if until_flat else {})}, report
+        )
+        return Samples.load(out, space)
     with artifacts.locked(out), _Shards(partial, header) as shards:
         if shards.found:
             report(f"resuming: {sum(map(len, shards.found.values()))} subnetworks are there")
@@ -121,8 +126,9 @@ def sample(
             again = np.random.default_rng(seed).permutation(len(archs))[:NOISE_NETWORKS]
             noise = label_noise(inputs, [archs[i] for i in again], seed, workers)
         details = {
-            **header, "number": len(archs), "cpu_seconds": round(sum(shards.seconds.values())), "label_noise": noise,
-            **({"learning_curve": curve} if until_flat else {}),
+            **header, "number": len(archs), "cpu_seconds": round(sum(shards.seconds.values())),
+            "label_noise": noise,
+            **({"at_most": number, "learning_curve": curve} if until_flat else {}),
             "top1_percent": {"lowest": float(percent.min()), "highest": float(percent.max())},
             "source": images.source, "data_licence": images.licence,
         }  # fmt: skip
@@ -233,8 +239,7 @@ class _Shards:
         """Keep the counts of a group and the CPU seconds that they took, also on disk."""
         self.found[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
         line = json.dumps([index, counts, round(seconds, 3), self.drawn[index]])
-        with self.partial.open("a", newline="") as file:
-            file.write(partials.numbered(len(self.found), line))
+        partials.append(self.partial, partials.numbered(len(self.found), line))
 
 
 def _checksum(group: Sequence[Arch]) -> int:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ofa_deploy import artifacts
 from ofa_deploy.cli.options import (
     AsJson,
     Batch,
@@ -82,21 +81,21 @@ def search(
     """
     from ofa_deploy.search import files
     from ofa_deploy.search.evolve import Settings
-    from ofa_deploy.search.result import dumps, write
+    from ofa_deploy.search.result import check_result, dumps, write
 
+    given = _given(context)
     if out is not None:
-        artifacts.check_file(out)
-        if out.suffix == ".csv" and not front and again is None:
-            raise OfaDeployError(f"{out}: only a front is written as CSV, see --front; choose a .json")
+        check_result(out)
+        if out.suffix == ".csv" and (each or not (front or again is not None)):
+            raise OfaDeployError(f"{out}: only the front of one search is written as CSV, see --front; choose a .json")
     if again is not None:
-        if told := sorted(_given(context) - {"again", "out", "as_json"}):
+        if told := sorted(given - {"again", "out", "as_json"}):
             raise OfaDeployError(f"--again repeats a search as it was, without --{told[0].replace('_', '-')}")
         found = [files.again(again, say)]
     else:
         if verify is not None and refine is not None:
             raise OfaDeployError("--verify and --refine are two searches; take one of them")
-        if certify_seconds is not None and not certify:
-            raise OfaDeployError("--certify-seconds goes with --certify")
+        _check_together(given)
         request = files.Request(
             get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
             with_precision(device, precision), threads, batch, None if predictor is None else str(predictor),
@@ -104,19 +103,19 @@ def search(
             Settings(population=population, generations=generations, seed=seed),
         )  # fmt: skip
         requests = request.each() if each else [request]
-        if each and (verify or refine) is not None:
-            files.checked(requests, say)
         if verify is not None:
             from ofa_deploy.search.verify import verify_files
 
-            found = [verify_files(one, verify, weights, data, say) for one in requests]
+            found = verify_files(requests, verify, weights, data, out, say)
         elif refine is not None:
             from ofa_deploy.search.refine import refine_files
 
+            if each:
+                files.checked(requests, say)
             found = [refine_files(one, refine, weights, data, say) for one in requests]
         else:
             found = files.search_each(request, say) if each else [files.search_files(request, say)]
-    if out is not None:
+    if out is not None and verify is None:
         write(found, out)
     if as_json:
         print(dumps(found), end="")
@@ -124,6 +123,20 @@ def search(
         print(aligned(_summary(found)))
     else:
         _print_result(found[0])
+
+
+def _check_together(given: set[str]) -> None:
+    """Refuse options that would do nothing beside the others.
+
+    Raises:
+        OfaDeployError: naming one, and what it needs.
+    """
+    if "certify_seconds" in given and "certify" not in given:
+        raise OfaDeployError("--certify-seconds goes with --certify")
+    if (named := given & {"weights", "data"}) and not given & {"verify", "refine"}:
+        raise OfaDeployError(f"--{min(named)} goes with --verify or --refine: other searches measure nothing")
+    if (named := given & {"device", "threads", "batch", "precision"}) and "lut" in given:
+        raise OfaDeployError(f"--{min(named)} is what a --lut already says; leave one of them out")
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -186,7 +199,7 @@ def _print_verified(result: SearchResult) -> None:
     kept = (
         f"yes: {about['measured_ms']:.4g} ms measured, {share:.1f} % of the budget"
         if about["within_budget"]
-        else (f"NO: no measured network is within the budget; the fastest takes {about['measured_ms']:.4g} ms")
+        else (f"NO: no measured network is within the budget; the closest takes {about['measured_ms']:.4g} ms")
     )
     print(f"kept              {kept} (after {about['rounds']} rounds; the table was corrected by "
           f"{about['table_correction_percent']:+.1f} %)")  # fmt: skip

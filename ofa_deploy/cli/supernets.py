@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Threads, say
+from ofa_deploy.errors import ArtifactError
 from ofa_deploy.families import get_space
 
 Licence = Annotated[str | None, typer.Option(help="Of the weights, for the cards of what is exported from them.")]
@@ -41,6 +42,8 @@ def pack_data(
 
     chosen = get_space(space)
     path = out or Path("supernets") / pack_name(chosen)
+    if data is not None and Path(data).resolve() == path.resolve():
+        raise ArtifactError(f"the pack would overwrite the images {data}; choose another --out")
     pack(load(data, chosen, training=True), path, chosen.name)
     print(path)
 

@@ -29,7 +29,7 @@ from ofa_deploy.cli.options import (
 from ofa_deploy.cli.views import artifact_rows
 from ofa_deploy.families import get_space
 from ofa_deploy.inventory import items
-from ofa_deploy.latency.device.conditions import with_precision
+from ofa_deploy.latency.device.conditions import precision_of, runtime_of, with_precision
 from ofa_deploy.latency.table import KIND, LatencyTable
 
 app = typer.Typer(
@@ -169,6 +169,7 @@ def fit(
     space: Space = None,
     column: Annotated[str, typer.Option(help="Of the latencies.")] = "latency_ms",
     batch: Batch = 1,
+    precision: Annotated[str, typer.Option(help="That they were measured in: fp32, fp16, int8.")] = "fp32",
     from_: From = None,
     additive: Annotated[
         bool, typer.Option("--additive", help="A sum over operators, within which a search can be proved.")
@@ -185,7 +186,7 @@ def fit(
 
     chosen = get_space(space)
     path = out or Path("lut") / f"{chosen.name}_{device}.csv"
-    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive)
+    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive, precision)
     _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
 
 
@@ -217,7 +218,8 @@ def networks(
         print(json.dumps({"file": str(path), "networks": len(job.networks)}))
         return
     say(f"{len(job.networks)} models with random weights; write what they take into the column latency_ms, then type:")
-    say(f"    ofa-deploy lut fit {path} --space {chosen.name} --batch {batch} --device NAME")
+    more = f" --batch {batch}" * (batch != 1) + f" --precision {precision_of(runtime_of(device))}"
+    say(f"    ofa-deploy lut fit {path} --space {chosen.name}{more} --device NAME")
     print(path)
 
 

@@ -25,7 +25,7 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency import smooth
 from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import FEWEST, Estimate
-from ofa_deploy.latency.table import LatencyTable, compared, cross_validated, errors
+from ofa_deploy.latency.table import LatencyTable, check_replaces, compared, cross_validated, errors
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
@@ -134,7 +134,7 @@ def check_cover(resolutions: Sequence[int], others: Sequence[LatencyTable]) -> N
 
 def fit_file(
     space: SearchSpace, path: Path, column: str, device: str, batch: int, others: Sequence[Path], out: Path, seed: int,
-    additive: bool = False,
+    additive: bool = False, precision: str = "fp32",
 ) -> LatencyTable:  # fmt: skip
     """Fit a table to the measured networks of a file, and save it.
 
@@ -148,15 +148,16 @@ def fit_file(
         out: CSV file to write.
         seed: of the folds.
         additive: see `fit_table`.
+        precision: that the networks were measured in.
 
     Raises:
-        ArtifactError: a file is missing, damaged or of another space, or a row has no latency; it is named.
+        ArtifactError: a file is missing, damaged or of another space, a row has no latency, or a table that says more
+            would be overwritten; it is named.
         MeasureError: see `fit_table`.
     """
     artifacts.check_output(out, ".csv")
-    written = {out.resolve(), out.with_suffix(".json").resolve()}
-    if clash := [p for p in (path, *others) if p.resolve() in written]:
-        raise ArtifactError(f"the table would overwrite {clash[0]}, which it is made from; choose another --out")
+    if path.resolve() in {out.resolve(), out.with_suffix(".json").resolve()}:
+        raise ArtifactError(f"the table would overwrite {path}, which it is made from; choose another --out")
     archs, rows = arch_lists.read(path, space)
     latencies = []
     for number, row in enumerate(rows, 1):
@@ -169,8 +170,9 @@ def fit_file(
                 f"{path}, row {number}: no positive latency in the column {column!r}; name the one with --column"
             ) from error
     tables = [LatencyTable.load(other, space) for other in others]
-    conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch)
+    conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch, precision)
     table = fit_table(space, archs, np.array(latencies), conditions, tables, seed, additive=additive)
+    check_replaces(out, table.resolutions, tables)
     sources = [{"file": p.name, "sha256": artifacts.sha256(p)} for p in (path, *others)]
     table.save(out, {"column": column, "sources": sources})
     return table

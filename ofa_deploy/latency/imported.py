@@ -11,7 +11,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import Estimate
-from ofa_deploy.latency.table import LARGEST_MS, LatencyTable
+from ofa_deploy.latency.table import LARGEST_MS, LatencyTable, check_replaces
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
@@ -88,6 +88,7 @@ def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: P
             f"{files[0]} does not have the geometry of {space.name}: at {nearest} pixels it lacks "
             f"{len(lacking[nearest])} operators, first {lacking[nearest][0]}; choose the space with --space"
         )
+    check_replaces(out, complete)
     rows = {op: _row(found, keys(op), files[0]) for op in space.all_ops(complete)}
     conditions = elsewhere(device, f"table of {name}", "(imported)")
     table = LatencyTable(space, rows, tuple(complete), conditions)

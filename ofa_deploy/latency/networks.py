@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from ofa_deploy import artifacts
-from ofa_deploy.errors import ArtifactError
+from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import runtime_of
 from ofa_deploy.latency.runtimes import RUNTIMES
@@ -29,10 +29,12 @@ def write_networks(job: Job, device: str, folder: Path, report: Report) -> Path:
         the list: a CSV of file, arch, and latency_ms, which is left empty for `fitted.fit_file`.
 
     Raises:
-        MeasureError: no runtime serves that device.
+        MeasureError: no runtime serves that device, or it takes no files.
         ArtifactError: a file cannot be written, or there is such a list already.
     """
     runtime = runtime_of(device)
+    if RUNTIMES[runtime].suffix not in (".onnx", ".tflite"):
+        raise MeasureError(f"{device} runs no model files; --device cpu writes ONNX, --device tflite TFLite")
     path = folder / LIST
     if path.exists():
         raise ArtifactError(f"{path} is there already, maybe filled in; choose another --out, or remove it")

@@ -74,7 +74,9 @@ def certify(
         OfaDeployError: the predictor is not concave or of another space, the incumbent is not within the limits, or
             the time ran out before any network was found.
     """
-    concave = _checked(space, predictor, limits, seconds, incumbent)
+    concave = check_provable(space, predictor, limits, seconds)
+    if incumbent is not None and over(limits, incumbent)[0] > 0:
+        raise OfaDeployError(f"{space.archs(incumbent)[0]} is not within the limits; start from a network that is")
     started, end = time.process_time(), time.monotonic() + seconds
     programs = _programs(space, concave, limits)
     if not programs:
@@ -111,11 +113,14 @@ def _programs(space: SearchSpace, predictor: Predictor, limits: Sequence[Limit])
     return [p for p in programs if p.best > -math.inf]
 
 
-def _checked(
-    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], seconds: float,
-    incumbent: Genes | None,
-) -> Predictor:  # fmt: skip
-    """The predictor, if a proof can begin."""
+def check_provable(
+    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], seconds: float
+) -> Predictor:
+    """The predictor, if something can be proved about it; see `certify`.
+
+    Raises:
+        OfaDeployError: it is not concave or of another space, a table is not a sum, or there is no time.
+    """
     if not seconds > 0:
         raise OfaDeployError(f"the time for a proof must be positive, not {seconds:g} s")
     if predictor is not None and predictor.space != space:
@@ -131,8 +136,6 @@ def _checked(
             "nothing can be proved within a latency table that is a smooth maximum of launching and computing; search "
             "without a proof, or fit one that is a sum with: ofa-deploy lut fit --additive"
         )
-    if incumbent is not None and over(limits, incumbent)[0] > 0:
-        raise OfaDeployError(f"{space.archs(incumbent)[0]} is not within the limits; start from a network that is")
     return predictor
 
 

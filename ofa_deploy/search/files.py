@@ -22,7 +22,7 @@ from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
-from ofa_deploy.search.run import RISK, search
+from ofa_deploy.search.run import RISK, check_risk, search
 from ofa_deploy.space import SearchSpace
 
 OBJECTIVES = ("accuracy", "macs")
@@ -77,6 +77,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise OfaDeployError(f"unknown objective {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
+        check_risk(self.risk)
         if not (self.latency or self.macs or self.params or self.size or self.front):
             raise OfaDeployError("a search needs a limit: --latency 30ms, --macs 300M, --params 5M or --size 10MB")
 
@@ -260,7 +261,9 @@ def _limits(
 
 def _of_this_machine(table: LatencyTable) -> bool:
     """Whether a table was measured here, under whatever conditions."""
-    about = table.conditions
+    about, here = table.conditions, artifacts.machine()
+    if any(about["machine"].get(key) != value for key, value in here.items()):
+        return False
     try:
         return dict(about) == conditions(*(about[key] for key in ("device", "threads", "batch")))
     except MeasureError:  # nothing here serves that device

@@ -126,6 +126,17 @@ def dumps(results: Sequence[SearchResult]) -> str:
     return artifacts.dumps(artifacts.sealed({**about, **content, "made_with": artifacts.made_with()}))
 
 
+def check_result(path: Path) -> None:
+    """Refuse a file that `write` cannot write, or should not: one that describes another.
+
+    Raises:
+        ArtifactError: saying what it is.
+    """
+    artifacts.check_file(path)
+    if described := artifacts.described_by(path):
+        raise ArtifactError(f"{path} describes {described} and would be overwritten; choose another --out")
+
+
 def write(results: Sequence[SearchResult], path: Path | str) -> None:
     """Write results as JSON, or the front of one as `.csv`.
 

@@ -13,7 +13,7 @@ from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
-from ofa_deploy.search.certify import certify
+from ofa_deploy.search.certify import certify, check_provable
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.knapsack import extreme
@@ -80,6 +80,9 @@ def search(
         OfaDeployError: the predictor is of another space, or cannot be proved about, or `risk` is negative.
     """
     settings = settings or Settings()
+    check_risk(risk)
+    if prove_seconds is not None:
+        check_provable(space, predictor, limits, prove_seconds)
     explored = explore(space, predictor, limits, settings, report, front, start)
     proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
     chosen = candidates(explored, predictor, risk, 1)
@@ -125,10 +128,18 @@ def explore(
     return Explored(archive, tuple(limits), tuple(history))
 
 
-def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: float, number: int) -> list[int]:
-    """Numbers of the best networks within the limits, by prediction less `risk` standard deviations."""
+def check_risk(risk: float) -> None:
+    """Refuse a number of standard deviations that is none.
+
+    Raises:
+        OfaDeployError: naming what it may be.
+    """
     if not 0 <= risk <= MOST_RISK:
         raise OfaDeployError(f"--risk must be between 0 and {MOST_RISK} standard deviations, not {risk}")
+
+
+def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: float, number: int) -> list[int]:
+    """Numbers of the best networks within the limits, by prediction less `risk` standard deviations."""
     archive = explored.archive
     pool = [i for i in archive.best(max(POOL, number)) if archive.over[i] == 0]
     if predictor is None or not risk or not pool:

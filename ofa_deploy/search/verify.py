@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
+import ofa_deploy
+from ofa_deploy import artifacts, partials
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.measure import measure
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
@@ -20,13 +21,13 @@ from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.table import LatencyTable, build_command
 from ofa_deploy.latency.whole import beside_table
+from ofa_deploy.partials import Journal
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Prepared, Request, prepare
-from ofa_deploy.search.knapsack import extreme
-from ofa_deploy.search.limits import SLACK, Limit, latency_limit
-from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.run import RISK, Explored, candidates, explore, result_of
+from ofa_deploy.search.limits import Limit, check_feasible, latency_limit, none_within
+from ofa_deploy.search.result import SearchResult, write
+from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, result_of
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
@@ -50,7 +51,7 @@ def search_verified(
     space: SearchSpace, predictor: AccuracyPredictor | None, table: LatencyTable, budget: str,
     others: Sequence[Limit] = (), settings: Settings | None = None, number: int = 3,
     report: Report = lambda line: None, risk: float = RISK, inputs: Mapping[str, Any] | None = None,
-    accuracies: Accuracies | None = None,
+    accuracies: Accuracies | None = None, journal: Journal | None = None,
 ) -> SearchResult:  # fmt: skip
     """Search, measure the best candidates on this machine, correct the table by them, and repeat.
 
@@ -66,36 +67,33 @@ def search_verified(
         risk: see `run.search`.
         inputs: to be recorded in the result.
         accuracies: measures candidates' accuracy; None goes by the prediction.
+        journal: keeps measured latencies, or has them from a run that was killed.
 
     Returns:
         the best network whose measured latency is within the budget, with all that was measured in `verified`; where
-        none is, the fastest of those measured, and `verified` says so.
+        none is, the closest of those measured, and `verified` says so.
 
     Raises:
-        InfeasibleError: by the table no network is within the limits.
+        InfeasibleError: by the table no network is within the limits, or the search finds none.
         OfaDeployError: the table is not this machine's.
     """
-    wanted = conditions(*(table.conditions[key] for key in ("device", "threads", "batch")))
-    if dict(table.conditions) != wanted:
-        raise OfaDeployError(
-            f"--verify measures this machine, the table is of {table.label}; run: {build_command(space, wanted)}"
-        )
+    _check_own(table, space)
     if number < 1:
         raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
+    check_risk(risk)
     settings, limit = settings or Settings(), latency_limit(table, budget, 0.0)
     if not np.isfinite(limit.upper):
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
-    loop = _Loop(table, limit, predictor, risk, accuracies, report)
+    loop = _Loop(table, limit, predictor, risk, accuracies, report, journal or Journal())
     correction, explored = 1.0, None
     for rounds in range(1, ROUNDS + RESCUES + 1):
-        corrected = _guarded(replace(limit, cost=limit.cost.scaled(correction)), space)
+        corrected = replace(limit, cost=limit.cost.scaled(correction))
         try:
-            explored = explore(space, predictor, [corrected, *others], settings, report)
+            explored, found = _best(space, predictor, corrected, others, settings, report, risk, number)
         except InfeasibleError:
             if explored is None:
                 raise
             break
-        found = space.archs(explored.archive.genes[candidates(explored, predictor, risk, number)])
         if again := loop.knows(found):
             loop.confirm()
         else:
@@ -112,11 +110,40 @@ def search_verified(
     return replace(made, verified=loop.verified(rounds, correction, made.arch))
 
 
-def _guarded(limit: Limit, space: SearchSpace) -> Limit:
-    """The limit to search with: a little below the budget, but where only the fastest network is within that."""
-    _, fastest = extreme(space, limit.cost)
-    guarded = max(limit.upper * (1 - GUARD_PERCENT / 100), min(fastest * (1 + SLACK), limit.upper), limit.lower)
-    return replace(limit, upper=guarded)
+def _check_own(table: LatencyTable, space: SearchSpace) -> None:
+    """Refuse a table of another machine.
+
+    Raises:
+        OfaDeployError: saying how to build this one's.
+    """
+    wanted = conditions(*(table.conditions[key] for key in ("device", "threads", "batch")))
+    if dict(table.conditions) != wanted:
+        raise OfaDeployError(
+            f"--verify measures this machine, the table is of {table.label}; run: {build_command(space, wanted)}"
+        )
+
+
+def _best(
+    space: SearchSpace, predictor: AccuracyPredictor | None, limit: Limit, others: Sequence[Limit], settings: Settings,
+    report: Report, risk: float, number: int,
+) -> tuple[Explored, list[Arch]]:  # fmt: skip
+    """A search and its best networks: a little below the budget, or, where there are none, up to all of it.
+
+    Raises:
+        InfeasibleError: there are none either.
+    """
+    guard = min(limit.upper * GUARD_PERCENT / 100, (limit.upper - limit.lower) / 2)
+    try:
+        explored = explore(space, predictor, [replace(limit, upper=limit.upper - guard), *others], settings, report)
+        chosen = candidates(explored, predictor, risk, number)
+    except InfeasibleError:
+        chosen = []
+    if not chosen:
+        explored = explore(space, predictor, [limit, *others], settings, report)
+        chosen = candidates(explored, predictor, risk, number)
+    if not chosen:
+        raise none_within(space, explored.limits, explored.archive.genes[explored.archive.best(1)], "was found")
+    return explored, space.archs(explored.archive.genes[chosen])
 
 
 class _Loop:
@@ -129,15 +156,16 @@ class _Loop:
         risk: see `run.search`.
         accuracies: see `search_verified`.
         report: receives lines of progress.
+        journal: see `search_verified`.
     """
 
     def __init__(
         self, table: LatencyTable, limit: Limit, predictor: AccuracyPredictor | None, risk: float,
-        accuracies: Accuracies | None, report: Report,
+        accuracies: Accuracies | None, report: Report, journal: Journal,
     ) -> None:  # fmt: skip
         self._table, self._budget_ms, self._least_ms = table, limit.upper, limit.lower
         self._predictor, self._risk = predictor, risk
-        self._accuracies, self._report = accuracies, report
+        self._accuracies, self._report, self._journal = accuracies, report, journal
         self._plan = Plan(threads=int(table.conditions["threads"]))
         self._rows: dict[Arch, dict[str, Any]] = {}
         self._slower = 0.0
@@ -151,8 +179,11 @@ class _Loop:
         """The factor of the table by the networks that a search with the factor `before` has found."""
         ratios = [self._latency(arch) / self._rows[arch]["raw_ms"] for arch in archs]
         factor = float(np.median(ratios))
-        if min(map(self._latency, self._rows)) > self._budget_ms:
-            factor = max(factor, before * (1 + GUARD_PERCENT / 200))  # or the same would be found again
+        latencies = list(map(self._latency, self._rows))
+        if min(latencies) > self._budget_ms:
+            return max(factor, before * (1 + GUARD_PERCENT / 200))  # or the same would be found again
+        if max(latencies) < self._least_ms:
+            return min(factor, before * (1 - GUARD_PERCENT / 200))
         return factor
 
     def _fresh_rows(self, archs: Sequence[Arch], correction: float) -> dict[Arch, dict[str, Any]]:
@@ -207,8 +238,8 @@ class _Loop:
 
     @property
     def chosen(self) -> Arch:
-        """The best network within the budget; where there is none, the fastest."""
-        return (self._within() or sorted(self._rows, key=self._latency))[0]
+        """The best network within the budget; where there is none, the one that is closest to it."""
+        return (self._within() or sorted(self._rows, key=self._outside))[0]
 
     def verified(self, rounds: int, correction: float, chosen: Arch) -> dict[str, Any]:
         """All that was measured, as JSON values."""
@@ -236,6 +267,9 @@ class _Loop:
         measured = row["measured_top1_percent"]
         return float(row["score"] if measured is None else measured)
 
+    def _outside(self, arch: Arch) -> float:
+        return max(self._latency(arch) - self._budget_ms, self._least_ms - self._latency(arch))
+
     def _latency(self, arch: Arch) -> float:
         return float(max(self._rows[arch]["latencies_ms"]))
 
@@ -243,16 +277,20 @@ class _Loop:
         """Measure networks; `fresh` are the rows of those that were not measured before."""
         if not archs:
             return
-        self._report(f"measuring {len(archs)} candidates on this machine")
-        job = Job(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
-        runtime = self._table.conditions["runtime"]
-        sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
-        found, self._slower = beside_table(sessions, self._table, self._plan.threads, self._report)
+        found, self._slower = self._journal.step(["latency", *map(str, archs)], lambda: self._latencies(archs))
         self._rows.update(fresh)
         for arch in archs:
             row = self._rows[arch]
             row["latencies_ms"].append(found[str(arch)]["latency_ms"])
             row["spread_percent"] = max(row["spread_percent"], found[str(arch)]["spread_percent"])
+
+    def _latencies(self, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
+        """See `beside_table`."""
+        self._report(f"measuring {len(archs)} candidates on this machine")
+        job = Job(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
+        runtime = self._table.conditions["runtime"]
+        sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
+        return beside_table(sessions, self._table, self._plan.threads, self._report)
 
 
 def _result(
@@ -267,33 +305,55 @@ def _result(
     return replace(made, limits=(first, *made.limits[1:]))
 
 
-def verify_files(request: Request, number: int, weights: Path | None, data: str | None, report: Report) -> SearchResult:
-    """Search in a closed loop with files; see `search_verified`.
+def verify_files(
+    requests: Sequence[Request], number: int, weights: Path | None, data: str | None, out: Path | None, report: Report
+) -> list[SearchResult]:
+    """Search in closed loops with files, one after the other; see `search_verified`.
 
     Where accuracy is the objective and the weights of the supernet and its images are at hand, the candidates' accuracy
     is measured as well.
 
     Args:
-        request: with one latency, of this machine.
+        requests: each with one latency, of this machine.
         number: of candidates that are measured after each search.
         weights: of the supernet; None finds the space's own.
         data: the images, as `data.load` takes them.
+        out: file to write the results to; what a run that was killed has measured for it is not measured again.
         report: receives lines of progress.
     """
-    if len(request.latency) != 1 or len(request.luts) > 1 or request.front or request.prove_seconds is not None:
-        raise OfaDeployError("--verify goes with one --latency of this machine, without --front and --certify")
-    if request.margin_percent is not None:
-        raise OfaDeployError("--verify measures instead of keeping a margin; leave out --margin")
-    ready = prepare(request, report)
-    accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, report)
-    return search_verified(
-        ready.space, ready.predictor, ready.tables[0], request.latency[0], ready.limits[1:], request.settings, number,
-        report, request.risk, ready.inputs, accuracies,
-    )  # fmt: skip
+    for one in requests:
+        if len(one.latency) != 1 or len(one.luts) > 1 or one.front or one.prove_seconds is not None:
+            raise OfaDeployError("--verify goes with one --latency of this machine, without --front and --certify")
+        if one.margin_percent is not None:
+            raise OfaDeployError("--verify measures instead of keeping a margin; leave out --margin")
+    prepared = [prepare(replace(one, margin_percent=0.0), report) for one in requests]
+    for ready in prepared:
+        check_feasible(ready.space, ready.limits)
+        _check_own(ready.tables[0], ready.space)
+    header = {
+        "release": ofa_deploy.__version__, "requests": [asdict(one) for one in requests], "number": number,
+        "inputs": [[one.limits[0].sha256, one.inputs.get("predictor_sha256")] for one in prepared],
+    }  # fmt: skip
+    found = []
+    with partials.journal(out, header) as journal:
+        if journal.known:
+            report(f"resuming: {journal.known} measurements are there")
+        for request, ready in zip(requests, prepared, strict=True):
+            accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, report, journal)
+            made = search_verified(
+                ready.space, ready.predictor, ready.tables[0], request.latency[0], ready.limits[1:], request.settings,
+                number, report, request.risk, ready.inputs, accuracies, journal,
+            )  # fmt: skip
+            found.append(made)
+        if out is not None:
+            write(found, out)
+    return found
 
 
-def accuracies_at_hand(ready: Prepared, weights: Path | None, data: str | None, report: Report) -> Accuracies | None:
-    """What measures accuracies, if weights and images are there."""
+def accuracies_at_hand(
+    ready: Prepared, weights: Path | None, data: str | None, report: Report, journal: Journal | None = None
+) -> Accuracies | None:
+    """What measures accuracies, if weights and images are there; `journal` keeps them, or has them already."""
     space = ready.space
     try:
         found = weights or artifacts.find("supernets", checkpoint.file_name(space), "")
@@ -303,11 +363,16 @@ def accuracies_at_hand(ready: Prepared, weights: Path | None, data: str | None, 
             raise
         report(f"note: accuracy is not measured, as weights or images of {space.name} are not at hand")
         return None
-    if ready.predictor is not None and ready.predictor.weights_sha256 not in (None, checkpoint.origin(found)["sha256"]):
+    own, journal = checkpoint.origin(found)["sha256"], journal or Journal()
+    if ready.predictor is not None and ready.predictor.weights_sha256 not in (None, own):
         raise ArtifactError(f"the predictor was fitted on subnetworks of other weights than {found}; name its own")
     net, total = checkpoint.load(found, space), len(images.heldout)
+    about = ["accuracy", own, images.sha256(data_sets.RECALIBRATION)]
 
     def measured(archs: Sequence[Arch]) -> list[tuple[float, float]]:
+        return [(top, half) for top, half in journal.step([*about, *map(str, archs)], lambda: rows(archs))]
+
+    def rows(archs: Sequence[Arch]) -> list[tuple[float, float]]:
         report(f"measuring the accuracy of {len(archs)} candidates on {total} held-out images")
         right: dict[Arch, int] = {}
         for size in sorted({arch.resolution for arch in archs}):

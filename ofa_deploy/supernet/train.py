@@ -79,7 +79,7 @@ def train(
 
     Raises:
         OfaDeployError: the checkpoint beside `out` is of another run, a second run works on it, or it diverged.
-        ArtifactError: there are weights already that were trained otherwise.
+        ArtifactError: there are weights already that were made otherwise.
     """
     out, processes = Path(out), processes or alone()
     if recipe.batch > len(data.train):
@@ -89,7 +89,11 @@ def train(
     artifacts.check_output(out, ".safetensors")
     report = report if processes.first else _silent
     if _alike(int(out.exists() and not out.with_suffix(".checkpoint").exists()), processes):
-        return _trained(out, recipe, data, report)
+        asked = {
+            "space": space.name, "recipe": json.loads(json.dumps(asdict(recipe))), "dataset": data.name,
+            "training_images": len(data.train), "images_sha256": data.sha256(), "licence": licence,
+        }  # fmt: skip
+        return artifacts.made_already(out, checkpoint.KIND, asked, report)
     if not processes.first:
         return _train(space, data, recipe, out, report, stop_after, processes, licence)
     with artifacts.locked(out):
@@ -109,20 +113,6 @@ def _alike(state: int, processes: Processes) -> int:
             "folder that all of them see"
         )
     return state
-
-
-def _trained(out: Path, recipe: Recipe, data: Dataset, report: Report) -> artifacts.Json:
-    """The description of weights that are there already, if they are what was asked for.
-
-    Raises:
-        ArtifactError: they are others.
-    """
-    about = artifacts.describe(out, checkpoint.KIND)
-    asked = {"recipe": json.loads(json.dumps(asdict(recipe))), "dataset": data.name, "training_images": len(data.train)}
-    if any(about.get(key) != value for key, value in asked.items()):
-        raise ArtifactError(f"{out} is there already, trained otherwise; remove it, or name another file with --out")
-    report(f"{out} is there already, trained like this; remove it to train again")
-    return about
 
 
 def _train(
@@ -146,8 +136,9 @@ def _train(
             _save(run, images, saved)
     details = {
         "recipe": asdict(recipe), "dataset": data.name, "source": data.source, "data_licence": data.licence,
-        "training_images": len(data.train), "seconds": round(run.seconds), "device": processes.device.type,
-        "processes": processes.number, "threads": torch.get_num_threads(), "log": log.name, "last_epoch": run.log[-1],
+        "training_images": len(data.train), "images_sha256": images, "seconds": round(run.seconds),
+        "device": processes.device.type, "processes": processes.number, "threads": torch.get_num_threads(),
+        "log": log.name, "last_epoch": run.log[-1],
         "note": "batch-norm statistics must be recalibrated for each subnetwork",
         **({"licence": licence} if licence else {}),
     }  # fmt: skip

@@ -103,6 +103,27 @@ def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, 
     assert len(sampling.sample(*arguments)) == 3
 
 
+def test_samples_that_are_there_are_not_replaced(
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have taken days; repeating what was finished measures nothing."""
+    out = tmp_path / "s.csv"
+    made = sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(sampling, "classified", lambda *_: pytest.fail("it measured again"))
+    lines: list[str] = []
+    again = sampling.sample(weights, space, str(images), 3, 0, ONE, out, lines.append)
+    assert again.top1_percent.tolist() == made.top1_percent.tolist()
+    assert "is there already, made like this" in lines[0]
+    for number, seed, what in ((4, 0, "number"), (3, 1, "seed")):
+        with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
+            sampling.sample(weights, space, str(images), number, seed, ONE, out, silent)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    out.with_suffix(".json").unlink()
+    with pytest.raises(ArtifactError, match="of somebody else's making"):
+        sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+
+
 def test_batch_bounds_the_images_that_are_run_at_once(
     weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

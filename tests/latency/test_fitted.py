@@ -1,6 +1,7 @@
 """Tables fitted to whole networks: what they recover, how few they need, and what is refused."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,11 @@ def test_what_a_table_is_made_from_is_not_overwritten(space: SearchSpace, tmp_pa
     made_up_table(space).save(tmp_path / "other.csv", {})
     with pytest.raises(ArtifactError, match=r"would overwrite .*other\.csv"):
         fit_file(space, path, "latency_ms", "phone", 1, [tmp_path / "other.csv"], tmp_path / "other.csv", 0)
+    large = [arch for arch in drawn(space, 60, 0) if arch.resolution > 16]
+    path.write_text("arch,latency_ms\n" + "".join(f"{arch},1.0\n" for arch in large))
+    content = path.read_bytes()
+    with pytest.raises(ArtifactError, match=r"other\.csv has the resolutions 16, which the new table would lack"):
+        fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "other.csv", 0)
     assert path.read_bytes() == content
 
 
@@ -205,11 +211,13 @@ def test_models_are_written_to_be_measured_in_ones_own_way(ofa: Run, space: Sear
         assert model.run(None, {"image": x[:, :, : arch.resolution, : arch.resolution]})[0].shape == (1, 10)
         row["latency_ms"] = float(space.macs(space.genes([arch]))[0]) * 1e-6
     refused(ofa("lut", "fit", "n/networks.csv", "--device", "p"), "row 1", "no positive latency")
+    refused(ofa("lut", "networks", "--device", "torch", "--out", "t"), "torch runs no model files", "--device cpu")
     with (tmp_path / "n" / "networks.csv").open("w") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    succeeded(ofa("lut", "fit", "n/networks.csv", "--device", "p"))
+    succeeded(ofa("lut", "fit", "n/networks.csv", "--device", "p", "--precision", "int8"))
+    assert json.loads((tmp_path / "lut" / "fmnist_p.json").read_text())["precision"] == "int8"
     before = (tmp_path / "n" / "networks.csv").read_bytes()
     refused(ofa(*options), "is there already, maybe filled in")
     assert (tmp_path / "n" / "networks.csv").read_bytes() == before

@@ -1,14 +1,17 @@
 """The closed loop, on a device whose latency is arithmetic: nothing here is timed."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ofa_deploy import partials
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.partials import Journal
 from ofa_deploy.search import verify
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.limits import cost_limit
@@ -43,12 +46,13 @@ def table(space: SearchSpace) -> LatencyTable:
 
 
 def run(
-    table: LatencyTable, device: Device, monkeypatch: pytest.MonkeyPatch, budget: str = "0.5ms", number: int = 3,
-    accuracies: Accuracies | None = None, lines: list[str] | None = None,
+    table: LatencyTable, device: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, budget: str = "0.5ms",
+    number: int = 3, accuracies: Accuracies | None = None, lines: list[str] | None = None,
+    journal: Journal | None = None,
 ) -> SearchResult:  # fmt: skip
     monkeypatch.setattr(verify, "beside_table", device)
     report = (lines if lines is not None else []).append
-    return search_verified(table.space, None, table, budget, [], QUICK, number, report, 0.5, {}, accuracies)
+    return search_verified(table.space, None, table, budget, [], QUICK, number, report, 0.5, {}, accuracies, journal)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
@@ -101,6 +105,47 @@ def test_the_fastest_network_is_found_for_a_budget_of_just_that(
     assert found.verified["within_budget"]
 
 
+@pytest.mark.parametrize("budget", ["0.496ms..0.5ms", "0.3ms..0.31ms"])
+def test_a_narrow_range_is_kept(table: LatencyTable, budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrower than what is kept below a budget, or not much wider."""
+    found = run(table, Device(table, [1.0]), monkeypatch, budget, number=1)
+    assert found.verified is not None
+    assert found.verified["within_budget"]
+
+
+def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only networks within 1 % of the budget have as many multiply-accumulates."""
+    monkeypatch.setattr(verify, "beside_table", Device(table, [0.98]))
+    best = run(table, Device(table, [0.98]), monkeypatch)
+    macs = table.space.macs(table.space.genes([best.arch]))[0]
+    upper = table.latency_ms(table.space.genes([best.arch]))[0] * 1.001
+    many = cost_limit(table.space, "macs", f"{0.995 * macs / 1e6}M..")
+    found = search_verified(table.space, None, table, f"{upper}ms", [many], QUICK, 3, print, 0.5, {})
+    assert found.macs >= 0.995 * macs
+    assert found.verified is not None
+    assert found.verified["within_budget"]
+
+
+def test_where_the_search_finds_nothing_it_says_so(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network has exactly that many multiply-accumulates."""
+    macs = cost_limit(table.space, "macs", "2.000001M..2.0000011M")
+    with pytest.raises(InfeasibleError, match="no network of fmnist was found within all limits"):
+        search_verified(table.space, None, table, "0.5ms", [macs], QUICK, 1, print, 0.5, {})
+
+
+def test_of_networks_that_are_all_too_fast_the_slowest_is_delivered(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(table, Device(table, [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]), monkeypatch, "0.48ms..0.5ms", number=1)
+    about = found.verified
+    assert about is not None
+    assert not about["within_budget"]
+    assert about["measured_ms"] == max(row["measured_ms"] for row in about["candidates"])
+    assert about["table_correction_percent"] < -50, "it looked for slower ones"
+
+
 def test_a_lower_end_holds_for_what_is_measured(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(table, Device(table, [0.9]), monkeypatch, "0.48ms..0.5ms", number=1)
     assert found.verified is not None
@@ -143,6 +188,29 @@ def test_measured_accuracy_decides_among_those_within_the_budget(
     assert found.params == min(table.space.params(table.space.genes(seen)))
     assert found.verified is not None
     assert all(row["interval95_points"] == 0.5 for row in found.verified["candidates"])
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_a_killed_loop_goes_on_with_what_it_has_measured(
+    table: LatencyTable, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is another 2 % slower in each pass: what is measured again would differ."""
+    factors = [1.2 + 0.02 * number for number in range(20)]
+    whole = run(table, Device(table, factors, 0.004), monkeypatch)
+    device, out = Device(table, factors, 0.004), tmp_path / "r.json"
+
+    def killed(*arguments: Any) -> Any:
+        if device.passes == passes:
+            raise KeyboardInterrupt
+        return device(*arguments)
+
+    with pytest.raises(KeyboardInterrupt), partials.journal(out, {"about": 1}) as journal:
+        run(table, killed, monkeypatch, journal=journal)
+    with partials.journal(out, {"about": 1}) as journal:
+        assert journal.known == passes
+        again = run(table, device, monkeypatch, journal=journal)
+    assert again == whole
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

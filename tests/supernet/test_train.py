@@ -112,10 +112,17 @@ def test_weights_that_are_there_are_not_replaced(learner: SearchSpace, dataset: 
     content = [path.read_bytes() for path in before]
     lines: list[str] = []
     assert train(learner, dataset, recipe, out, lines.append)["sha256"] == made["sha256"]
-    assert "is there already, trained like this" in lines[0]
-    for other, images in ((replace(recipe, seed=1), dataset), (recipe, replace(dataset, train=dataset.train[:100]))):
-        with pytest.raises(ArtifactError, match="trained otherwise; remove it"):
-            train(learner, images, other, out, silent)
+    assert "is there already, made like this" in lines[0]
+    backwards = replace(dataset, train=dataset.train[::-1])
+    for what, space, images, other, licence in (
+        ("recipe", learner, dataset, replace(recipe, seed=1), None),
+        ("training images", learner, replace(dataset, train=dataset.train[:100]), recipe, None),
+        ("images sha256", learner, backwards, recipe, None),
+        ("space", replace(learner, name="another"), dataset, recipe, None),
+        ("licence", learner, dataset, recipe, "MIT"),
+    ):
+        with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
+            train(space, images, other, out, silent, licence=licence)
     assert sorted(tmp_path.iterdir()) == before
     assert [path.read_bytes() for path in before] == content
 

@@ -63,11 +63,11 @@ def precision_of(runtime: str) -> str:
     return next((name for name in ("fp16", "int8") if runtime.endswith(name)), "fp32")
 
 
-def elsewhere(device: str, runtime: str, version: str, batch: int = 1) -> dict[str, Any]:
+def elsewhere(device: str, runtime: str, version: str, batch: int = 1, precision: str = "fp32") -> dict[str, Any]:
     """The conditions of a table that others have measured, on a device of which nothing more is known."""
     return {
         "device": device, "runtime": runtime, "runtime_version": version, "threads": 1, "batch": batch,
-        "precision": "fp32", "machine": {"cpu": "a device that is elsewhere", "cores": 0},
+        "precision": precision, "machine": {"cpu": "a device that is elsewhere", "cores": 0},
     }  # fmt: skip
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import operator
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,26 +113,25 @@ def measure(
     ready: dict[str, Started] = {}
     there = sum(name in known for _, name in visits)
     progress = Progress(plan.rounds * len(names) - there, "visits", report, seconds=2)
-    with partial.open("ab", buffering=0) as file:
-        for r in range(3 * plan.rounds):
-            due = _due(visits, names, r, plan)
-            if not due:
-                break
-            if r >= plan.rounds:
-                report(f"the machine was slow for a while: visiting {len(due)} entries again")
-                progress = Progress(len(due), "visits", report, seconds=2)
-            for name in rng.permutation(due).tolist():
-                if (r, name) in visits:
-                    continue
-                started = ready.get(name) or start(name)
-                if keep(name):
-                    ready[name] = started
-                state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
-                found = visit(*started, plan.threads, plan.runs, plan.seconds)
-                visits[r, name] = replace(found, sentinel_ms=state)
-                line = json.dumps([r, name, *asdict(visits[r, name]).values()])
-                _append(file, partials.numbered(len(visits), line), partial)
-                progress.add()
+    for r in range(3 * plan.rounds):
+        due = _due(visits, names, r, plan)
+        if not due:
+            break
+        if r >= plan.rounds:
+            report(f"the machine was slow for a while: visiting {len(due)} entries again")
+            progress = Progress(len(due), "visits", report, seconds=2)
+        for name in rng.permutation(due).tolist():
+            if (r, name) in visits:
+                continue
+            started = ready.get(name) or start(name)
+            if keep(name):
+                ready[name] = started
+            state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
+            found = visit(*started, plan.threads, plan.runs, plan.seconds)
+            visits[r, name] = replace(found, sentinel_ms=state)
+            line = json.dumps([r, name, *asdict(visits[r, name]).values()])
+            partials.append(partial, partials.numbered(len(visits), line))
+            progress.add()
     return visits
 
 
@@ -154,22 +150,6 @@ def missing(visits: Mapping[Key, Visit], names: Collection[str], plan: Plan) -> 
         if lacks := {(r, name) for name in _due(visits, names, r, plan)} - visits.keys():
             return lacks
     return set()
-
-
-def _append(file: RawIOBase, line: str, path: Path) -> None:
-    """Write a line at the end of a file; where there is room for a part of it only, that part is cut off on resuming.
-
-    Raises:
-        ArtifactError: it cannot be written.
-    """
-    content = line.encode()
-    try:
-        if file.write(content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write {path}: {error.strerror or error}; mend that and repeat the command to go on"
-        ) from error
 
 
 def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
