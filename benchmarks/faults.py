@@ -54,6 +54,7 @@ from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.rounds import Plan, read
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.official import to_ofa
+from ofa_deploy.progress import Progress
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.search.result import load_results, write
@@ -527,8 +528,10 @@ def killed_often(name: str, kills: int, seed: int) -> pd.DataFrame:
         make_inputs(folder)
         if "--verify" in name:
             build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", folder / "t.csv")
-        rows = list(kill(name, folder, kills, seed))
-    say(f"{name}: {len(rows)} kills")
+        progress, rows = Progress(kills, f"kills of {name}", say, seconds=30), []
+        for row in kill(name, folder, kills, seed):
+            rows.append(row)
+            progress.add()
     return pd.DataFrame(rows)
 
 
