@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test coverage lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export bench-faults clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
-	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60%
+	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60% || [ $$? -eq 3 ]
 
 test: $(READY) lint  ## lint, types and all tests, two at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -21,7 +21,8 @@ def read(path: Path, space: SearchSpace) -> tuple[list[Arch], list[Row]]:
     """Architectures of a file, and its rows.
 
     A CSV has a column `arch` (`r28_k3e6-k5e4_...`), or once-for-all's `ks`, `e`, `d` (JSON lists) and `r`; for
-    ResNet50D `d`, `e`, `w`, `r`. A `.json` is an object with those keys, or a list of such objects.
+    ResNet50D `d`, `e`, `w`, `r`. A `.json` is an object with those keys, a list of such objects, or a search result, of
+    which all networks are taken.
 
     Raises:
         ArtifactError: the file is missing or of another form, or a row is no architecture of the space; it is named.
@@ -31,7 +32,7 @@ def read(path: Path, space: SearchSpace) -> tuple[list[Arch], list[Row]]:
 
 def parse(content: bytes, path: Path, space: SearchSpace) -> tuple[list[Arch], list[Row]]:
     """What `read` does, of a content that was read already; `path` is named in errors."""
-    rows = _json_rows(content, path) if path.suffix == ".json" else _csv_rows(content, path)
+    rows = _found(_json_rows(content, path)) if path.suffix == ".json" else _csv_rows(content, path)
     archs = []
     for number, row in enumerate(rows, 1):
         try:
@@ -87,6 +88,12 @@ def _json_rows(content: bytes, path: Path) -> list[Row]:
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise ArtifactError(f"{path} must be a JSON object that is an architecture, or a list of such objects")
     return rows
+
+
+def _found(rows: list[Row]) -> list[Row]:
+    """The networks of search results among the rows, in their places."""
+    several = [one for row in rows for one in (row.get("results") or [row])]
+    return [network for row in several for network in (row.get("front") or [row])]
 
 
 def _arch(row: Row, space: SearchSpace) -> Arch:

@@ -161,9 +161,7 @@ def check_output(path: Path, *suffixes: str) -> None:
     check_file(path, *suffixes)
     beside = path.with_suffix(".json")
     if beside.exists() and described_by(beside) != path.name:
-        raise ArtifactError(
-            f"{beside} does not belong to {path} and would be overwritten; choose another name, or remove it"
-        )
+        raise ArtifactError(f"{beside} does not belong to {path} and would be overwritten; choose another name")
 
 
 def check_file(path: Path, *suffixes: str) -> None:
@@ -178,6 +176,20 @@ def check_file(path: Path, *suffixes: str) -> None:
     if path.is_dir():
         raise ArtifactError(f"the output {path} is a folder; choose another name")
     check_folder(path)
+
+
+def check_plain(path: Path, *suffixes: str) -> None:
+    """Refuse a file that is no artifact before the work for it begins; see `check_file`.
+
+    Raises:
+        ArtifactError: likewise; or an artifact, or the description of one, lies there.
+    """
+    check_file(path, *suffixes)
+    if described := described_by(path):
+        raise ArtifactError(f"{path} describes {described} and would be overwritten; choose another --out")
+    beside = path.with_suffix(".json")
+    if beside != path and path.exists() and described_by(beside) == path.name:
+        raise ArtifactError(f"{path} is what {beside} describes and would be overwritten; choose another --out")
 
 
 def made_already(path: Path, kind: str, asked: Mapping[str, Any], report: Callable[[str], None]) -> Json:
@@ -267,6 +279,8 @@ def load(path: Path, kind: str, space: str | None = None) -> tuple[bytes, Json]:
         ArtifactError: naming what is wrong.
     """
     description = describe(path, kind)
+    if path.suffix == ".json":
+        raise ArtifactError(f"{path} describes {description.get('file', 'another file')}; name that one")
     if space is not None and description["space"] != space:
         raise ArtifactError(f"{path} is of the space {description['space']}, not of {space}; choose with --space")
     data = read(path)
@@ -284,9 +298,12 @@ def describe(path: Path, kind: str) -> Json:
     if not path.name:
         raise ArtifactError(f"{path} is no file")
     beside = path.with_suffix(".json")
+    if not beside.exists():
+        read(path)
+        raise ArtifactError(f"{path} has no {beside.name} beside it, so it is no {kind} of ofa-deploy")
     description = loads(read(beside), beside)
     if description.get("kind") != kind or not isinstance(description.get("space"), str):
-        raise ArtifactError(f"{beside} describes a {description.get('kind', 'file of unknown kind')}, not a {kind}")
+        raise ArtifactError(f"{beside} is of another kind ({description.get('kind', 'unknown')}), not of {kind}")
     schema = description.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ArtifactError(f"{beside} has schema {schema}, this release reads up to {SCHEMA}; upgrade ofa-deploy")
@@ -324,6 +341,8 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # such as half a character
+        raise ArtifactError(f"{path} is no name of a file: {error}") from error
 
 
 def loads(data: bytes, path: Path) -> Json:

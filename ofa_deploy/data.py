@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,13 +151,13 @@ def load(data: str | None, space: SearchSpace, training: bool = False) -> Datase
     if channels != space.in_channels or classes != space.classes:
         family = "fmnist" if channels == 1 else "mbv3-w1.0"
         raise DataError(
-            f"{data or 'the packed images'}: {dataset.name} has {channels} channels and {classes} classes, the space "
-            f"{space.name} wants {space.in_channels} and {space.classes}; choose another with --space, such as "
+            f"{data or 'the packed images'}: {classes} classes in {_channels(channels)}, the space {space.name} wants "
+            f"{space.classes} in {_channels(space.in_channels)}; choose another with --space, such as "
             f"{family}-{classes}classes"
         )
     if training and not dataset.complete:
         raise DataError(
-            f"{data or 'the packed file'} holds only what measuring needs; training needs all images: name them with "
+            f"{data or 'the packed file'} holds only what measuring needs; all images are needed here: name them with "
             "--data"
         )
     return dataset
@@ -186,6 +187,10 @@ def _mean_and_std(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tup
         tuple(round(float(m) / 255, 6) for m in mean),
         tuple(max(round(float(v) ** 0.5 / 255, 6), 1e-6) for v in var),
     )
+
+
+def _channels(number: int) -> str:
+    return {1: "grey", 3: "colour"}.get(number, f"{number} channels")
 
 
 def pack(dataset: Dataset, path: Path, space: str) -> artifacts.Json:
@@ -242,7 +247,7 @@ def _fashion_mnist(training: bool) -> Dataset:
         if (folder / "train-images-idx3-ubyte.gz").is_file():
             return _from_idx(folder)
     raise DataError(
-        "training needs all of Fashion-MNIST: apt-get install dataset-fashion-mnist, or ofa-deploy download-data "
+        "all of Fashion-MNIST is needed here: apt-get install dataset-fashion-mnist, or ofa-deploy download-data "
         "(into ./fashion-mnist), or name its folder with --data"
     )
 
@@ -311,9 +316,13 @@ def _own(path: Path, train: Images, test: Images | None, classes: tuple[str, ...
     return split(path.stem, train, test, classes, "the user's own images", "the user's own")
 
 
+_HIDDEN = re.compile(r"\.|__MACOSX$")
+"""Folders that other programs leave, which are no classes."""
+
+
 def _from_folders(path: Path, space: SearchSpace) -> Dataset:
     root = path / "train" if (path / "train").is_dir() else path
-    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir()))
+    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not _HIDDEN.match(p.name)))
     if len(classes) < 2:
         raise DataError(f"{root} has {len(classes)} class folders; images must lie in a folder for each class")
     test_root = next((path / n for n in ("test", "val") if root != path and (path / n).is_dir()), None)

@@ -80,7 +80,8 @@ class Deployed:
             "predicted_top1_percent": self.result.score,
             "heldout_top1_percent": measured["heldout"]["top1_percent"],
             "test_top1_percent": measured["test"]["top1_percent"] if measured["test"] else None,
-            "interval95_points": max(m["interval95_points"] for m in (measured["heldout"], measured["test"]) if m),
+            "heldout_interval95_points": measured["heldout"]["interval95_points"],
+            "test_interval95_points": measured["test"]["interval95_points"] if measured["test"] else None,
             "macs": self.result.macs, "params": self.result.params, "bytes": self.card["bytes"], "file": str(self.file),
         }  # fmt: skip
 
@@ -130,6 +131,8 @@ def deploy(
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
     predictor = Predictor.load(found, space)
+    if predictor.doubt:
+        report(f"note: {predictor.doubt}")
     images = data_sets.load(data, space)
     net = checkpoint.load(weights, space)
     origin = checkpoint.provenance(weights)
@@ -143,6 +146,8 @@ def deploy(
     for file in files.values():
         chosen(DELIVERED[device], file, space.name)
     table = own_table(space, device, plan, report)
+    if table.doubt:
+        report(f"note: {table.doubt}")
     bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, files, report)
     todo = {budget: latency_limit(table, budget, margin_percent) for budget in budgets}
     delivered: dict[str, Deployed] = {}

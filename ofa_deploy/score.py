@@ -16,6 +16,9 @@ from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.space import SearchSpace
 
+CODES = ("ks", "e", "d", "w", "r")
+"""Columns that an architecture may be given by."""
+
 
 def score_file(
     space: SearchSpace, archs: Path, predictor: Path, lut: Path | None, out: Path | None
@@ -31,16 +34,16 @@ def score_file(
 
     Returns:
         for each: arch, macs, params, top1_percent with the ends of its 90 % interval, and latency_ms; None where a
-        figure is not known.
+        figure is not known; then other columns of a CSV as they are.
 
     Raises:
         ArtifactError: a file is missing, damaged or of another space; the table lacks one of the resolutions.
     """
     if out is not None:
-        artifacts.check_file(out, ".csv")
+        artifacts.check_plain(out, ".csv")
         if out.resolve() == archs.resolve():
             raise ArtifactError(f"the scores would overwrite the list {archs}; choose another --out")
-    listed, _ = arch_lists.read(archs, space)
+    listed, given = arch_lists.read(archs, space)
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)
     mean, std = model.predict(genes)
@@ -61,6 +64,9 @@ def score_file(
             )
         columns["latency_ms"] = _rounded(table.latency_ms(genes), 5)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if archs.suffix != ".json":
+        more = [key for key in given[0] if key and key not in {*columns, *CODES}]
+        rows = [row | {key: one[key] for key in more} for row, one in zip(rows, given, strict=True)]
     if out is not None:
         artifacts.write(out, to_csv(rows))
     return rows

@@ -140,14 +140,14 @@ def test_scores_of_a_list(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
     lut = made_up_table(space)
     lut.save(tmp_path / "lut.csv", {})
     archs = space.archs(genes[:4])
-    (tmp_path / "archs.csv").write_text(table([{"arch": a} for a in archs]))
+    (tmp_path / "archs.csv").write_text(table([{"arch": a, "note": f"mine {a}"} for a in archs]))
     done = ofa("predict", "archs.csv", "--lut", "lut.csv")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     mean, std = predictor.predict(genes[:4])
     for i, (row, arch) in enumerate(zip(rows, archs, strict=True)):
         ops = space.ops(arch)
-        assert row["arch"] == str(arch)
+        assert (row["arch"], row["note"]) == (str(arch), f"mine {arch}")
         assert int(row["macs"]) == sum(op.macs for op in ops)
         assert int(row["params"]) == sum(op.params for op in ops)
         assert float(row["top1_percent"]) == pytest.approx(mean[i], abs=1e-3)
@@ -161,6 +161,15 @@ def test_scores_of_a_list(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
     assert written.stdout == "scores.csv\n"
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert [line["top1_percent"] for line in csv.DictReader(lines)] == [row["top1_percent"] for row in rows]
+
+
+def test_all_networks_of_a_search_result_are_scored(space: SearchSpace, tmp_path: Path) -> None:
+    archs = list(map(str, space.archs(space.sample(np.random.default_rng(0), 4))))
+    front = {"kind": "search-result", "arch": archs[0], "front": [{"arch": arch} for arch in archs]}
+    several = {"kind": "search-result", "results": [{"arch": arch, "front": []} for arch in archs]}
+    for result in (front, several):
+        (tmp_path / "r.json").write_text(json.dumps(result))
+        assert list(map(str, arch_lists.read(tmp_path / "r.json", space)[0])) == archs
 
 
 def test_a_table_without_that_resolution_says_how_to_build_it(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:

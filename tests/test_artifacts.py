@@ -33,11 +33,14 @@ def test_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     [
         (lambda p: p.write_bytes(b"a,c\n"), "checksum"),
         (lambda p: p.unlink(), "cannot read"),
-        (lambda p: p.with_suffix(".json").unlink(), "cannot read"),
+        (lambda p: p.with_suffix(".json").unlink(), r"thing\.csv has no thing\.json beside it"),
         (lambda p: p.with_suffix(".json").write_text("{"), "not JSON"),
         (lambda p: p.with_suffix(".json").write_text("[1]"), "no JSON object"),
         (lambda p: p.with_suffix(".json").write_text("[" * 100_000), "not JSON"),
-        (lambda p: p.with_suffix(".json").write_text('{"kind": "song", "space": "x"}'), "a song, not a thing"),
+        (
+            lambda p: p.with_suffix(".json").write_text('{"kind": "song", "space": "x"}'),
+            r"another kind \(song\), not of",
+        ),
         (lambda p: p.with_suffix(".json").write_text('{"kind": "thing", "space": "x", "schema": 99}'), "upgrade"),
     ],
 )
@@ -107,3 +110,13 @@ def test_edited_descriptions_are_refused(tmp_path: Path) -> None:
 
 def test_an_error_is_one_line_whatever_a_file_put_into_it() -> None:
     assert str(ArtifactError("a\nb\x1b[31m")) == "a b [31m"
+
+
+def test_what_is_no_artifact_does_not_replace_one(tmp_path: Path) -> None:
+    artifacts.save(tmp_path / "thing.csv", b"a,b\n", "thing", "x", {})
+    for name, words in (("thing.json", "describes thing.csv"), ("thing.csv", "is what .*thing.json describes")):
+        with pytest.raises(ArtifactError, match=rf"{words} and would be overwritten"):
+            artifacts.check_plain(tmp_path / name, ".json", ".csv")
+    artifacts.check_plain(tmp_path / "another.csv", ".csv")
+    (tmp_path / "mine.csv").write_text("")
+    artifacts.check_plain(tmp_path / "mine.csv", ".csv")

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import typer
 
 from ofa_deploy import artifacts
 from ofa_deploy import data as data_sets
+from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.cli import app
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.device import tflite
 from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.search import files, verify
 from ofa_deploy.search.result import load_results
 from tests.conftest import Run, made_up_table, refused, succeeded
 
@@ -100,7 +103,8 @@ def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
     own = tables.file_name(space, conditions("cpu", 1))
     made_up_table(space).save(tmp_path / "lut" / own, {})
     done = ofa("deploy", "--latency", "10%", "--latency", "30%", "--out", "models", "--report", "page.html", "--json")
-    rows = json.loads(succeeded(done))
+    rows = json.loads(done.stdout)
+    assert done.returncode == (0 if all(row["within_budget"] for row in rows) else 3)
     assert f"using lut/{own}" in done.stderr
     assert [row["budget"] for row in rows] == ["10%", "30%"]
     for row in rows:
@@ -126,7 +130,8 @@ def test_deploy_searches_again_where_a_file_takes_too_long(ofa: Run, tmp_path: P
     table = dataclasses.replace(made_up_table(space), scale=0.1)
     table.save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
     done = ofa("deploy", "--latency", "0.1ms", "--json")
-    (row,) = json.loads(succeeded(done))
+    (row,) = json.loads(done.stdout)
+    assert done.returncode == (0 if row["within_budget"] else 3)
     first, *more = [line for line in done.stderr.splitlines() if "exporting" in line]
     assert more, "it searched again"
     assert row["arch"] in more[-1]
@@ -145,14 +150,15 @@ def test_models_for_another_device_have_names_of_their_own(ofa: Run, tmp_path: P
     space, measured = get_space("fmnist"), conditions("tflite", 1)
     table = dataclasses.replace(made_up_table(space), conditions=measured)
     table.save(tmp_path / "lut" / tables.file_name(space, measured), {})
-    succeeded(ofa("deploy", "--latency", "5%", "--device", "tflite"))
+    assert ofa("deploy", "--latency", "5%", "--device", "tflite").returncode in (0, 3)
     names = {path.name for path in (tmp_path / "models").iterdir()}
     assert names == {f"fmnist_tflite_{end}" for end in ("5pct.tflite", "5pct.json", "5pct.md", "results.json")}
 
 
 def test_deploy_builds_a_table_and_ends_with_the_figures(ofa: Run, tmp_path: Path) -> None:
     done = ofa("deploy", "--latency", "20%")
-    out = succeeded(done)
+    out = done.stdout
+    assert done.returncode == (3 if "NO" in out else 0)
     assert "building lut/fmnist_cpu_1t_" in done.stderr
     assert "whole networks, each by a calibration that had not seen it" in done.stderr
     header, row = out.splitlines()[1:3]
@@ -304,7 +310,7 @@ def test_every_command_has_an_example_and_completes(ofa: Run) -> None:
         ("search --latency 30ms --space resnet", ["unknown space 'resnet'", "fmnist"]),
         ("search --latency 1us", ["the fastest", "r16_"]),
         ("search --latency 30ms --objective speed", ["accuracy, macs"]),
-        ("search --latency 30ms --lut gone.csv", ["cannot read gone.json"]),
+        ("search --latency 30ms --lut gone.csv", ["cannot read gone.csv"]),
         ("search --latency 30ms --device fridge", ["unknown device 'fridge'"]),
         ("search --latency 30ms --space mbv3-w1.2", ["build-lut --device cpu --space mbv3-w1.2"]),
         ("search --latency 30ms --generations 2 --out lut.txt/x/r.json", ["cannot write"]),
@@ -313,7 +319,7 @@ def test_every_command_has_an_example_and_completes(ofa: Run) -> None:
         ("search --macs 300ms", ["unknown unit"]),
         ("search --macs 1k", ["the smallest", "allow at least that"]),
         ("search --latency 1ms --latency 2ms", ["2 latencies do not go with 1 table", "--each"]),
-        ("search --latency 30ms --certify", ["only the optimum of a concave predictor", "--model concave"]),
+        ("search --latency 30% --certify", ["only the optimum of a concave predictor", "--model concave"]),
         ("search --macs 3M --verify 2", ["--verify goes with one --latency"]),
         ("search --latency 30ms --out front.csv", ["--front"]),
         ("search --again gone.json", ["cannot read gone.json"]),
@@ -328,16 +334,17 @@ def test_every_command_has_an_example_and_completes(ofa: Run) -> None:
         ("sample --out .", ["must end in .csv"]),
         ("fit-predictor --out p.csv", ["must end in .safetensors"]),
         ("deploy --latency 30", ["needs a unit"]),
-        ("export", ["--arch TEXT, --result FILE and --config FILE"]),
+        ("export", ["just one of --arch TEXT, --result FILE, --config FILE and --family"]),
         ("export --arch nonsense", ["not an architecture"]),
         (f"export --arch {SMALL} --out model.pb", ["must end in .onnx or .tflite"]),
         (f"export --arch {SMALL.replace('r16', 'r17')}", ["resolution 17"]),
-        (f"export --arch {SMALL} --weights gone.safetensors", ["cannot read gone.json"]),
+        (f"export --arch {SMALL} --weights gone.safetensors", ["cannot read gone.safetensors"]),
         (f"export --arch {SMALL} --data gone", ["no images at gone"]),
         (f"export --arch {SMALL} --data empty", ["0 class folders"]),
         ("train --data empty", ["0 class folders"]),
         ("sample --number 0", ["at least 1"]),
-        ("sample --space mbv3-w1.0", ["ofa-deploy train --space mbv3-w1.0"]),
+        ("sample --space mbv3-w1.0", ["ofa-deploy weights mbv3-w1.0"]),
+        ("sample --space fmnist-3classes", ["ofa-deploy train --space fmnist-3classes"]),
         ("fit-predictor --space mbv3-w1.0", ["ofa-deploy sample --space mbv3-w1.0"]),
         ("fit-predictor --samples lut.txt", ["lut.txt has no rows"]),
         ("fit-predictor --samples gone.csv", ["cannot read gone.csv"]),
@@ -397,7 +404,8 @@ def test_what_is_there_is_not_overwritten(ofa: Run, tmp_path: Path) -> None:
     ("options", "words"),
     [
         ("--out r.csv", "only the front of one search is written as CSV"),
-        ("--out lut", "is a folder"),
+        ("--out folder.json", "is a folder"),
+        ("--out plain", "must end in .json or .csv"),
         ("--verify 3 --refine 2", "two searches"),
         ("--verify 3 --margin 2", "leave out --margin"),
         ("--certify-seconds 5", "goes with --certify"),
@@ -415,7 +423,71 @@ def test_damaged_table_is_named(ofa: Run, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("torn")
     refused(ofa("search", "--latency", "30ms", "--lut", "t.csv"), "t.csv is damaged")
     made_up_table(get_space("mbv3-w1.0"), (128,)).save(tmp_path / "t.csv", {})
-    refused(ofa("search", "--latency", "30ms", "--lut", "t.csv"), "of the space mbv3-w1.0, not of fmnist")
+    done = ofa("search", "--latency", "30ms", "--lut", "t.csv", "--space", "fmnist")
+    refused(done, "of the space mbv3-w1.0, not of fmnist")
+    refused(ofa("search", "--latency", "30ms", "--lut", "t.json"), "t.json describes t.csv; name that one")
+    (tmp_path / "mine.csv").write_text("a,b\n")
+    refused(ofa("search", "--latency", "30ms", "--lut", "mine.csv"), "mine.csv has no mine.json beside it")
+
+
+def test_a_user_is_told_what_makes_a_search_worth_less(ofa: Run, tmp_path: Path) -> None:
+    """A table that is far off or has few resolutions, a predictor that predicts nothing, a budget without effect."""
+    space = get_space("fmnist")
+    off = {"networks": 36, "mape_percent": 9.0, "p95_percent": 28.0, "worst_percent": 40.0, "spearman": 0.9}
+    dataclasses.replace(made_up_table(space, (16, 28)), error=off).save(tmp_path / "t.csv", {})
+    weak = dataclasses.replace(Predictor.load(artifacts.shipped("predictors") / "fmnist.safetensors", space), report={})
+    dataclasses.replace(weak, report={"kendall_tau": 0.1}).save(tmp_path / "p.safetensors", {})
+    quick = ("--population", 8, "--generations", 2)
+    done = ofa("search", "--latency", "1s", "--lut", "t.csv", "--predictor", "p.safetensors", *quick)
+    succeeded(done)
+    for words in ("off by up to 28 %", "2 of the 4 resolutions", "this budget excludes none", "Kendall's tau 0.10"):
+        assert words in done.stderr
+    made_up_table(space).save(tmp_path / "t.csv", {})
+    assert "note:" not in succeeded(ofa("search", "--latency", "30%", "--lut", "t.csv", "--margin", 0, *quick))
+
+
+def test_a_promise_that_is_not_kept_has_an_exit_code_of_its_own(
+    ofa: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = get_space("fmnist")
+    made_up_table(space, (16,)).save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
+
+    def slow(sessions: Mapping[str, Any], *_: Any) -> tuple[dict[str, Any], float]:
+        return {name: {"latency_ms": 9.0, "spread_percent": 1.0} for name in sessions}, 0.0
+
+    monkeypatch.setattr(verify, "beside_table", slow)
+    options = ("search", "--latency", "40%", "--objective", "macs", "--verify", 1, "--generations", 2, "--json")
+    done = ofa(*options)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["verified"]["within_budget"] is False
+    assert "NO: no measured network" in ofa(*options[:-1]).stdout
+
+
+def test_a_search_that_is_interrupted_says_how_to_go_on(ofa: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "search_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = ofa("search", "--latency", "30%")
+    assert done.returncode == 130
+    assert done.stderr == "ofa-deploy: interrupted; repeat the command, and long work goes on where it was\n"
+
+
+def test_the_space_is_that_of_the_files_that_are_named(ofa: Run, tmp_path: Path) -> None:
+    made_up_table(get_space("mbv3-w1.0"), (128,)).save(tmp_path / "t.csv", {})
+    search = ("search", "--latency", "30%", "--lut", "t.csv", "--population", 8, "--generations", 2, "--out", "r.json")
+    succeeded(ofa(*search))
+    assert load_results(tmp_path / "r.json")[0].space == "mbv3-w1.0"
+    scored = succeeded(ofa("predict", "r.json", "--lut", "t.csv"))
+    assert scored.splitlines()[1].startswith(str(load_results(tmp_path / "r.json")[0].arch))
+    refused(ofa("export", "--result", "r.json"), "no supernets/mbv3-w1.0.safetensors", "ofa-deploy weights mbv3-w1.0")
+
+
+def test_a_repeated_search_finds_the_table_of_then(ofa: Run, tmp_path: Path) -> None:
+    """Made with the table that ships, and repeated when this machine has one of its own."""
+    quick = ("search", "--latency", "30%", "--population", 8, "--generations", 2, "--out", "r.json")
+    succeeded(ofa(*quick))
+    space = get_space("fmnist")
+    made_up_table(space).save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
+    again = json.loads(succeeded(ofa("search", "--again", "r.json", "--json")))
+    assert again["arch"] == str(load_results(tmp_path / "r.json")[0].arch)
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -59,7 +59,7 @@ def test_what_pack_wrote_is_loaded(images: Path, dataset: Dataset, space: Search
     assert packed.test is not None
     assert len(packed.test) == 40
     assert (packed.mean, packed.std, packed.classes) == (dataset.mean, dataset.std, dataset.classes)
-    with pytest.raises(DataError, match="needs all images"):
+    with pytest.raises(DataError, match="all images are needed here"):
         data_sets.load(str(path), space, training=True)
     about = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(artifacts.sealed({k: about[k] for k in about if k != "mean"})))
@@ -113,6 +113,8 @@ def test_folders_of_images_by_class(tmp_path: Path) -> None:
         for i in range(40):
             picture(tmp_path / "train" / name / f"{i}.png", 50 + 100 * label)
         picture(tmp_path / "test" / name / "0.jpg", 50 + 100 * label)
+    for other in (".git", "__MACOSX"):
+        (tmp_path / "train" / other).mkdir()
     data = data_sets.load(str(tmp_path), get_space("fmnist-2classes"))
     assert data.classes == ("cat", "dog")
     assert data.test is not None

@@ -12,7 +12,10 @@ from ofa_deploy import __version__
 from ofa_deploy.cli import accuracy, models, searches, supernets, tables, views
 from ofa_deploy.errors import OfaDeployError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)
@@ -43,6 +46,8 @@ app.command("list")(views.list_)
 app.add_typer(tables.app, name="lut")
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it; some releases of typer return it."""
 Misused: type[Any] = typer.BadParameter.__bases__[0]
 """What unknown options and the like raise: click's UsageError, wherever this release of typer keeps it."""
 
@@ -51,7 +56,9 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2."""
     state = {"verbose": False}
     try:
-        sys.exit(app(prog_name="ofa-deploy", standalone_mode=False, obj=state) or 0)
+        if (code := app(prog_name="ofa-deploy", standalone_mode=False, obj=state) or 0) == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except Misused as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -60,8 +67,9 @@ def main() -> None:
             help_ = f"{error.ctx.command_path if error.ctx else 'ofa-deploy'} --help"
             print(f"ofa-deploy: {words}; see {help_}", file=sys.stderr)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        print("ofa-deploy: interrupted; repeat the command, and long work goes on where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (OfaDeployError, OSError) as error:
         if state["verbose"]:
             traceback.print_exc()

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ofa_deploy import artifacts
 from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, say, weights_of
 from ofa_deploy.families import get_space
+from ofa_deploy.latency.table import KIND
 
 
 def sample(
@@ -34,7 +36,7 @@ def sample(
     address: Annotated[str | None, typer.Option(help="The cluster's, such as tcp://10.0.0.1:8786.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the accuracy of random subnetworks on the held-out images. Killed, it goes on where it was.
+    """Measure the accuracy of random subnetworks. Killed at any moment, it goes on where it was.
 
     The workers of a cluster must find the weights and images at the same paths as this machine.
 
@@ -73,7 +75,7 @@ def fit_predictor(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the accuracy predictor on measured subnetworks, and report its error on those that were left out.
+    """Fit the accuracy predictor on measured subnetworks. Its errors are on those that were left out of a fit.
 
     A CSV measured elsewhere has the columns arch (or once-for-all's ks, e, d, r) and top1_percent. Several are several
     pipelines that measured the same supernet: predictions are on the scale of the first.
@@ -109,7 +111,7 @@ def import_predictor(
     space: Annotated[str, typer.Option(help="Search space.")] = "mbv3-w1.2",
     out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,
 ) -> None:
-    """Convert an official accuracy predictor (acc_predictor.pth), without running anything that is in the file.
+    """Convert an official accuracy predictor. Nothing that is in the file (acc_predictor.pth) is run.
 
     Example: ofa-deploy import-predictor acc_predictor.pth
     """
@@ -130,13 +132,13 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write the CSV here instead of printing it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a list of architectures: MACs, parameters, predicted top-1 with its 90 % interval, and latency.
+    """Score a list of architectures. MACs, parameters, predicted top-1 with its 90 % interval, and latency.
 
     Example: ofa-deploy predict archs.csv --lut lut/mine.csv
     """
     from ofa_deploy.score import score_file, to_csv
 
-    chosen = get_space(space)
+    chosen = get_space(space or (artifacts.describe(lut, KIND)["space"] if lut else None))
     rows = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ofa_deploy.cli.options import (
+    NOT_KEPT,
     AsJson,
     Batch,
     Data,
@@ -60,7 +61,7 @@ def build_lut(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Build this machine's latency table, or that of one behind ssh. Killed at any moment, it goes on where it was.
+    """Build the latency table of this machine, or over ssh. Killed at any moment, it goes on where it was.
 
     With --from or --networks, few whole networks are measured and a table is fitted to them: quicker and less exact.
 
@@ -91,6 +92,8 @@ def build_lut(
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
     say(f"{len(table.rows)} operators; {table.error_in_words}")
+    if table.doubt:
+        say(f"note: {table.doubt}")
     print(path)
 
 
@@ -131,7 +134,7 @@ def export(
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an architecture as a model, checked against torch, with a card beside it.
+    """Write an architecture as a model, with a card beside it. What it computes is checked against torch.
 
     The format is what --out ends in (.onnx, .tflite, .pt2, .pte, .safetensors), else ONNX. With --format, files are
     named SPACE_FORMAT. With --json the card is printed; with several formats, a list of them.
@@ -140,14 +143,16 @@ def export(
     """
     from ofa_deploy.export.family import export_family
     from ofa_deploy.export.run import export_files
+    from ofa_deploy.search.result import load_results
 
-    chosen = get_space(space)
+    if [arch, result, config, family].count(None) != 3:
+        raise OfaDeployError("export needs just one of --arch TEXT, --result FILE, --config FILE and --family FILE")
+    if family is not None and finetune_epochs:
+        raise OfaDeployError("--finetune-epochs is for one network; export those of a family one by one")
+    source = result or family
+    chosen = get_space(space or (load_results(source)[0].space if source else None))
     found = weights_of(weights, chosen)
     if family is not None:
-        if [arch, result, config].count(None) != 3:
-            raise OfaDeployError("export needs one of --arch, --result, --config and --family")
-        if finetune_epochs:
-            raise OfaDeployError("--finetune-epochs is for one network; export those of a family one by one")
         folder = out or Path("models")
         cards = export_family(chosen, family, number, data, found, folder, format_, say, max_drop, recalibration)
     else:
@@ -191,7 +196,9 @@ def deploy(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver the best model for this machine: table, search, export, and measuring what was exported.
+    """Deliver the best models for this machine, measured. In one: table, search, export, and measuring the files.
+
+    Exit code 3 says that a delivered model is over its budget.
 
     Example: ofa-deploy deploy --latency 10% --latency 0.4ms --report page.html
     """
@@ -211,18 +218,28 @@ def deploy(
         write_report([results_file(chosen, device, out)], page, seed)
         say(f"report: {page}")
     rows = [one.row() for one in found]
+    over = [row for row in rows if not row["within_budget"]]
     if as_json:
         print(json.dumps(rows, indent=1))
-        return
-    print(_deployed(rows))
-    if not all(row["within_budget"] for row in rows):
-        margins = max(row["margin_percent"] for row in rows if not row["within_budget"])
-        slower = max(row["machine_slower_percent"] for row in rows)
-        why = f" when the machine ran {slower:.0f} % slower than its table was measured" if slower > 1 else ""
-        print(f"\nNO: over the budget{why}; a --margin larger than {margins:.2g} keeps further below it.")
-    print("\nTop-1 in percent. Accuracy is predicted for the held-out images; a delivered model is measured on them")
-    print(f"and on the test images (95 % interval ±{max(r['interval95_points'] for r in rows):.2f} points).")
-    print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")
+    else:
+        print(_deployed(rows))
+        if over:
+            margin = max(100 * (row["measured_ms"] / row["predicted_ms"] - 1) for row in over)
+            slower = max(row["machine_slower_percent"] for row in rows)
+            why = f" when the machine ran {slower:.0f} % slower than its table was measured" if slower > 1 else ""
+            print(f"\nNO: over the budget{why}; a --margin of {margin + 0.5:.1f} would have kept it.")
+        print("\nTop-1 in percent. It is predicted for the held-out images, and delivered models are measured on them")
+        print(f"{_intervals(rows)}.")
+        print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")
+    if over:
+        raise typer.Exit(NOT_KEPT)
+
+
+def _intervals(rows: Sequence[dict[str, Any]]) -> str:
+    """How sure measured accuracies are."""
+    heldout = f"(95 % interval ±{max(row['heldout_interval95_points'] for row in rows):.2f} points)"
+    tests = [found for row in rows if (found := row["test_interval95_points"]) is not None]
+    return f"{heldout}, and on the test images (±{max(tests):.2f} points)" if tests else heldout
 
 
 def _deployed(rows: Sequence[dict[str, Any]]) -> str:
@@ -231,7 +248,7 @@ def _deployed(rows: Sequence[dict[str, Any]]) -> str:
     def cells(row: dict[str, Any]) -> list[str]:
         test = row["test_top1_percent"]
         return [
-            f"{row['budget_ms']:.3f} ms", f"{row['predicted_ms']:.3f} ms", f"{row['measured_ms']:.3f} ms",
+            f"{row['budget_ms']:.4g} ms", f"{row['predicted_ms']:.4g} ms", f"{row['measured_ms']:.4g} ms",
             "yes" if row["within_budget"] else "NO", f"{row['predicted_top1_percent']:.2f}",
             f"{row['heldout_top1_percent']:.2f}", "-" if test is None else f"{test:.2f}",
             f"{row['macs'] / 1e6:.2f} M", f"{row['bytes'] / 1e6:.2f} MB", Path(row["file"]).name,

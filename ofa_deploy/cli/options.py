@@ -49,11 +49,21 @@ Margin = Annotated[
 ]
 
 
+NOT_KEPT = 3
+"""Exit code where what was measured is over its budget."""
+
+
 def weights_of(path: Path | None, space: SearchSpace) -> Path:
     """The weight file that was named, or the space's own."""
     from ofa_deploy.supernet.checkpoint import file_name
+    from ofa_deploy.supernet.pretrained import FILES
 
-    hint = f"train one with: ofa-deploy train --space {space.name}, or name it with --weights"
+    get = (
+        f"get the official one with: ofa-deploy weights {space.name}"
+        if space.name in FILES
+        else (f"train one with: ofa-deploy train --space {space.name}")
+    )
+    hint = f"{get}, or name it with --weights"
     return path or artifacts.find("supernets", file_name(space), hint)
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ofa_deploy import artifacts
 from ofa_deploy.cli.options import (
+    NOT_KEPT,
     AsJson,
     Batch,
     Data,
@@ -26,6 +28,7 @@ from ofa_deploy.cli.options import (
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.device.conditions import with_precision
+from ofa_deploy.latency.table import KIND
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.result import in_words as limit_in_words
 
@@ -47,7 +50,7 @@ def search(
     each: Annotated[bool, typer.Option("--each", help="A network of its own for every table and latency.")] = False,
     macs: Annotated[str | None, typer.Option(help="Limit on multiply-accumulates: 300M, or 200M..300M.")] = None,
     params: Annotated[str | None, typer.Option(help="Limit on parameters: 5M.")] = None,
-    size: Annotated[str | None, typer.Option(help="Limit on the float32 model file: 10MB.")] = None,
+    size: Annotated[str | None, typer.Option(help="Limit on the float32 weights: 10MB (files hold more).")] = None,
     front: Annotated[bool, typer.Option("--front", help="The whole front of accuracy against latency.")] = False,
     certify: Annotated[bool, typer.Option("--certify", help="Prove how good it is; for a concave predictor.")] = False,
     certify_seconds: Annotated[
@@ -75,17 +78,19 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON, or the front as .csv.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the most accurate network within limits on latency, multiply-accumulates, parameters or size.
+    """Find the most accurate network within limits. On latency, multiply-accumulates, parameters, or size.
 
-    Example: ofa-deploy search --latency 30ms --params 5M --out result.json
+    Exit code 3 says that --verify measured no network within the budget.
+
+    Example: ofa-deploy search --latency 25% --params 5M --out result.json
     """
     from ofa_deploy.search import files
     from ofa_deploy.search.evolve import Settings
-    from ofa_deploy.search.result import check_result, dumps, write
+    from ofa_deploy.search.result import dumps, write
 
     given = _given(context)
     if out is not None:
-        check_result(out)
+        artifacts.check_plain(out, ".json", ".csv")
         if out.suffix == ".csv" and (each or not (front or again is not None)):
             raise OfaDeployError(f"{out}: only the front of one search is written as CSV, see --front; choose a .json")
     if again is not None:
@@ -96,8 +101,9 @@ def search(
         if verify is not None and refine is not None:
             raise OfaDeployError("--verify and --refine are two searches; take one of them")
         _check_together(given)
+        searched = get_space(space or (artifacts.describe(lut[0], KIND)["space"] if lut else None)).name
         request = files.Request(
-            get_space(space).name, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
+            searched, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
             with_precision(device, precision), threads, batch, None if predictor is None else str(predictor),
             objective, margin, risk, front, (60.0 if certify_seconds is None else certify_seconds) if certify else None,
             Settings(population=population, generations=generations, seed=seed),
@@ -123,6 +129,8 @@ def search(
         print(aligned(_summary(found)))
     else:
         _print_result(found[0])
+    if not all((one.verified or {"within_budget": True})["within_budget"] for one in found):
+        raise typer.Exit(NOT_KEPT)
 
 
 def _check_together(given: set[str]) -> None:
@@ -153,8 +161,7 @@ def _print_result(result: SearchResult) -> None:
     for limit in result.limits:
         told = len(result.limits) > 1 or ", batches of " in limit["of"]
         of = f", {limit['of']}" if limit["sha256"] and told else ""
-        margin = f" (kept {limit['margin_percent']:.2g} % below for the table's error)" * (limit["margin_percent"] > 0)
-        print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{margin}{of}")
+        print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{of}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
     print(f"searched          {result.evaluations} architectures")
     if result.certificate is not None:
@@ -168,7 +175,7 @@ def _print_result(result: SearchResult) -> None:
     if result.refined is not None:
         _print_refined(result.refined)
     if result.front:
-        print(f"front             {len(result.front)} networks, of which this is the best; --out FILE.csv lists them")
+        print(f"front             {len(result.front)} networks, of which this is the best; a .csv or .json lists them")
 
 
 def _print_refined(refined: dict[str, Any]) -> None:
@@ -201,13 +208,14 @@ def _print_verified(result: SearchResult) -> None:
         if about["within_budget"]
         else (f"NO: no measured network is within the budget; the closest takes {about['measured_ms']:.4g} ms")
     )
-    print(f"kept              {kept} (after {about['rounds']} rounds; the table was corrected by "
+    print(f"kept              {kept} (searches: {about['rounds']}; the table was corrected by "
           f"{about['table_correction_percent']:+.1f} %)")  # fmt: skip
 
 
 def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
     """Cells of a table with a row a result, the heading first."""
-    rows = [["latency of", "allowed", "predicted", "score", "MACs", "architecture"]]
+    score = "top-1" if results[0].objective == "accuracy" else "score"
+    rows = [["latency of", "allowed", "predicted", score, "MACs", "architecture"]]
     for result in results:
         limit = result.limits[0]
         allowed = "-" if limit["upper"] is None else f"{limit['upper']:.4g} {limit['unit']}"

@@ -34,7 +34,7 @@ def pack_data(
     space: Space = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: supernets/SPACE-images.npz.")] = None,
 ) -> None:
-    """Pack what measuring and exporting need: held-out and test images and 2,000 training images.
+    """Pack the images that measuring and exporting need. Held-out and test images, and 2,000 training images.
 
     Example: ofa-deploy pack-data --space fmnist-7classes --data photos
     """
@@ -98,7 +98,7 @@ def import_weights(
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
     licence: Licence = None,
 ) -> None:
-    """Convert official weights (.pth) to safetensors, without running anything that is in the file.
+    """Convert official weights (.pth) to safetensors. Nothing that is in the file is run.
 
     Example: ofa-deploy import-weights ofa_mbv3_d234_e346_k357_w1.0
     """
@@ -111,7 +111,7 @@ def weights(
     space: Annotated[str | None, typer.Argument(help="Whose weights to download; without it they are listed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
 ) -> None:
-    """List the official once-for-all weights, or download and convert those of a space. Resumes when cut off.
+    """List the official weights, or download and convert them. Cut off, it goes on where it was.
 
     Example: ofa-deploy weights mbv3-w1.0
     """

@@ -32,9 +32,7 @@ from ofa_deploy.inventory import items
 from ofa_deploy.latency.device.conditions import precision_of, runtime_of, with_precision
 from ofa_deploy.latency.table import KIND, LatencyTable
 
-app = typer.Typer(
-    no_args_is_help=True, help="Show latency tables, import those of others, or measure a device that is elsewhere."
-)
+app = typer.Typer(no_args_is_help=True, help="Latency tables: show, import, fit, or carry them.")
 
 
 @app.command()
@@ -42,7 +40,7 @@ def show(
     file: Annotated[Path | None, typer.Argument(help="A table (.csv); without one, all are listed.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a table is about and how wrong it is, or list the tables of this folder and those that ship.
+    """Show a latency table, and how wrong it is. Without one, those of this folder and those that ship are listed.
 
     Example: ofa-deploy lut show lut/mine.csv
     """
@@ -65,10 +63,9 @@ def show(
         print(f"             {filled['entries']} of them interpolated between those of {between} pixels;")
         print(f"             where that was checked it was off by {checks};")
         print(f"             what was off by more than {filled['tolerance_percent']:g} % was measured")
-    print(
-        f"a network    {table.scale:.4g} times the sum of its operators {1e3 * table.per_op_ms:+.3g} µs for each "
-        f"{1e3 * table.per_million_ms:+.3g} µs for each million parameters"
-    )
+    terms = [(1e3 * table.per_op_ms, "each of them"), (1e3 * table.per_million_ms, "each million parameters")]
+    words = [f"{value:+.3g} µs for {of}" for value, of in terms if abs(value) >= 0.001]
+    print(" ".join([f"a network    {table.scale:.4g} times the sum of its operators", *words]))
     if table.power:
         print(f"             or the time for launching its operators, where that is longer (power {table.power:.3g})")
     print(f"error        {table.error_in_words}")
@@ -88,7 +85,7 @@ def import_(
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE.csv.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert latency tables of others, checking that they have the geometry of the space.
+    """Convert latency tables of others. They must have the geometry of the space, which is checked.
 
     Example: ofa-deploy lut import 160_lookup_table.yaml --device note10 --space mbv3-w1.2
     """
@@ -117,7 +114,7 @@ def bundle(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write one zip that measures a device elsewhere: there, `python FILE.zip` needs only numpy and the runtime.
+    """Write one zip that measures a device elsewhere. There, `python FILE.zip` needs only numpy and the runtime.
 
     Example: ofa-deploy lut bundle --device tflite
     """
@@ -151,7 +148,7 @@ def collect(
     out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn what a bundle has measured on a device into its latency table.
+    """Make the table of what a bundle has measured.
 
     Example: ofa-deploy lut collect fmnist_tflite.zip fmnist_tflite.results
     """
@@ -178,7 +175,7 @@ def fit(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a table to whole networks that you measured in your own way, on any device.
+    """Fit a table to whole networks that you measured. In your own way, on any device; rows left empty are skipped.
 
     Example: ofa-deploy lut fit mine.csv --device npu
     """
@@ -202,7 +199,7 @@ def networks(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write model files to measure in your own way, and the list that `lut fit` takes once you have filled it in.
+    """Write model files to measure in your own way. With the list that `lut fit` takes once you have filled it in.
 
     Example: ofa-deploy lut networks --device tflite --number 300
     """
@@ -229,6 +226,8 @@ def _made(table: LatencyTable, path: Path, about: str, as_json: bool) -> None:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
     say(f"{len(table.rows)} operators {about}; {table.error_in_words}")
+    if table.doubt:
+        say(f"note: {table.doubt}")
     print(path)
 
 

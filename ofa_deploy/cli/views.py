@@ -18,7 +18,7 @@ def report(
     out: Annotated[Path, typer.Option(help="File to write, .html.")] = Path("report.html"),
     seed: Seed = 0,
 ) -> None:
-    """Write one HTML page about search results that needs no network: fronts, blocks, errors, what was run.
+    """Write one HTML page about search results. It needs no network: fronts, blocks, errors, what was run.
 
     Example: ofa-deploy report result.json --out report.html
     """
@@ -29,7 +29,7 @@ def report(
 
 
 def list_(as_json: AsJson = False) -> None:
-    """List spaces, supernets, samples, predictors and tables with their errors, of this folder and shipped.
+    """List what there is, and how wrong it is. Spaces, supernets, samples, predictors, tables; here and shipped.
 
     Example: ofa-deploy list
     """
@@ -48,7 +48,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine can do: runtimes, processor, the noise of its clock, which tables are its own.
+    """Say what this machine can do. Runtimes, processor, the noise of its clock, which tables are its own.
 
     Example: ofa-deploy doctor
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from ofa_deploy import artifacts
 from ofa_deploy.export.formats import CALIBRATION, FORMATS, Subject
 from ofa_deploy.graphs.weights import INPUT, OUTPUT
 from ofa_deploy.official import to_ofa
+
+SHOWN = 20
+"""Classes that the page names."""
 
 
 def make_card(
@@ -74,7 +77,8 @@ def markdown(card: Mapping[str, Any]) -> str:
         ("format", f"{card['format']}, {card['precision']}, {card['bytes'] / 1e6:.2f} MB"),
         ("cost", f"{card['macs'] / 1e6:.2f} million MACs, {card['params'] / 1e6:.3f} million parameters"),
         ("input", f"`{what['name']}`, {what['dtype']}, {what['layout']} {tuple(what['shape'])}: {what['scale']}"),
-        ("output", f"`{card['output']['name']}`, a score for each of {len(card['output']['classes'])} classes"),
+        ("images", f"resized to that size, {what['resize']}"),
+        ("output", f"`{card['output']['name']}`, a score for each of {_listed(card['output']['classes'])}"),
         ("cut out of", f"{weights['file']}, SHA-256 {weights['sha256']}" if weights else "-"),
         ("batch norms recalibrated on", card["recalibrated_on"]),
         *([("int8 ranges from", card["calibrated_on"])] if card["calibrated_on"] else []),
@@ -87,12 +91,20 @@ def markdown(card: Mapping[str, Any]) -> str:
     return f"# {card['file']}\n\n| | |\n|---|---|\n{table}\n\nTo run it:\n\n```python\n{lines}\n```\n"
 
 
+def _listed(classes: Sequence[str]) -> str:
+    more = ", ... (the JSON has all)" if len(classes) > SHOWN else ""
+    return f"{len(classes)} classes, in this order: {', '.join(classes[:SHOWN])}{more}"
+
+
 def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was predicted, checked and measured."""
     checked, predicted, measured = card["agreement_with_torch"], card["predicted"], card["measured"]
     limits = predicted.get("limits", [])
     tuned = card.get("finetuned")
-    rows = [(f"predicted {limit['name']}", f"{limit['predicted']:.4g} {limit['unit']}") for limit in limits]
+    rows = []
+    for limit in limits:
+        of = f" ({limit['of']})" if "of" in limit else ""
+        rows.append((f"predicted {limit['name']}", f"{limit['predicted']:.4g} {limit['unit']}{of}"))
     if "top1_percent" in predicted:
         rows.append(("predicted top-1", f"{predicted['top1_percent']:.2f} %"))
     if tuned:

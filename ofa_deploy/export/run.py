@@ -131,7 +131,7 @@ def _wanted(
 ) -> tuple[Arch, dict[str, Any] | None]:
     """The architecture, and what was predicted of it where it comes from a search."""
     if [text, result, config].count(None) != 2:
-        raise OfaDeployError("export needs one of --arch TEXT, --result FILE and --config FILE")
+        raise OfaDeployError("an export needs just one of an architecture, a result and a configuration")
     if config is not None:
         return read_one(config, space, resolution), None
     if resolution is not None:

@@ -158,17 +158,9 @@ def fit_file(
     artifacts.check_output(out, ".csv")
     if path.resolve() in {out.resolve(), out.with_suffix(".json").resolve()}:
         raise ArtifactError(f"the table would overwrite {path}, which it is made from; choose another --out")
-    archs, rows = arch_lists.read(path, space)
-    latencies = []
-    for number, row in enumerate(rows, 1):
-        try:
-            latencies.append(float(row[column]))
-            if not (math.isfinite(latencies[-1]) and latencies[-1] > 0):
-                raise ValueError(row[column])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(
-                f"{path}, row {number}: no positive latency in the column {column!r}; name the one with --column"
-            ) from error
+    if Path(device).name != device:
+        raise ArtifactError(f"{device!r} cannot be a part of a file's name; call the device by letters and digits")
+    archs, latencies = _measured(*arch_lists.read(path, space), path, column)
     tables = [LatencyTable.load(other, space) for other in others]
     conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch, precision)
     table = fit_table(space, archs, np.array(latencies), conditions, tables, seed, additive=additive)
@@ -176,6 +168,32 @@ def fit_file(
     sources = [{"file": p.name, "sha256": artifacts.sha256(p)} for p in (path, *others)]
     table.save(out, {"column": column, "sources": sources})
     return table
+
+
+def _measured(
+    archs: Sequence[Arch], rows: Sequence[Mapping[str, Any]], path: Path, column: str
+) -> tuple[list[Arch], list[float]]:
+    """The networks of a list that were measured, and their latencies in ms; rows that are not filled in are left out.
+
+    Raises:
+        ArtifactError: there is no such column, or a cell of it is no latency.
+    """
+    if column not in rows[0]:
+        there = ", ".join(map(str, rows[0]))
+        raise ArtifactError(f"{path} has no column {column!r} but {there}; name that of the latencies with --column")
+    found = []
+    for number, (arch, row) in enumerate(zip(archs, rows, strict=True), 1):
+        if (cell := row.get(column)) in (None, ""):
+            continue
+        try:
+            found.append((arch, float(cell)))
+            if not (math.isfinite(found[-1][1]) and found[-1][1] > 0):
+                raise ValueError(cell)
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}, row {number}: {cell!r} is no latency; write milliseconds: 12.3") from error
+    if not found:
+        raise ArtifactError(f"{path}: no row of the column {column!r} is filled in yet")
+    return [arch for arch, _ in found], [latency for _, latency in found]
 
 
 @dataclass(frozen=True)

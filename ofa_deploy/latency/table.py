@@ -35,6 +35,8 @@ LARGEST_MS = 1e9
 """Of an operator; sums of latencies that a file may hold stay finite."""
 LARGEST_POWER = 1e3
 """Of a smooth maximum; above, it is the maximum."""
+DOUBTFUL_PERCENT, DOUBTFUL_SPEARMAN = 10.0, 0.8
+"""See `LatencyTable.doubt`."""
 _ERRORS = ("networks", "mape_percent", "p95_percent", "worst_percent")
 _CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
 
@@ -153,6 +155,18 @@ class LatencyTable:
             f"off by {e['mape_percent']:.2g} % on average and {e['worst_percent']:.2g} % at worst "
             f"on {e['networks']:.0f} whole networks, each by a calibration that had not seen it"
         )
+
+    @property
+    def doubt(self) -> str | None:
+        """What should keep a user from relying on the table; None where nothing does."""
+        e = self.error
+        if not e["networks"]:
+            return None
+        if (off := e["p95_percent"]) > DOUBTFUL_PERCENT:
+            return f"this table is off by up to {off:.0f} %: measure again, on a quiet machine or in more rounds"
+        if e.get("spearman", 1.0) < DOUBTFUL_SPEARMAN:
+            return f"this table hardly tells fast networks from slow ones (Spearman {e['spearman']:.2f}): measure again"
+        return None
 
     def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
         """Write the rows as CSV and everything else as JSON beside it, with `details`."""

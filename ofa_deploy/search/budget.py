@@ -11,6 +11,8 @@ from ofa_deploy.errors import OfaDeployError
 Range = tuple[float, float]
 """From, to; minus and plus infinity where an end is open."""
 
+FEWEST = 10_000
+"""Fewer multiply-accumulates or parameters than these are a forgotten unit."""
 _SECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _COUNTS = {"": 1e-6, "k": 1e-3, "m": 1.0, "g": 1e3}
 _BYTES = {"b": 1e-6, "kb": 1e-3, "mb": 1.0, "gb": 1e3}
@@ -52,6 +54,8 @@ def parse_range(what: str, text: str, least: float, most: float) -> Range:
     Raises:
         OfaDeployError: an end cannot be understood, or the first is above the second.
     """
+    if not isinstance(text, str):
+        raise OfaDeployError(f"a {what} limit is a text with its unit such as {UNITS[what][2]}, not {text!r}")
     low, _, high = text.rpartition("..")
     if not low.strip() and not high.strip():
         raise OfaDeployError(f"a limit needs at least one end, {text!r} has none; write {UNITS[what][2]}")
@@ -85,4 +89,6 @@ def parse_amount(what: str, text: str, least: float, most: float) -> float:
         raise OfaDeployError(f"unknown unit in {text!r}; use {', '.join(u for u in units if u)} or %")
     if number <= 0:
         raise OfaDeployError(f"a {what} budget must be positive, not {text!r}")
+    if not unit and number < FEWEST:
+        raise OfaDeployError(f"{match[1]} {what} are next to none; did you mean {match[1]}{UNITS[what][0]}?")
     return number * units[unit]

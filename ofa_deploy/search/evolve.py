@@ -62,15 +62,9 @@ class Settings:
         for one in fields(self):  # numbers of numpy become Python's, which JSON has
             number = operator.index if isinstance(one.default, int) else float
             object.__setattr__(self, one.name, number(getattr(self, one.name)))
-        if (
-            self.population < 4
-            or min(self.generations, self.patience, self.tournament) < 1
-            or min(self.restarts, self.recombinations) < 0
-        ):
-            raise OfaDeployError(
-                "a search needs a population of at least 4; generations, patience and tournament of at least 1; "
-                "restarts and recombinations of at least 0"
-            )
+        least = {"population": 4, "generations": 1, "patience": 1, "tournament": 1, "restarts": 0, "recombinations": 0}
+        if few := [f"{name} of at least {number}" for name, number in least.items() if getattr(self, name) < number]:
+            raise OfaDeployError(f"a search needs {' and '.join(few)}")
         if not 0 < self.mutate <= 1:
             raise OfaDeployError(f"the mutation probability must be in (0, 1], not {self.mutate}")
 

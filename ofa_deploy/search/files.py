@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
+from ofa_deploy.search.knapsack import extreme
+from ofa_deploy.search.limits import SLACK, Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
 from ofa_deploy.search.run import RISK, check_risk, search
 from ofa_deploy.space import SearchSpace
@@ -147,6 +149,8 @@ def prepare(request: Request, report: Report) -> Prepared:
         chosen = Path(request.predictor) if request.predictor else None
         model = Predictor.load(chosen or artifacts.find("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
+        if model.doubt:
+            report(f"note: {model.doubt}")
     return Prepared(space, tuple(limits), tuple(named), model, inputs)
 
 
@@ -224,6 +228,8 @@ def again(path: Path, report: Report) -> SearchResult:
         raise ArtifactError(
             f"{path} does not say what was asked for; search again with the options themselves"
         ) from error
+    if request.latency and not request.luts:
+        request = replace(request, luts=_table_of(before, request))
     ready = prepare(request, report)
     pairs = zip(before.limits, ready.limits, strict=True)
     changed = [b["of"] for b, limit in pairs if b["sha256"] != limit.sha256]
@@ -231,6 +237,17 @@ def again(path: Path, report: Report) -> SearchResult:
     if changed:
         raise ArtifactError(f"{' and '.join(changed)} changed since {path} was made, so its search cannot be repeated")
     return _searched(ready, request, report)
+
+
+def _table_of(before: SearchResult, request: Request) -> tuple[str, ...]:
+    """The table of a result, found by its checksum; of none of that, nothing."""
+    space = get_space(request.space)
+    for beside in artifacts.candidates("lut", f"{space.name}_*.json"):
+        with contextlib.suppress(OfaDeployError):
+            table = LatencyTable.load(beside.with_suffix(".csv"), space)
+            if latency_limit(table, request.latency[0], request.margin_percent).sha256 == before.limits[0]["sha256"]:
+                return (str(beside.with_suffix(".csv")),)
+    return ()
 
 
 def _limits(
@@ -250,8 +267,7 @@ def _limits(
             )
         for table, budget in zip(found, budgets * (len(found) // len(budgets)), strict=True):
             limits.append(latency_limit(table, budget, request.margin_percent))
-            if not table.error["networks"] and request.margin_percent is None:
-                report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")
+            _remark(table, limits[-1], request, report)
     elif request.luts:
         raise OfaDeployError("--lut needs a --latency, or --front")
     texts = {name: getattr(request, name) for name in COSTS}
@@ -259,7 +275,24 @@ def _limits(
     return limits, found, own
 
 
-def _of_this_machine(table: LatencyTable) -> bool:
+def _remark(table: LatencyTable, limit: Limit, request: Request, report: Report) -> None:
+    """Tell what a user should know of a table before relying on it."""
+    space = table.space
+    if len(table.resolutions) < len(space.resolutions):
+        report(
+            f"note: that table has {len(table.resolutions)} of the {len(space.resolutions)} resolutions of "
+            f"{space.name} ({', '.join(map(str, table.resolutions))}); the search stays with those"
+        )
+    if not table.error["networks"] and request.margin_percent is None:
+        report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")
+    if table.doubt:
+        report(f"note: {table.doubt}")
+    slowest = extreme(space, table.cost, dearest=True)[1]
+    if request.latency and np.isfinite(limit.upper) and slowest < limit.allowed * (1 - SLACK):
+        report(f"note: the slowest network of {space.name} takes {slowest:.4g} ms there, so this budget excludes none")
+
+
+def of_this_machine(table: LatencyTable) -> bool:
     """Whether a table was measured here, under whatever conditions."""
     about, here = table.conditions, artifacts.machine()
     if any(about["machine"].get(key) != value for key, value in here.items()):
@@ -274,17 +307,13 @@ def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[
     """The tables of a request, and whether all are of this machine."""
     if request.luts:
         named = [LatencyTable.load(Path(lut), space) for lut in request.luts]
-        return named, all(map(_of_this_machine, named))
+        return named, all(map(of_this_machine, named))
     wanted = conditions(request.device, request.threads, request.batch)
     table, own = tables.select(space, wanted)
-    if len(table.resolutions) < len(space.resolutions):
-        report(
-            f"note: that table has {len(table.resolutions)} of the {len(space.resolutions)} resolutions of "
-            f"{space.name} ({', '.join(map(str, table.resolutions))}); the search stays with those"
-        )
     if not own:
+        asked = f" for {request.threads} threads" * (request.threads != table.conditions["threads"])
         report(
-            f"note: not this machine's table, but that of {table.label}; for your own, run: "
+            f"note: not this machine's table{asked}, but that of {table.label}; for your own, run: "
             f"{tables.build_command(space, wanted)}"
         )
     return [table], own

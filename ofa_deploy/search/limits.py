@@ -103,10 +103,9 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
     """
     margin = table.error["p95_percent"] if margin_percent is None else margin_percent
     if not 0 <= margin < 100:
-        source = "the table's own error" if margin_percent is None else "--margin"
-        raise OfaDeployError(
-            f"{source} must be between 0 and 100 percent, not {margin}; build the table anew, or set --margin"
-        )
+        if margin_percent is not None:
+            raise OfaDeployError(f"--margin must be between 0 and 100 percent, not {margin}")
+        raise OfaDeployError(f"the table's own error is {margin:.3g} %; build it anew, or set a --margin")
     raised = 1 + margin / 100
     (_, fastest_ms), (_, slowest_ms) = extreme(table.space, table.cost), extreme(table.space, table.cost, dearest=True)
     if fastest_ms <= 0:
@@ -124,12 +123,16 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
 
     Args:
         space: of the networks.
-        name: `macs`, `params` or `size`.
+        name: `macs`, `params` or `size` (of the weights in float32: a file holds its graph as well).
         text: as users type it, see `budget.parse_range`.
+
+    Raises:
+        OfaDeployError: there is no such limit, or the text cannot be understood.
     """
-    cost, factor = {
-        "macs": (space.macs, 1e-6), "params": (space.params, 1e-6), "size": (space.params, BYTES * 1e-6)
-    }[name]  # fmt: skip
+    costs = {"macs": (space.macs, 1e-6), "params": (space.params, 1e-6), "size": (space.params, BYTES * 1e-6)}
+    if name not in costs:
+        raise OfaDeployError(f"no limit on {name!r}; choose one of {', '.join(costs)}, or see latency_limit")
+    cost, factor = costs[name]
     cost = cost.scaled(factor)
     (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
     return Limit(name, cost, *parse_range(name, text, least, most))

@@ -124,6 +124,8 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     """
     if request.front or request.prove_seconds is not None or request.objective != "accuracy":
         raise OfaDeployError("--refine goes with --objective accuracy, without --front and --certify")
+    if rounds < 1:
+        raise OfaDeployError(f"--refine needs at least 1 round, not {rounds}")
     ready = prepare(request, report)
     space, predictor = ready.space, ready.predictor
     assert predictor is not None

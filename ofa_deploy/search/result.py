@@ -116,7 +116,8 @@ def in_words(outcome: Mapping[str, Any]) -> str:
     low = "" if lower is None else f"at least {lower:.4g} {unit}"
     high = "" if upper is None else f"at most {upper:.4g} {unit}"
     allowed = " and ".join(end for end in (low, high) if end) or "any"
-    return f"{outcome['predicted']:.4g} {unit}, allowed {allowed}"
+    margin = f" (+{outcome['margin_percent']:.2g} % margin)" if outcome["margin_percent"] else ""
+    return f"{outcome['predicted']:.4g} {unit}{margin}, allowed {allowed}"
 
 
 def dumps(results: Sequence[SearchResult]) -> str:
@@ -124,17 +125,6 @@ def dumps(results: Sequence[SearchResult]) -> str:
     about = {"schema": artifacts.SCHEMA, "kind": KIND}
     content = results[0].to_json() if len(results) == 1 else {"results": [result.to_json() for result in results]}
     return artifacts.dumps(artifacts.sealed({**about, **content, "made_with": artifacts.made_with()}))
-
-
-def check_result(path: Path) -> None:
-    """Refuse a file that `write` cannot write, or should not: one that describes another.
-
-    Raises:
-        ArtifactError: saying what it is.
-    """
-    artifacts.check_file(path)
-    if described := artifacts.described_by(path):
-        raise ArtifactError(f"{path} describes {described} and would be overwritten; choose another --out")
 
 
 def write(results: Sequence[SearchResult], path: Path | str) -> None:
@@ -159,10 +149,12 @@ def load_results(path: Path | str) -> tuple[SearchResult, ...]:
         ArtifactError: it is missing or no such file.
     """
     path = Path(path)
+    if path.suffix == ".csv":
+        raise ArtifactError(f"{path} is a list; search with --out FILE.json for a result that can be read again")
     about = artifacts.loads(artifacts.read(path), path)
     if about.pop("kind", None) != KIND:
         raise ArtifactError(
-            f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out {path}"
+            f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out result.json"
         )
     schema = about.pop("schema", None)
     if schema not in range(1, artifacts.SCHEMA + 1):
@@ -187,5 +179,5 @@ def load_result(path: Path | str) -> SearchResult:
     """
     found = load_results(path)
     if len(found) > 1:
-        raise ArtifactError(f"{path} holds {len(found)} results; search with one table and latency, or without --each")
+        raise ArtifactError(f"{path} holds {len(found)} results, one is wanted; export all of them with --family")
     return found[0]

@@ -17,14 +17,14 @@ from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, DataError, InfeasibleError, OfaDeployError
 from ofa_deploy.latency.build import Job
-from ofa_deploy.latency.device.conditions import conditions
+from ofa_deploy.latency.device.conditions import DEVICES, conditions
 from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.table import LatencyTable, build_command
 from ofa_deploy.latency.whole import beside_table
 from ofa_deploy.partials import Journal
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.files import Prepared, Request, prepare
+from ofa_deploy.search.files import Prepared, Request, of_this_machine, prepare
 from ofa_deploy.search.limits import Limit, check_feasible, latency_limit, none_within
 from ofa_deploy.search.result import SearchResult, write
 from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, result_of
@@ -116,10 +116,10 @@ def _check_own(table: LatencyTable, space: SearchSpace) -> None:
     Raises:
         OfaDeployError: saying how to build this one's.
     """
-    wanted = conditions(*(table.conditions[key] for key in ("device", "threads", "batch")))
-    if dict(table.conditions) != wanted:
+    if not of_this_machine(table):
+        known = table.conditions if table.conditions["device"] in DEVICES else conditions("cpu", 1)
         raise OfaDeployError(
-            f"--verify measures this machine, the table is of {table.label}; run: {build_command(space, wanted)}"
+            f"--verify measures this machine, the table is of {table.label}; run: {build_command(space, known)}"
         )
 
 
@@ -286,7 +286,7 @@ class _Loop:
 
     def _latencies(self, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
         """See `beside_table`."""
-        self._report(f"measuring {len(archs)} candidates on this machine")
+        self._report(f"measuring {len(archs)} candidate{'s' * (len(archs) > 1)} on this machine")
         job = Job(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
         runtime = self._table.conditions["runtime"]
         sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
@@ -321,6 +321,8 @@ def verify_files(
         out: file to write the results to; what a run that was killed has measured for it is not measured again.
         report: receives lines of progress.
     """
+    if number < 1:
+        raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
     for one in requests:
         if len(one.latency) != 1 or len(one.luts) > 1 or one.front or one.prove_seconds is not None:
             raise OfaDeployError("--verify goes with one --latency of this machine, without --front and --certify")

@@ -79,7 +79,7 @@ def test_bad_input(ofa: Run, tmp_path: Path, arguments: str, words: list[str]) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (f"--config net.json --arch {SMALL}", ["one of --arch TEXT, --result FILE and --config FILE"]),
+        (f"--config net.json --arch {SMALL}", ["just one of --arch TEXT, --result FILE, --config FILE and --family"]),
         ("--config net.json", ["net.json: it does not say the resolution", "--resolution"]),
         ("--config net.json --resolution 17", ["net.json", "17"]),
         ("--config none.json", ["cannot read none.json"]),

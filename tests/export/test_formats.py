@@ -237,14 +237,16 @@ def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
                      "interval95_points": 0.31},
     }  # fmt: skip
     origin = {"file": "w.safetensors", "sha256": "ab", "licence": "BSD"}
-    predicted = {"top1_percent": 90.5, "limits": [{"name": "latency", "unit": "ms", "predicted": 1.5}]}
+    predicted = {"top1_percent": 90.5, "limits": [{"name": "latency", "unit": "ms", "predicted": 1.5, "of": "a phone"}]}
     card = make_card(subject, "tflite-int8", "m.tflite", b"123", checked, origin, predicted)
     write_card(tmp_path / "m.tflite", card)
     assert json.loads((tmp_path / "m.json").read_text())["arch"] == SMALL
     page = (tmp_path / "m.md").read_text()
     assert page == markdown(card)
-    for words in (SMALL, "98.44 % of 256", "89.75 %, 0.25 points (95 % interval ±0.31)", "1.5 ms", "90.50 %", "BSD",
-                  "Zalando", "256 training images", "\n".join(card["run"])):  # fmt: skip
+    for words in (
+        SMALL, "98.44 % of 256", "89.75 %, 0.25 points (95 % interval ±0.31)", "1.5 ms (a phone)", "90.50 %", "BSD",
+        "Zalando", "10 classes, in this order: T-shirt/top, Trouser", "256 training images", "\n".join(card["run"]),
+    ):  # fmt: skip
         assert words in page
     assert card["input"]["shape"] == [1, 16, 16, 1]
     assert card["macs"] == sum(op.macs for op in subject.net.space.ops(subject.net.arch))

@@ -156,16 +156,24 @@ def test_from_a_file_to_a_search(ofa: Run, space: SearchSpace, tmp_path: Path) -
     succeeded(ofa("search", "--latency", "30%", "--lut", "lut/fmnist_phone.csv", "--generations", 3))
     other = ofa("lut", "fit", "mine.csv", "--device", "p2", "--column", "ms", "--from", "lut/fmnist_phone.csv")
     succeeded(other)
-    refused(ofa("lut", "fit", "mine.csv", "--device", "p3"), "row 1", "'latency_ms'", "--column")
+    refused(ofa("lut", "fit", "mine.csv", "--device", "p3"), "no column 'latency_ms' but arch, ms", "--column")
+    refused(ofa("lut", "fit", "mine.csv", "--column", "ms", "--device", "my/phone"), "'my/phone' cannot be a part")
 
 
 def test_a_latency_that_is_none_is_named(space: SearchSpace, tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    for bad in ("-1", "", "fast", "nan"):
+    for bad in ("-1", "0.12ms", "fast", "nan"):
         path.write_text(f"arch,latency_ms\n{drawn(space, 1, 0)[0]},1.0\n{drawn(space, 1, 1)[0]},{bad}\n")
-        with pytest.raises(ArtifactError, match="row 2: no positive latency"):
+        with pytest.raises(ArtifactError, match="row 2: .* is no latency; write milliseconds"):
             fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "t.csv", 0)
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_rows_that_are_not_filled_in_yet_are_left_out(space: SearchSpace, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    lines = [f"{arch},{'' if number % 3 else 1.0 + number}\n" for number, arch in enumerate(drawn(space, 30, 0))]
+    path.write_text("arch,latency_ms\n" + "".join(lines))
+    assert fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "t.csv", 0).error["networks"] == 10
 
 
 def test_few_networks_are_measured_instead_of_operators(tiny: SearchSpace, tmp_path: Path) -> None:
@@ -210,7 +218,7 @@ def test_models_are_written_to_be_measured_in_ones_own_way(ofa: Run, space: Sear
         model = onnxruntime.InferenceSession(tmp_path / "n" / row["file"])
         assert model.run(None, {"image": x[:, :, : arch.resolution, : arch.resolution]})[0].shape == (1, 10)
         row["latency_ms"] = float(space.macs(space.genes([arch]))[0]) * 1e-6
-    refused(ofa("lut", "fit", "n/networks.csv", "--device", "p"), "row 1", "no positive latency")
+    refused(ofa("lut", "fit", "n/networks.csv", "--device", "p"), "no row of the column 'latency_ms' is filled in yet")
     refused(ofa("lut", "networks", "--device", "torch", "--out", "t"), "torch runs no model files", "--device cpu")
     with (tmp_path / "n" / "networks.csv").open("w") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -54,7 +54,7 @@ def test_other_amounts_in_millions_and_megabytes(what: str, text: str, expected:
 @pytest.mark.parametrize(
     ("what", "text", "word"),
     [("macs", "300ms", "use k, m, g"), ("size", "10", "needs a unit"), ("size", "10M", "use b, kb, mb"),
-     ("params", "120%", "largest")],
+     ("params", "120%", "largest"), ("macs", "3", "did you mean 3M"), ("macs", "0", "positive")],
 )  # fmt: skip
 def test_what_is_no_amount(what: str, text: str, word: str) -> None:
     with pytest.raises(OfaDeployError, match=word):
@@ -75,3 +75,8 @@ def test_ranges(text: str, expected: tuple[float, float]) -> None:
 def test_what_is_no_range(text: str, word: str) -> None:
     with pytest.raises(OfaDeployError, match=word):
         parse_range("latency", text, 2.0, 10.0)
+
+
+def test_a_number_is_no_limit() -> None:
+    with pytest.raises(OfaDeployError, match=r"a text with its unit such as 30ms, .* not 30"):
+        parse_range("latency", 30, 2.0, 10.0)  # type: ignore[arg-type]

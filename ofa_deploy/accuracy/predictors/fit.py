@@ -203,4 +203,6 @@ def fit_file(
     }  # fmt: skip
     predictor.save(out, details)
     scatter(merged.y, found.held_out, predictor.report, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
+    if predictor.doubt:
+        report(f"note: {predictor.doubt}")
     return {"model": predictor.model, "error": predictor.report, **about, "samples": details["samples"]}

@@ -20,6 +20,8 @@ KIND = "accuracy-predictor"
 NORMAL_90 = 1.645
 """Standard deviations on either side of the mean that hold 90 % of a normal distribution."""
 
+DOUBTFUL_TAU = 0.3
+"""See `Predictor.doubt`."""
 CHUNK = 4096
 """Architectures that are predicted at a time, which bounds memory."""
 
@@ -70,6 +72,13 @@ class Predictor:
             predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else own, spread)
             for name, arrays in self.parts
         ]
+
+    @property
+    def doubt(self) -> str | None:
+        """What should keep a user from relying on the predictor; None where nothing does."""
+        if (tau := self.report.get("kendall_tau", 1.0)) < DOUBTFUL_TAU:
+            return f"this predictor hardly tells good networks from bad ones (Kendall's tau {tau:.2f}): measure more"
+        return None
 
     def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
         """Write safetensors and their JSON, with `details`."""

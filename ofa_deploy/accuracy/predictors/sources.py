@@ -89,6 +89,8 @@ def check(samples: Samples, name: str) -> None:
     """
     if len(samples) < 20:
         raise OfaDeployError(f"{name}: {len(samples)} samples are too few to fit a predictor; measure at least 20")
+    if samples.top1_percent.max() <= 1:
+        raise OfaDeployError(f"{name}: accuracies of 1 % at most look like fractions; write percent: 89.5, not 0.895")
     if np.median(abs(samples.top1_percent - np.median(samples.top1_percent))) == 0:
         raise OfaDeployError(
             f"{name}: the measured accuracies are all equal, or nearly all: there is nothing to fit; "

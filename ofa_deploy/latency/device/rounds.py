@@ -55,8 +55,9 @@ class Plan:
         for one in fields(self):  # numbers of numpy become Python's, which JSON has
             number = operator.index if isinstance(one.default, int) else float
             object.__setattr__(self, one.name, number(getattr(self, one.name)))
-        if self.rounds < 1 or self.runs < FEWEST_RUNS or self.networks < FEWEST or self.threads < 1:
-            raise MeasureError(f"a table needs at least 1 round, {FEWEST_RUNS} runs, {FEWEST} networks, 1 thread")
+        fewest = {"rounds": 1, "runs": FEWEST_RUNS, "networks": FEWEST, "threads": 1}
+        if few := [f"{least} {name}" for name, least in fewest.items() if getattr(self, name) < least]:
+            raise MeasureError(f"a table needs at least {' and '.join(few)}")
 
 
 class Started(NamedTuple):
@@ -118,7 +119,7 @@ def measure(
         if not due:
             break
         if r >= plan.rounds:
-            report(f"the machine was slow for a while: visiting {len(due)} entries again")
+            report(f"the machine was slow for a while: visiting {len(due)} of {len(names)} entries again")
             progress = Progress(len(due), "visits", report, seconds=2)
         for name in rng.permutation(due).tolist():
             if (r, name) in visits:
