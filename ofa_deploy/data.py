@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy import artifacts, npz
+from ofa_deploy import artifacts, npz, outputs
 from ofa_deploy.downloads import download as download_file
 from ofa_deploy.errors import DataError
 from ofa_deploy.progress import Report
@@ -195,7 +195,7 @@ def _channels(number: int) -> str:
 
 def pack(dataset: Dataset, path: Path, space: str) -> artifacts.Json:
     """Save what measuring and exporting need: held-out and test images and 2,000 training images."""
-    artifacts.check_output(path, ".npz")
+    outputs.check_output(path, ".npz")
     test = dataset.test if dataset.test is not None else dataset.heldout[:0]
     parts = {"train": dataset.train[:RECALIBRATION], "heldout": dataset.heldout, "test": test}
     arrays: dict[str, npt.NDArray[np.generic]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy import arch_lists, artifacts
+from ofa_deploy import arch_lists, artifacts, outputs
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
 from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError
@@ -40,7 +40,7 @@ def score_file(
         ArtifactError: a file is missing, damaged or of another space; the table lacks one of the resolutions.
     """
     if out is not None:
-        artifacts.check_plain(out, ".csv")
+        outputs.check_plain(out, ".csv")
         if out.resolve() == archs.resolve():
             raise ArtifactError(f"the scores would overwrite the list {archs}; choose another --out")
     listed, given = arch_lists.read(archs, space)

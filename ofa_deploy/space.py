@@ -162,8 +162,10 @@ class SearchSpace:
         """Genes of architectures, as values or as text, shape (n, columns); see `Genes`.
 
         Raises:
-            ArchError: one is not of this space, or its text none.
+            ArchError: one is not of this space, or its text none; or it is not a list.
         """
+        if isinstance(archs, Arch | str):
+            raise ArchError(f"genes are of a list of architectures; write [{str(archs)[:20]!r}]")
         values = [Arch.parse(arch) if isinstance(arch, str) else arch for arch in archs]
         out = np.zeros((len(values), self.columns), np.int16)
         number = [{choice: i for i, choice in enumerate(stage.choices, 1)} for stage in self.stages]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError
 
 
@@ -116,7 +116,7 @@ def test_what_is_no_artifact_does_not_replace_one(tmp_path: Path) -> None:
     artifacts.save(tmp_path / "thing.csv", b"a,b\n", "thing", "x", {})
     for name, words in (("thing.json", "describes thing.csv"), ("thing.csv", "is what .*thing.json describes")):
         with pytest.raises(ArtifactError, match=rf"{words} and would be overwritten"):
-            artifacts.check_plain(tmp_path / name, ".json", ".csv")
-    artifacts.check_plain(tmp_path / "another.csv", ".csv")
+            outputs.check_plain(tmp_path / name, ".json", ".csv")
+    outputs.check_plain(tmp_path / "another.csv", ".csv")
     (tmp_path / "mine.csv").write_text("")
-    artifacts.check_plain(tmp_path / "mine.csv", ".csv")
+    outputs.check_plain(tmp_path / "mine.csv", ".csv")

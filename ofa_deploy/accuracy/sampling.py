@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ofa_deploy import artifacts, partials
+from ofa_deploy import artifacts, outputs, partials
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
@@ -88,7 +88,7 @@ def sample(
     groups = draw(space, design, sizes[0], seed)
     images = data_sets.load(data, space)
     checkpoint.load(weights, space)
-    artifacts.check_output(out, ".csv")
+    outputs.check_output(out, ".csv")
     header: dict[str, Any] = {
         "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
         "images_sha256": images.sha256(RECALIBRATION), "number": number, "seed": seed, "design": design,
@@ -99,7 +99,7 @@ def sample(
     inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"], batch)
     partial = out.with_suffix(".partial")
     if out.exists() and not partial.exists():
-        artifacts.made_already(
+        outputs.made_already(
             out, KIND, {**header, **({"number": None, "at_most": number} if until_flat else {})}, report
         )
         return Samples.load(out, space)

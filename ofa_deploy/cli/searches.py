@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.cli.options import (
     NOT_KEPT,
     AsJson,
@@ -90,7 +90,7 @@ def search(
 
     given = _given(context)
     if out is not None:
-        artifacts.check_plain(out, ".json", ".csv")
+        outputs.check_plain(out, ".json", ".csv")
         if out.suffix == ".csv" and (each or not (front or again is not None)):
             raise OfaDeployError(f"{out}: only the front of one search is written as CSV, see --front; choose a .json")
     if again is not None:

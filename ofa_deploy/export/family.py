@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import RECALIBRATION, load
 from ofa_deploy.errors import OfaDeployError
@@ -51,7 +51,7 @@ def export_family(
     check_figures(max_drop, recalibration)
     networks = _networks(space, result, load_results(result), number)
     wanted = [chosen(formats, None, f"{space.name}_{i}", folder) for i in range(1, len(networks) + 1)]
-    artifacts.check_folder(folder / INDEX)
+    outputs.check_folder(folder / INDEX)
     net, origin, images = checkpoint.load(weights, space), checkpoint.provenance(weights), load(data, space)
     progress = Progress(len(networks), "networks", report)
     cards: dict[Path, artifacts.Json] = {}

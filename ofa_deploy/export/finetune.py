@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.accuracy.measure import count_correct, specialise
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import RECALIBRATION, Dataset
@@ -63,7 +63,7 @@ def finetune(
         ArtifactError: `saved` is damaged or of another run, or cannot be written.
     """
     recipe = replace(recipe, batch=min(recipe.batch, len(data.train)))
-    artifacts.check_folder(saved)
+    outputs.check_folder(saved)
     about = {
         "space": net.space.name, "arch": str(arch), "recipe": asdict(recipe), "images_sha256": data.sha256(),
         "weights_sha256": weights_sha256, "recalibration": recalibration,

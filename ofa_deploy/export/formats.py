@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ofa_deploy import artifacts
+from ofa_deploy import outputs
 from ofa_deploy.data import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError, DataError, MeasureError, OfaDeployError
 from ofa_deploy.graphs.weights import Weights
@@ -255,7 +255,7 @@ def chosen(text: str | None, out: Path | None, space: str, folder: Path = Path()
 
 def _check(path: Path, *suffixes: str) -> None:
     """Refuse a model that cannot be written, or whose card would replace something else."""
-    artifacts.check_output(path, *suffixes)
+    outputs.check_output(path, *suffixes)
     card = path.with_suffix(".md")
     if card.exists() and not path.with_suffix(".json").exists():
         raise ArtifactError(f"{card} is not a card of {path} and would be overwritten; choose another name")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import weights
@@ -173,7 +173,7 @@ def build(
     plan = job.plan
     measured = conditions(device, plan.threads, job.batch)
     runtime = measured["runtime"]
-    artifacts.check_output(out, ".csv")
+    outputs.check_output(out, ".csv")
     check_replaces(out, job.resolutions, others)
 
     partial = out.with_suffix(".partial")

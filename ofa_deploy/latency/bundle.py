@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ofa_deploy
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.families import get_space
 from ofa_deploy.graphs import weights
@@ -180,7 +180,7 @@ def collect(
         raise ArtifactError(f"{results} is not complete: {len(lacks)} visits are missing; repeat the run on the device")
     table = job.table(visits, header, others)
     target = out or Path("lut") / file_name(job.space, header, job.blocks)
-    artifacts.check_output(target, ".csv")
+    outputs.check_output(target, ".csv")
     check_replaces(target, job.resolutions, others)
     with artifacts.locked(target):
         table.save(target, {**job.details(visits), "bundle_manifest_sha256": identity})

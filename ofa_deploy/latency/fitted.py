@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import arch_lists, artifacts
+from ofa_deploy import arch_lists, artifacts, outputs
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError, MeasureError
@@ -155,7 +155,7 @@ def fit_file(
             would be overwritten; it is named.
         MeasureError: see `fit_table`.
     """
-    artifacts.check_output(out, ".csv")
+    outputs.check_output(out, ".csv")
     if path.resolve() in {out.resolve(), out.with_suffix(".json").resolve()}:
         raise ArtifactError(f"the table would overwrite {path}, which it is made from; choose another --out")
     if Path(device).name != device:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.device.conditions import elsewhere
 from ofa_deploy.latency.device.rounds import Estimate
@@ -68,7 +68,7 @@ def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: P
     Raises:
         ArtifactError: a file is unreadable or of another form, or no resolution is complete: the geometry differs.
     """
-    artifacts.check_output(out, ".csv")
+    outputs.check_output(out, ".csv")
     if space.widths or any(stage.kind != "mbconv" for stage in space.stages):
         raise ArtifactError(f"such tables are of MobileNet spaces, not of {space.name}; choose with --space")
     found: dict[str, Mapping[str, Any]] = {}

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import runtime_of
@@ -38,7 +38,7 @@ def write_networks(job: Job, device: str, folder: Path, report: Report) -> Path:
     path = folder / LIST
     if path.exists():
         raise ArtifactError(f"{path} is there already, maybe filled in; choose another --out, or remove it")
-    artifacts.check_folder(path)
+    outputs.check_folder(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "arch", "latency_ms"])

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
@@ -54,7 +54,7 @@ def build_over_ssh(
         raise MeasureError(f"{host!r} is no host; give one as ssh takes it, such as pi@raspberrypi")
     check_cover(job.resolutions, others)
     if out is not None:
-        artifacts.check_output(out, ".csv")
+        outputs.check_output(out, ".csv")
         check_replaces(out, job.resolutions, others)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.report import evidence, sections
 from ofa_deploy.report.markup import Html, join, script_data, tag, text
@@ -43,7 +43,7 @@ def check_page(out: Path) -> None:
     """
     if out.suffix not in (".html", ".htm"):
         raise ArtifactError(f"the output {out} must end in .html")
-    artifacts.check_folder(out)
+    outputs.check_folder(out)
 
 
 def page(material: Material) -> Html:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS
 from ofa_deploy.accuracy.predictors.fit import AUTO, fit
 from ofa_deploy.accuracy.predictors.predictor import Predictor
@@ -142,7 +142,7 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     def keep(samples: Samples) -> None:
         samples.save(kept, {"weights_sha256": samples.weights_sha256, "source": "ofa-deploy search --refine"})
 
-    artifacts.check_output(kept, ".csv")
+    outputs.check_output(kept, ".csv")
     with artifacts.locked(kept):
         known = _joined(own, Samples.load(kept, space)) if kept.exists() else own
         if len(known) > len(own):

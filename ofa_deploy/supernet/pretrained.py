@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa_deploy import artifacts
+from ofa_deploy import outputs
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.families import SPACES
 from ofa_deploy.space import SearchSpace
@@ -82,7 +82,7 @@ def output(space: SearchSpace, out: Path | None) -> Path:
     target = out or Path("supernets") / checkpoint.file_name(space)
     if target.exists():
         raise ArtifactError(f"{target} is there already; remove it, or name another file with --out")
-    artifacts.check_output(target, ".safetensors")
+    outputs.check_output(target, ".safetensors")
     return target
 
 

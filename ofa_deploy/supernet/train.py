@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.arch import Arch
 from ofa_deploy.data import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
@@ -86,14 +86,14 @@ def train(
         raise OfaDeployError(f"a batch of {recipe.batch} is more than the {len(data.train)} training images")
     if recipe.batch % processes.number or recipe.batch < 2 * processes.number:
         raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
-    artifacts.check_output(out, ".safetensors")
+    outputs.check_output(out, ".safetensors")
     report = report if processes.first else _silent
     if _alike(int(out.exists() and not out.with_suffix(".checkpoint").exists()), processes):
         asked = {
             "space": space.name, "recipe": json.loads(json.dumps(asdict(recipe))), "dataset": data.name,
             "training_images": len(data.train), "images_sha256": data.sha256(), "licence": licence,
         }  # fmt: skip
-        return artifacts.made_already(out, checkpoint.KIND, asked, report)
+        return outputs.made_already(out, checkpoint.KIND, asked, report)
     if not processes.first:
         return _train(space, data, recipe, out, report, stop_after, processes, licence)
     with artifacts.locked(out):

@@ -251,6 +251,8 @@ def test_samples_that_nothing_can_be_fitted_on(space: SearchSpace) -> None:
     some = made_up(space, 30)
     with pytest.raises(OfaDeployError, match="at least 20"):
         fit([Samples(space, some.genes[:19], some.top1_percent[:19])])
+    with pytest.raises(OfaDeployError, match="look like fractions"):
+        fit([Samples(space, some.genes, some.top1_percent / 100)])
     with pytest.raises(OfaDeployError, match="nothing to fit"):
         fit([Samples(space, some.genes, np.full(30, 90.0))])
     with pytest.raises(OfaDeployError, match="or nearly all"):

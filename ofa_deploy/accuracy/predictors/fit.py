@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.accuracy.predictors.evaluate import (
     ESTIMATORS,
     Predicted,
@@ -182,7 +182,7 @@ def fit_file(
     paths = list(samples) or [artifacts.find("predictors", samples_file(space), hint)]
     sources = [Samples.load(path, space) for path in paths]
     others = None if apart is None else Samples.load(apart, space)
-    artifacts.check_output(out, ".safetensors")
+    outputs.check_output(out, ".safetensors")
     if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
         raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
     found = fit(sources, model, seed, jobs, report, list(map(str, paths)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.accuracy.predictors.inference import Array
 from ofa_deploy.accuracy.predictors.official import features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
@@ -83,6 +83,6 @@ def convert(file: Path, space: SearchSpace, out: Path) -> None:
     Raises:
         ArtifactError: see `read`.
     """
-    artifacts.check_output(out, ".safetensors")
+    outputs.check_output(out, ".safetensors")
     arrays = read(file, space)
     Predictor(space, (("official", arrays),)).save(out, {"source": file.name, "source_sha256": artifacts.sha256(file)})

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.latency.device import adb
 from ofa_deploy.latency.device.conditions import START, conditions
@@ -94,7 +94,7 @@ def main() -> None:
     try:
         if path.exists():
             raise ArtifactError(f"{path} is there already; carry it back, or remove it to measure anew")
-        artifacts.check_folder(path)
+        outputs.check_folder(path)
         run(bundle, path, adb.Options(given.benchmark_model, given.serial, given.taskset))
     except OfaDeployError as error:
         say(f"{bundle.name}: {error}")
