@@ -414,7 +414,7 @@ def test_what_is_there_is_not_overwritten(ofa: Run, tmp_path: Path) -> None:
 def test_options_that_do_not_go_together_are_refused_at_once(
     ofa: Run, tmp_path: Path, options: str, words: str
 ) -> None:
-    (tmp_path / "lut").mkdir()
+    (tmp_path / "folder.json").mkdir()
     refused(ofa("search", "--latency", "30%", *options.split()), words)
 
 

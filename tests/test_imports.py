@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ofa_deploy"
 ROWS = [  # a module imports only from its own row and rows above
     ["ofa_deploy", "errors"],
-    ["ops", "artifacts", "partials", "progress", "arch", "downloads", "figures", "npz"],
+    ["ops", "artifacts", "outputs", "partials", "progress", "arch", "downloads", "figures", "npz"],
     ["parts", "costs"],
     ["space"],
     ["families", "official", "data", "arch_lists", "torch_files"],

@@ -33,6 +33,7 @@ MODULES = (
     "__init__.py",
     "errors.py",
     "artifacts.py",
+    "outputs.py",
     "partials.py",
     "progress.py",
     "latency/__init__.py",

@@ -52,6 +52,8 @@ def elsewhere(tmp_path: Path) -> dict[str, str]:
     for name in ABSENT:
         (blocked / name).mkdir(parents=True)
         (blocked / name / "__init__.py").write_text(f"raise ImportError('{name} is not there')")
+    forget = "sys.meta_path[:] = [finder for finder in sys.meta_path if '__editable__' not in repr(finder)]"
+    (blocked / "sitecustomize.py").write_text(f"import sys\n{forget}\n")
     return os.environ | {"PYTHONPATH": str(blocked)}
 
 
