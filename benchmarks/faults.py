@@ -108,8 +108,8 @@ COMMANDS = {
     "sample": Killed("sample --number 12 --jobs 1 --data ../images.npz --weights ../w.safetensors --out s.csv",
                      ("s.csv",), "s.partial"),
     "build-lut": Killed("build-lut --resolutions 16 --rounds 3 --out t.csv", (), "t.partial"),
-    "search --verify": Killed("search --latency 50% --verify 1 --lut ../t.csv --weights ../w.safetensors "
-                              "--objective macs --data ../images.npz --out r.json", (), "r.json.partial"),
+    "search --verify": Killed("search --latency 50% --verify 1 --lut ../t.csv --objective macs --out r.json",
+                              (), "r.json.partial"),
     "export": Killed(f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --out m.safetensors",
                      ("m.safetensors",)),
     "export --finetune-epochs": Killed(

@@ -17,22 +17,29 @@ from ofa_deploy.space import SearchSpace
 Row = dict[str, Any]
 
 
-def read(path: Path, space: SearchSpace) -> tuple[list[Arch], list[Row]]:
+def read(path: Path, space: SearchSpace, results: bool = False) -> tuple[list[Arch], list[Row]]:
     """Architectures of a file, and its rows.
 
     A CSV has a column `arch` (`r28_k3e6-k5e4_...`), or once-for-all's `ks`, `e`, `d` (JSON lists) and `r`; for
-    ResNet50D `d`, `e`, `w`, `r`. A `.json` is an object with those keys, a list of such objects, or a search result, of
-    which all networks are taken.
+    ResNet50D `d`, `e`, `w`, `r`. A `.json` is an object with those keys, or a list of such objects.
+
+    Args:
+        path: of the file.
+        space: whose architectures they must be.
+        results: whether it may be a search result as well, of which all networks are taken.
 
     Raises:
         ArtifactError: the file is missing or of another form, or a row is no architecture of the space; it is named.
     """
-    return parse(artifacts.read(path), path, space)
+    content = artifacts.read(path)
+    if results and path.suffix == ".json" and (found := _networks(content, path)):
+        content = json.dumps(found).encode()
+    return parse(content, path, space)
 
 
 def parse(content: bytes, path: Path, space: SearchSpace) -> tuple[list[Arch], list[Row]]:
     """What `read` does, of a content that was read already; `path` is named in errors."""
-    rows = _found(_json_rows(content, path)) if path.suffix == ".json" else _csv_rows(content, path)
+    rows = _json_rows(content, path) if path.suffix == ".json" else _csv_rows(content, path)
     archs = []
     for number, row in enumerate(rows, 1):
         try:
@@ -90,10 +97,16 @@ def _json_rows(content: bytes, path: Path) -> list[Row]:
     return rows
 
 
-def _found(rows: list[Row]) -> list[Row]:
-    """The networks of search results among the rows, in their places."""
-    several = [one for row in rows for one in (row.get("results") or [row])]
-    return [network for row in several for network in (row.get("front") or [row])]
+def _networks(content: bytes, path: Path) -> list[dict[str, str]]:
+    """All networks of a search result, each by its `arch`; none of another file."""
+    (value, *more) = _json_rows(content, path)
+    if more or value.get("kind") != "search-result":
+        return []
+    try:
+        networks = [one for result in value.get("results", [value]) for one in result.get("front") or [result]]
+        return [{"arch": str(one["arch"])} for one in networks]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{path} is damaged: it names no networks; search again") from error
 
 
 def _arch(row: Row, space: SearchSpace) -> Arch:

@@ -60,7 +60,7 @@ def made_already(path: Path, kind: str, asked: Mapping[str, Any], report: Report
     Args:
         path: of its data file.
         kind: what it must be.
-        asked: what its description must say; a None asks for nothing.
+        asked: what its description must say, where it says anything; a None asks for nothing.
         report: is told that there is nothing to do.
 
     Raises:
@@ -69,7 +69,7 @@ def made_already(path: Path, kind: str, asked: Mapping[str, Any], report: Report
     if not path.with_suffix(".json").exists():
         raise ArtifactError(f"{path} is there already, of somebody else's making; remove it, or choose another --out")
     about = artifacts.describe(path, kind)
-    others = [key for key, value in asked.items() if value is not None and about.get(key) != value]
+    others = [key for key, value in asked.items() if value is not None and about.get(key, value) != value]
     if others:
         told = ", ".join(key.replace("_", " ") for key in others)
         raise ArtifactError(f"{path} is there already, made otherwise ({told}); remove it, or choose another --out")

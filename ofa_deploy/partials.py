@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy import artifacts
-from ofa_deploy.errors import ArtifactError
+from ofa_deploy.errors import ArtifactError, InfeasibleError
 
 
 def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
@@ -39,7 +39,7 @@ def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
         raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
     if not same:
         raise _of_another_run(partial)
-    artifacts.write(partial, "\n".join(lines[:-1]) + "\n")
+    artifacts.write(partial, "\n".join([first, *lines[1:-1]]) + "\n")
     return lines[1:-1]
 
 
@@ -147,8 +147,9 @@ def journal(out: Path | None, header: Mapping[str, Any]) -> Iterator[Journal]:
         steps = Journal(partial, header)
         try:
             yield steps
-        except BaseException:
-            if not steps.begun and not steps.known:
+        except BaseException as error:
+            nothing = not steps.begun and not steps.known
+            if nothing or isinstance(error, InfeasibleError):  # which no repeating changes
                 partial.unlink(missing_ok=True)
             raise
         partial.unlink(missing_ok=True)

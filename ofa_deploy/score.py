@@ -43,7 +43,7 @@ def score_file(
         outputs.check_plain(out, ".csv")
         if out.resolve() == archs.resolve():
             raise ArtifactError(f"the scores would overwrite the list {archs}; choose another --out")
-    listed, given = arch_lists.read(archs, space)
+    listed, given = arch_lists.read(archs, space, results=True)
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)
     mean, std = model.predict(genes)

@@ -169,7 +169,12 @@ def test_all_networks_of_a_search_result_are_scored(space: SearchSpace, tmp_path
     several = {"kind": "search-result", "results": [{"arch": arch, "front": []} for arch in archs]}
     for result in (front, several):
         (tmp_path / "r.json").write_text(json.dumps(result))
-        assert list(map(str, arch_lists.read(tmp_path / "r.json", space)[0])) == archs
+        assert list(map(str, arch_lists.read(tmp_path / "r.json", space, results=True)[0])) == archs
+        assert len(arch_lists.read(tmp_path / "r.json", space)[0]) == 1 if result is front else True
+    for wrong in ({"results": 3}, {"results": [1]}, {"arch": archs[0], "front": True}, {"front": [{}]}):
+        (tmp_path / "r.json").write_text(json.dumps({"kind": "search-result"} | wrong))
+        with pytest.raises(ArtifactError, match="it names no networks"):
+            arch_lists.read(tmp_path / "r.json", space, results=True)
 
 
 def test_a_table_without_that_resolution_says_how_to_build_it(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:

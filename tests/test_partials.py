@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_deploy.errors import ArtifactError
+from ofa_deploy.errors import ArtifactError, InfeasibleError
 from ofa_deploy.partials import journal
 
 
@@ -76,3 +76,19 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
         steps(out, "abc", [])
     with journal(tmp_path / "s.json", {}), pytest.raises(ArtifactError, match="another run is writing"):
         steps(tmp_path / "s.json", "a", [])
+
+
+def test_what_cannot_be_met_leaves_nothing_that_another_request_would_meet(tmp_path: Path) -> None:
+    with pytest.raises(InfeasibleError), journal(tmp_path / "r.json", {}) as kept:
+        kept.step("a", lambda: 1)
+        raise InfeasibleError("no network")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_header_whose_line_was_not_ended_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "r.json.partial").write_text('{"about": 0}')
+    made: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        steps(tmp_path / "r.json", "ax", made)
+    assert steps(tmp_path / "r.json", "ab", made) == ["A", "B"]
+    assert made == ["a", "b"]

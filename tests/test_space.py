@@ -25,12 +25,12 @@ def drawn(space: SearchSpace, n: int, seed: int = 0) -> list[Arch]:
     return space.archs(space.sample(np.random.default_rng(seed), n))
 
 
-@ALL
 def test_one_architecture_is_no_list(space: SearchSpace) -> None:
     with pytest.raises(ArchError, match="genes are of a list of architectures"):
         space.genes(str(space.extreme(True)))
 
 
+@ALL
 def test_text_genes_and_official_form_round_trip(space: SearchSpace) -> None:
     for arch in [*drawn(space, 200), space.extreme(True), space.extreme(False)]:
         assert Arch.parse(str(arch)) == arch

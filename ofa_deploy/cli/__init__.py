@@ -68,7 +68,7 @@ def main() -> None:
             print(f"ofa-deploy: {words}; see {help_}", file=sys.stderr)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        print("ofa-deploy: interrupted; repeat the command, and long work goes on where it was", file=sys.stderr)
+        print("ofa-deploy: interrupted; repeat the command: what left a .partial goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except (OfaDeployError, OSError) as error:
         if state["verbose"]:

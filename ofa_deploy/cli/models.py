@@ -147,6 +147,8 @@ def export(
 
     if [arch, result, config, family].count(None) != 3:
         raise OfaDeployError("export needs just one of --arch TEXT, --result FILE, --config FILE and --family FILE")
+    if family is not None and resolution is not None:
+        raise OfaDeployError("--resolution goes with --config; networks of a family have their own")
     if family is not None and finetune_epochs:
         raise OfaDeployError("--finetune-epochs is for one network; export those of a family one by one")
     source = result or family
@@ -227,7 +229,8 @@ def deploy(
             margin = max(100 * (row["measured_ms"] / row["predicted_ms"] - 1) for row in over)
             slower = max(row["machine_slower_percent"] for row in rows)
             why = f" when the machine ran {slower:.0f} % slower than its table was measured" if slower > 1 else ""
-            print(f"\nNO: over the budget{why}; a --margin of {margin + 0.5:.1f} would have kept it.")
+            hint = f"try --margin {margin + 0.5:.1f}" if margin < 99 else "the table is far off"
+            print(f"\nNO: over the budget{why}; {hint}.")
         print("\nTop-1 in percent. It is predicted for the held-out images, and delivered models are measured on them")
         print(f"{_intervals(rows)}.")
         print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")

@@ -100,7 +100,7 @@ def search(
     else:
         if verify is not None and refine is not None:
             raise OfaDeployError("--verify and --refine are two searches; take one of them")
-        _check_together(given)
+        _check_together(given, objective)
         searched = get_space(space or (artifacts.describe(lut[0], KIND)["space"] if lut else None)).name
         request = files.Request(
             searched, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
@@ -133,7 +133,7 @@ def search(
         raise typer.Exit(NOT_KEPT)
 
 
-def _check_together(given: set[str]) -> None:
+def _check_together(given: set[str], objective: str) -> None:
     """Refuse options that would do nothing beside the others.
 
     Raises:
@@ -143,6 +143,10 @@ def _check_together(given: set[str]) -> None:
         raise OfaDeployError("--certify-seconds goes with --certify")
     if (named := given & {"weights", "data"}) and not given & {"verify", "refine"}:
         raise OfaDeployError(f"--{min(named)} goes with --verify or --refine: other searches measure nothing")
+    if (named := given & {"weights", "data", "predictor", "risk"}) and objective == "macs":
+        raise OfaDeployError(f"--{min(named)} is about accuracy, which --objective macs leaves out")
+    if (named := given & {"device", "threads", "batch", "precision", "margin"}) and not given & {"latency", "front"}:
+        raise OfaDeployError(f"--{min(named)} is about latency; give a --latency, or --front")
     if (named := given & {"device", "threads", "batch", "precision"}) and "lut" in given:
         raise OfaDeployError(f"--{min(named)} is what a --lut already says; leave one of them out")
 
@@ -215,12 +219,14 @@ def _print_verified(result: SearchResult) -> None:
 def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
     """Cells of a table with a row a result, the heading first."""
     score = "top-1" if results[0].objective == "accuracy" else "score"
-    rows = [["latency of", "allowed", "predicted", score, "MACs", "architecture"]]
+    verified = any(result.verified for result in results)
+    rows = [["latency of", "allowed", "predicted", *(["measured", "kept"] * verified), score, "MACs", "architecture"]]
     for result in results:
-        limit = result.limits[0]
+        limit, about = result.limits[0], result.verified
+        measured = [f"{about['measured_ms']:.4g} ms", "yes" if about["within_budget"] else "NO"] if about else []
         allowed = "-" if limit["upper"] is None else f"{limit['upper']:.4g} {limit['unit']}"
         rows.append([
-            limit["of"], allowed, f"{limit['predicted']:.4g} {limit['unit']}", f"{result.score:.2f}",
+            limit["of"], allowed, f"{limit['predicted']:.4g} {limit['unit']}", *measured, f"{result.score:.2f}",
             f"{result.macs / 1e6:.2f} M", str(result.arch),
         ])  # fmt: skip
     return rows

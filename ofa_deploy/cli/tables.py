@@ -30,7 +30,7 @@ from ofa_deploy.cli.views import artifact_rows
 from ofa_deploy.families import get_space
 from ofa_deploy.inventory import items
 from ofa_deploy.latency.device.conditions import precision_of, runtime_of, with_precision
-from ofa_deploy.latency.table import KIND, LatencyTable
+from ofa_deploy.latency.table import KIND, LatencyTable, path_elsewhere
 
 app = typer.Typer(no_args_is_help=True, help="Latency tables: show, import, fit, or carry them.")
 
@@ -92,7 +92,7 @@ def import_(
     from ofa_deploy.latency.imported import import_tables
 
     chosen = get_space(space)
-    path = out or Path("lut") / f"{chosen.name}_{device}.csv"
+    path = out or path_elsewhere(chosen, device)
     table = import_tables(files, chosen, device, path)
     _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
 
@@ -182,7 +182,7 @@ def fit(
     from ofa_deploy.latency.fitted import fit_file
 
     chosen = get_space(space)
-    path = out or Path("lut") / f"{chosen.name}_{device}.csv"
+    path = out or path_elsewhere(chosen, device)
     table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive, precision)
     _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
 

@@ -158,8 +158,6 @@ def fit_file(
     outputs.check_output(out, ".csv")
     if path.resolve() in {out.resolve(), out.with_suffix(".json").resolve()}:
         raise ArtifactError(f"the table would overwrite {path}, which it is made from; choose another --out")
-    if Path(device).name != device:
-        raise ArtifactError(f"{device!r} cannot be a part of a file's name; call the device by letters and digits")
     archs, latencies = _measured(*arch_lists.read(path, space), path, column)
     tables = [LatencyTable.load(other, space) for other in others]
     conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch, precision)

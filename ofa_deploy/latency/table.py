@@ -163,7 +163,7 @@ class LatencyTable:
         if not e["networks"]:
             return None
         if (off := e["p95_percent"]) > DOUBTFUL_PERCENT:
-            return f"this table is off by up to {off:.0f} %: measure again, on a quiet machine or in more rounds"
+            return f"this table is off by {off:.0f} % or more for one network in 20: measure again when it is quiet"
         if e.get("spearman", 1.0) < DOUBTFUL_SPEARMAN:
             return f"this table hardly tells fast networks from slow ones (Spearman {e['spearman']:.2f}): measure again"
         return None
@@ -242,6 +242,17 @@ def file_name(space: SearchSpace, measured: Mapping[str, Any], blocks: bool = Tr
     words = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
     kind, batch = "" if blocks else "_fitted", "" if measured["batch"] == 1 else f"_b{measured['batch']}"
     return f"{space.name}_{measured['device']}_{measured['threads']}t{batch}_{words}{kind}.csv"
+
+
+def path_elsewhere(space: SearchSpace, device: str) -> Path:
+    """Where the table of a device that is elsewhere lies by default.
+
+    Raises:
+        MeasureError: the device's name cannot be a part of a file's name.
+    """
+    if not device or Path(device).name != device:
+        raise MeasureError(f"{device!r} cannot be a part of a file's name; call the device by letters and digits")
+    return Path("lut") / f"{space.name}_{device}.csv"
 
 
 def build_command(space: SearchSpace, measured: Mapping[str, Any]) -> str:

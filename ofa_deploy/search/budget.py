@@ -90,5 +90,6 @@ def parse_amount(what: str, text: str, least: float, most: float) -> float:
     if number <= 0:
         raise OfaDeployError(f"a {what} budget must be positive, not {text!r}")
     if not unit and number < FEWEST:
-        raise OfaDeployError(f"{match[1]} {what} are next to none; did you mean {match[1]}{UNITS[what][0]}?")
+        hint = f"did you mean {match[1]}M?" if number <= most else f"write for example {example}"
+        raise OfaDeployError(f"{match[1]} {what} are next to none; {hint}")
     return number * units[unit]

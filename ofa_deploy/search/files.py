@@ -228,9 +228,10 @@ def again(path: Path, report: Report) -> SearchResult:
         raise ArtifactError(
             f"{path} does not say what was asked for; search again with the options themselves"
         ) from error
-    if request.latency and not request.luts:
-        request = replace(request, luts=_table_of(before, request))
     ready = prepare(request, report)
+    if ready.tables and not request.luts and before.limits[0]["sha256"] != ready.limits[0].sha256:
+        then = prepare(replace(request, luts=_table_of(before, request)), report)
+        ready = replace(then, inputs=then.inputs | {"request": ready.inputs["request"]})
     pairs = zip(before.limits, ready.limits, strict=True)
     changed = [b["of"] for b, limit in pairs if b["sha256"] != limit.sha256]
     changed += ["the predictor"] * (before.inputs.get("predictor_sha256") != ready.inputs.get("predictor_sha256"))
@@ -245,7 +246,7 @@ def _table_of(before: SearchResult, request: Request) -> tuple[str, ...]:
     for beside in artifacts.candidates("lut", f"{space.name}_*.json"):
         with contextlib.suppress(OfaDeployError):
             table = LatencyTable.load(beside.with_suffix(".csv"), space)
-            if latency_limit(table, request.latency[0], request.margin_percent).sha256 == before.limits[0]["sha256"]:
+            if latency_limit(table, "100%", request.margin_percent).sha256 == before.limits[0]["sha256"]:
                 return (str(beside.with_suffix(".csv")),)
     return ()
 
@@ -288,7 +289,8 @@ def _remark(table: LatencyTable, limit: Limit, request: Request, report: Report)
     if table.doubt:
         report(f"note: {table.doubt}")
     slowest = extreme(space, table.cost, dearest=True)[1]
-    if request.latency and np.isfinite(limit.upper) and slowest < limit.allowed * (1 - SLACK):
+    without_effect = slowest < limit.allowed * (1 - SLACK) and not np.isfinite(limit.lower)
+    if request.latency and np.isfinite(limit.upper) and without_effect:
         report(f"note: the slowest network of {space.name} takes {slowest:.4g} ms there, so this budget excludes none")
 
 

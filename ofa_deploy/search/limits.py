@@ -119,7 +119,7 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
 
 
 def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
-    """A limit on multiply-accumulates, parameters, or the size of a float32 model file.
+    """A limit on multiply-accumulates, parameters, or the size of the weights.
 
     Args:
         space: of the networks.

@@ -140,7 +140,7 @@ def _train(
         "device": processes.device.type, "processes": processes.number, "threads": torch.get_num_threads(),
         "log": log.name, "last_epoch": run.log[-1],
         "note": "batch-norm statistics must be recalibrated for each subnetwork",
-        **({"licence": licence} if licence else {}),
+        "licence": licence,
     }  # fmt: skip
     if not processes.first:
         return details

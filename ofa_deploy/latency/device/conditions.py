@@ -16,6 +16,7 @@ DEVICES = {
     "tflite-int8": "tflite-int8",
 }  # fmt: skip
 """The runtime behind each friendly device name."""
+PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGES = {
     "onnxruntime": ("onnxruntime",), "tflite": ("ai-edge-litert", "tflite-runtime"), "torch": ("torch",),
     "torch-cuda": ("torch",), "torch-cuda-fp16": ("torch",), "onnxruntime-cuda": ("onnxruntime-gpu",),
@@ -60,11 +61,17 @@ def conditions(device: str, threads: int, batch: int = 1) -> dict[str, Any]:
 
 def precision_of(runtime: str) -> str:
     """That a runtime computes in."""
-    return next((name for name in ("fp16", "int8") if runtime.endswith(name)), "fp32")
+    return next((name for name in PRECISIONS if runtime.endswith(name)), PRECISIONS[0])
 
 
 def elsewhere(device: str, runtime: str, version: str, batch: int = 1, precision: str = "fp32") -> dict[str, Any]:
-    """The conditions of a table that others have measured, on a device of which nothing more is known."""
+    """The conditions of a table that others have measured, on a device of which nothing more is known.
+
+    Raises:
+        MeasureError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise MeasureError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     return {
         "device": device, "runtime": runtime, "runtime_version": version, "threads": 1, "batch": batch,
         "precision": precision, "machine": {"cpu": "a device that is elsewhere", "cores": 0},
