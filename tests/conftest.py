@@ -82,6 +82,11 @@ def made_up_table(space: SearchSpace, resolutions: tuple[int, ...] | None = None
     return LatencyTable(space, rows, resolutions, conditions("cpu", 1), error=error)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first, so that no process ends up with them alone."""
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
+
+
 @pytest.fixture
 def ofa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `ofa-deploy` in an empty working folder, within this process: starting another takes two seconds."""
