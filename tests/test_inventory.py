@@ -71,6 +71,8 @@ def test_doctor(ofa: Run) -> None:
     assert (mine["path"], mine["of_this_machine"], mine["differs"]) == ("lut/mine.csv", True, [])
     shown = succeeded(ofa("doctor"))
     assert "lut/mine.csv: of this machine" in shown
+    theirs = sum(not table["of_this_machine"] for table in found["tables"])
+    assert theirs == 0 or f"{theirs} that ship are of another machine" in shown
     assert found["clock"]["verdict"].split(":")[0].split()[0] in ("quiet", "usable", "noisy", "interrupted")
 
 

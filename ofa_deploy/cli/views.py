@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,12 +124,21 @@ def _examined(found: dict[str, Any]) -> list[str]:
         have = ", ".join(f"{package} {version}" for package, version in needed.items())
         lines.append((f"[{extra}]", f"not installed: pip install 'ofa-deploy[{extra}]'" if missing else have))
     lines.append(("packages", ", ".join(packages)))
-    for i, table in enumerate(found["tables"]):
-        words = (
-            "of this machine" if table["of_this_machine"] else f"not of this machine ({', '.join(table['differs'])})"
-        )
-        lines.append(("tables" if i == 0 else "", f"{table['path']}: {words}"))
+    lines += zip(["tables", *[""] * len(found["tables"])], _whose(found["tables"]), strict=False)
     return [f"{name:12} {words}" for name, words in lines]
+
+
+def _whose(tables: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each table here, and of those that ship and are of this machine, whose it is; the others are counted."""
+    shown, others = [], 0
+    for table in tables:
+        if table["of_this_machine"]:
+            shown.append(f"{table['path']}: of this machine")
+        elif table["origin"] == "here":
+            shown.append(f"{table['path']}: not of this machine ({', '.join(table['differs'])})")
+        else:
+            others += 1
+    return [*shown, *([f"{others} that ship are of another machine: ofa-deploy lut show"] if others else [])]
 
 
 def _runtime(about: dict[str, Any]) -> str:
