@@ -69,6 +69,7 @@ SPACE = get_space("fmnist")
 SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
 MEMORY = 1 << 30
 SECONDS = 20
+IMAGES = 420
 GENES = SPACE.sample(np.random.default_rng(7), 40)
 
 
@@ -76,11 +77,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def make_inputs(folder: Path) -> None:
+def make_inputs(folder: Path, images: int = IMAGES) -> None:
     """Images and an untrained supernet, small."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (420, 28, 28), np.uint8)
-    np.savez(folder / "images.npz", images=pixels, labels=np.arange(420) % 10)
+    pixels = rng.integers(0, 256, (images, 28, 28), np.uint8)
+    np.savez(folder / "images.npz", images=pixels, labels=np.arange(images) % 10)
     checkpoint.save(folder / "w.safetensors", Supernet(SPACE).initialise(0), {})
 
 
@@ -506,7 +507,7 @@ def too_long(*_: object) -> None:
 # -- both
 
 
-def run(commands: Sequence[str], kills: int, mutations: int, seed: int, results: Path) -> None:
+def run(commands: Sequence[str], kills: int, mutations: int, seed: int, images: int, results: Path) -> None:
     torch.set_num_threads(1)
     if mutations:
         rows: list[dict[str, Any]] = []
@@ -517,15 +518,15 @@ def run(commands: Sequence[str], kills: int, mutations: int, seed: int, results:
         artifacts.write(results / "faults_damage.csv", found.reset_index().to_csv(index=False))
     if kills:
         with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-            found = list(pool.map(killed_often, commands, repeat(kills), repeat(seed)))
+            found = list(pool.map(killed_often, commands, repeat(kills), repeat(seed), repeat(images)))
         artifacts.write(results / "faults_kills.csv", pd.concat(found).to_csv(index=False))
 
 
-def killed_often(name: str, kills: int, seed: int) -> pd.DataFrame:
+def killed_often(name: str, kills: int, seed: int, images: int) -> pd.DataFrame:
     """A row for each kill of a command."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        make_inputs(folder)
+        make_inputs(folder, images)
         if "--verify" in name:
             build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", folder / "t.csv")
         progress, rows = Progress(kills, f"kills of {name}", say, seconds=30), []
@@ -571,11 +572,19 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="of each command; 0 kills none")
     parser.add_argument("--mutations", type=int, default=1000, help="of each kind of file; 0 damages none")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=IMAGES, help="that commands which are killed work on")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
     arguments = parser.parse_args()
     if not arguments.show:
-        run(arguments.command or list(COMMANDS), arguments.kills, arguments.mutations, arguments.seed, arguments.out)
+        run(
+            arguments.command or list(COMMANDS),
+            arguments.kills,
+            arguments.mutations,
+            arguments.seed,
+            arguments.images,
+            arguments.out,
+        )
     show(arguments.out)
 
 

@@ -28,7 +28,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train", "sample", "build-lut", "export", "export --finetune-epochs"])
 def test_kills_lose_nothing(name: str, tmp_path: Path) -> None:
-    faults(tmp_path, f"--kills={KILLS}", "--mutations=0", f"--command={name}")
+    faults(tmp_path, f"--kills={KILLS}", "--mutations=0", f"--command={name}", "--images=210")
     kills = pd.read_csv(tmp_path / "faults_kills.csv")
     promises = ["resumed", "ended", "outputs_whole", "nothing_left_over", "identical"]
     assert kills[promises].all(axis=None), kills[~kills[promises].all(axis=1)]
