@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ofa_deploy import artifacts
-from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, say, weights_of
+from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, say, space_of, weights_of
 from ofa_deploy.families import get_space
-from ofa_deploy.latency.table import KIND
 
 
 def sample(
@@ -138,7 +136,7 @@ def predict(
     """
     from ofa_deploy.score import score_file, to_csv
 
-    chosen = get_space(space or (artifacts.describe(lut, KIND)["space"] if lut else None))
+    chosen = space_of(space, lut)
     rows = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
     if as_json:
         print(json.dumps(rows, indent=1))

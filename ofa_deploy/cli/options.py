@@ -11,7 +11,8 @@ import typer
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.families import get_space
+from ofa_deploy.latency.table import KIND, LatencyTable
 from ofa_deploy.space import SearchSpace
 
 Space = Annotated[str | None, typer.Option(help="Search space; default: $OFA_DEPLOY_SPACE, else fmnist.")]
@@ -53,17 +54,18 @@ NOT_KEPT = 3
 """Exit code where what was measured is over its budget."""
 
 
+def space_of(name: str | None, lut: Path | None) -> SearchSpace:
+    """The space that was named; else that of a latency table that was named; else the default one."""
+    return get_space(name or (artifacts.describe(lut, KIND)["space"] if lut else None))
+
+
 def weights_of(path: Path | None, space: SearchSpace) -> Path:
     """The weight file that was named, or the space's own."""
     from ofa_deploy.supernet.checkpoint import file_name
     from ofa_deploy.supernet.pretrained import FILES
 
-    get = (
-        f"get the official one with: ofa-deploy weights {space.name}"
-        if space.name in FILES
-        else (f"train one with: ofa-deploy train --space {space.name}")
-    )
-    hint = f"{get}, or name it with --weights"
+    get, verb = ("get the official one", "weights") if space.name in FILES else ("train one", "train --space")
+    hint = f"{get} with: ofa-deploy {verb} {space.name}, or name it with --weights"
     return path or artifacts.find("supernets", file_name(space), hint)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ofa_deploy import artifacts, outputs
+from ofa_deploy import outputs
 from ofa_deploy.cli.options import (
     NOT_KEPT,
     AsJson,
@@ -24,11 +24,10 @@ from ofa_deploy.cli.options import (
     Weights,
     aligned,
     say,
+    space_of,
 )
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
 from ofa_deploy.latency.device.conditions import with_precision
-from ofa_deploy.latency.table import KIND
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.result import in_words as limit_in_words
 
@@ -101,7 +100,7 @@ def search(
         if verify is not None and refine is not None:
             raise OfaDeployError("--verify and --refine are two searches; take one of them")
         _check_together(given, objective)
-        searched = get_space(space or (artifacts.describe(lut[0], KIND)["space"] if lut else None)).name
+        searched = space_of(space, lut[0] if lut else None).name
         request = files.Request(
             searched, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
             with_precision(device, precision), threads, batch, None if predictor is None else str(predictor),

@@ -24,6 +24,7 @@ from ofa_deploy.cli.options import (
     listed,
     numbers,
     say,
+    space_of,
     tables_of,
 )
 from ofa_deploy.cli.views import artifact_rows
@@ -232,4 +233,4 @@ def _made(table: LatencyTable, path: Path, about: str, as_json: bool) -> None:
 
 
 def _load(path: Path) -> LatencyTable:
-    return LatencyTable.load(path, get_space(artifacts.describe(path, KIND)["space"]))
+    return LatencyTable.load(path, space_of(None, path))
