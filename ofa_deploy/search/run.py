@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.certify import certify, check_provable
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
@@ -87,8 +87,7 @@ def search(
     proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
     chosen = candidates(explored, predictor, risk, 1)
     if not chosen:
-        closest = explored.archive.genes[explored.archive.best(1)]
-        raise none_within(space, explored.limits, closest, "was found")
+        raise none_found(space, explored)
     made = result_of(space, explored, chosen[0], predictor, settings, risk, inputs or {})
     made = replace(made, certificate=proof)
     return _with_front(made, space, explored) if front else made
@@ -136,6 +135,11 @@ def check_risk(risk: float) -> None:
     """
     if not 0 <= risk <= MOST_RISK:
         raise OfaDeployError(f"--risk must be between 0 and {MOST_RISK} standard deviations, not {risk}")
+
+
+def none_found(space: SearchSpace, explored: Explored) -> InfeasibleError:
+    """What to say where a search came across no network within the limits."""
+    return none_within(space, explored.limits, explored.archive.genes[explored.archive.best(1)], "was found")
 
 
 def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: float, number: int) -> list[int]:

@@ -25,9 +25,9 @@ from ofa_deploy.partials import Journal
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.files import Prepared, Request, of_this_machine, prepare
-from ofa_deploy.search.limits import Limit, check_feasible, latency_limit, none_within
+from ofa_deploy.search.limits import Limit, check_feasible, latency_limit
 from ofa_deploy.search.result import SearchResult, write
-from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, result_of
+from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, none_found, result_of
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
@@ -142,7 +142,7 @@ def _best(
         explored = explore(space, predictor, [limit, *others], settings, report)
         chosen = candidates(explored, predictor, risk, number)
     if not chosen:
-        raise none_within(space, explored.limits, explored.archive.genes[explored.archive.best(1)], "was found")
+        raise none_found(space, explored)
     return explored, space.archs(explored.archive.genes[chosen])
 
 
