@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60% || [ $$? -eq 3 ]
 
-test: $(READY) lint  ## lint, types and all tests, two at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+test: $(READY) lint  ## lint, types and all tests, three at a time, for some wait
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 coverage: $(READY)  ## all tests, and the lines of the package that they do not run in their own process
 	$(BIN)/coverage run -m pytest

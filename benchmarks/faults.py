@@ -1,8 +1,10 @@
 """Whether a kill loses what was measured, and whether a damaged file is noticed.
 
-Kills: each command runs on small inputs, is killed with SIGKILL at seeded random moments of its length, and is repeated
+Kills: each command runs on small inputs, is killed with SIGKILL at a seeded random moment of its length, and repeated
 until it ends. What was on disk must be taken up again, outputs must be whole, nothing else may be left behind, and
-seeded results must be byte for byte those of a run that was not killed.
+seeded results must be byte for byte those of a run that was not killed. With --in-a-row one run is killed again and
+again before it may end, and what a kill leaves may not be less than what the one before it left. Latencies of whole
+networks are measured without the pauses of half a second between rounds, in which there is nothing to lose.
 
 Damage: files of every kind are truncated, have bits flipped, bytes overwritten or cut out, JSON values swapped, removed
 or retyped, and are exchanged for files of other kinds. Each must be refused with one error of one line, or give the
@@ -11,7 +13,7 @@ Any other exception, other values, more than 1 GB of further memory or 20 second
 
 Takes half an hour. Writes benchmarks/results/faults_kills.csv and faults_damage.csv.
 
-    python benchmarks/faults.py [--kills 50] [--mutations 1000] [--out FOLDER] [--show]
+    python benchmarks/faults.py [--kills 50] [--in-a-row] [--mutations 1000] [--out FOLDER] [--show]
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ from ofa_deploy.accuracy.sampling import _Shards
 from ofa_deploy.cli import main as command_line
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.families import get_space
+from ofa_deploy.latency import whole
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.rounds import Plan, read
 from ofa_deploy.latency.table import LatencyTable
@@ -109,8 +112,9 @@ COMMANDS = {
     "sample": Killed("sample --number 12 --jobs 1 --data ../images.npz --weights ../w.safetensors --out s.csv",
                      ("s.csv",), "s.partial"),
     "build-lut": Killed("build-lut --resolutions 16 --rounds 3 --out t.csv", (), "t.partial"),
-    "search --verify": Killed("search --latency 50% --verify 1 --lut ../t.csv --objective macs --out r.json",
-                              (), "r.json.partial"),
+    "search --verify": Killed(
+        "search --latency 50% --verify 1 --lut ../t.csv --objective macs --generations 5 --out r.json",
+        (), "r.json.partial"),
     "export": Killed(f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --out m.safetensors",
                      ("m.safetensors",)),
     "export --finetune-epochs": Killed(
@@ -129,6 +133,7 @@ def started(arguments: str, folder: Path) -> int:
     try:
         os.chdir(folder)
         said = os.open(folder.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        whole.PAUSE = 0.0
         os.dup2(said, 1)
         os.dup2(said, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -148,7 +153,14 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill(name: str, folder: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
+def progress_of(job: Killed, work: Path) -> int:
+    """How much of a command's work is on disk: lines that were appended, or 1 for a file that is replaced."""
+    if not job.partial or not (work / job.partial).exists():
+        return 0
+    return (work / job.partial).read_bytes().count(b"\n") - 1 if job.partial.endswith(".partial") else 1
+
+
+def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iterator[dict[str, Any]]:
     """Kill a command at random moments; a row a kill."""
     job, work = COMMANDS[name], folder / "work"
 
@@ -161,27 +173,36 @@ def kill(name: str, folder: Path, kills: int, seed: int) -> Iterator[dict[str, A
     if code := ended(started(job.arguments, work)):
         raise SystemExit(f"{name} ended with {code}: {(folder / 'said').read_text()}")
     length = time.perf_counter() - begun
-    whole = {path.name: path.read_bytes() for path in work.iterdir()}
+    expected = {path.name: path.read_bytes() for path in work.iterdir()}
     rng = random.Random(f"{name} {seed}")
+    latest = 0.7 * length if in_a_row and job.partial else length  # what goes on has less to do than at first
+    rows: list[dict[str, Any]] = []
+    fresh()
     for number in range(kills):
-        fresh()
-        moment = rng.uniform(0, length)
+        moment = rng.uniform(0, latest)
+        before = progress_of(job, work)
         child = started(job.arguments, work)
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         was_killed = ended(child) == -signal.SIGKILL
-        there = bool(job.partial) and (work / job.partial).exists()
-        kept = there and (not job.partial.endswith(".partial") or (work / job.partial).read_bytes().count(b"\n") > 1)
-        code = ended(started(job.arguments, work))
-        said = (folder / "said").read_text()
-        left = {path.name: path.read_bytes() for path in work.iterdir()} if code == 0 else {}
-        yield {
+        kept = progress_of(job, work)
+        rows.append({
             "command": name, "kill": number, "share_percent": round(100 * moment / length, 1),
-            "killed": was_killed, "kept": kept, "resumed": not kept or "resuming" in said, "ended": code == 0,
-            "outputs_whole": code == 0 and set(whole) <= set(left),
-            "nothing_left_over": set(left) <= set(whole),
-            "identical": all(left.get(file) == whole[file] for file in job.exact),
+            "killed": was_killed, "kept": kept > 0, "resumed": kept >= before or not was_killed,
+        })  # fmt: skip
+        if in_a_row and was_killed and number + 1 < kills:
+            continue
+        code = ended(started(job.arguments, work))
+        rows[-1]["resumed"] &= not kept or "resuming" in (folder / "said").read_text()
+        left = {path.name: path.read_bytes() for path in work.iterdir()} if code == 0 else {}
+        end = {
+            "ended": code == 0, "outputs_whole": code == 0 and set(expected) <= set(left),
+            "nothing_left_over": set(left) <= set(expected),
+            "identical": all(left.get(file) == expected[file] for file in job.exact),
         }  # fmt: skip
+        yield from (row | end for row in rows)
+        rows.clear()
+        fresh()
 
 
 # -- damage
@@ -507,7 +528,9 @@ def too_long(*_: object) -> None:
 # -- both
 
 
-def run(commands: Sequence[str], kills: int, mutations: int, seed: int, images: int, results: Path) -> None:
+def run(
+    commands: Sequence[str], kills: int, in_a_row: bool, mutations: int, seed: int, images: int, results: Path
+) -> None:
     torch.set_num_threads(1)
     if mutations:
         rows: list[dict[str, Any]] = []
@@ -518,11 +541,13 @@ def run(commands: Sequence[str], kills: int, mutations: int, seed: int, images: 
         artifacts.write(results / "faults_damage.csv", found.reset_index().to_csv(index=False))
     if kills:
         with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-            found = list(pool.map(killed_often, commands, repeat(kills), repeat(seed), repeat(images)))
+            found = list(
+                pool.map(killed_often, commands, repeat(kills), repeat(in_a_row), repeat(seed), repeat(images))
+            )
         artifacts.write(results / "faults_kills.csv", pd.concat(found).to_csv(index=False))
 
 
-def killed_often(name: str, kills: int, seed: int, images: int) -> pd.DataFrame:
+def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
     """A row for each kill of a command."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -530,7 +555,7 @@ def killed_often(name: str, kills: int, seed: int, images: int) -> pd.DataFrame:
         if "--verify" in name:
             build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", folder / "t.csv")
         progress, rows = Progress(kills, f"kills of {name}", say, seconds=30), []
-        for row in kill(name, folder, kills, seed):
+        for row in kill(name, folder, kills, seed, in_a_row):
             rows.append(row)
             progress.add()
     return pd.DataFrame(rows)
@@ -570,6 +595,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--command", action="append", choices=list(COMMANDS), help="that is killed; default: all")
     parser.add_argument("--kills", type=int, default=50, help="of each command; 0 kills none")
+    parser.add_argument("--in-a-row", action="store_true", help="kill one run as often, instead of as many runs once")
     parser.add_argument("--mutations", type=int, default=1000, help="of each kind of file; 0 damages none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=IMAGES, help="that commands which are killed work on")
@@ -580,6 +606,7 @@ def main() -> None:
         run(
             arguments.command or list(COMMANDS),
             arguments.kills,
+            arguments.in_a_row,
             arguments.mutations,
             arguments.seed,
             arguments.images,

@@ -4,8 +4,9 @@ From each list of measured accuracies a seeded 30 % is kept apart; models are fi
 their settings chosen and `auto` decided on those alone, and judged on the 30 %. Lists: `fmnist`, the shipped samples;
 with --published FOLDER also `imagenet-r224` and `imagenet-multires`, subnetworks of the official supernet that others
 have measured (`imagenet_mbv3-w1.0_top1_r224.csv` of DyNAS-T, Apache-2.0; `imagenet_mbv3-w1.0_top1_multires.csv` of
-memory-optimized-once-for-all). Takes about a minute of one core for each list, seed and number of labels; a run that
-was killed goes on where it was. Writes benchmarks/results/predictor-error_LIST.csv.
+memory-optimized-once-for-all), and `imagenet-multires-with-r224`, where all of the former are fitted too, as a second
+source. Takes about a minute of one core for each list, seed and number of labels; a run that was killed goes on where
+it was. Writes benchmarks/results/predictor-error_LIST.csv.
 
     python benchmarks/predictor_error.py [--list NAME ...] [--published FOLDER] [--seeds 5] [--jobs 2] [--show]
 """
@@ -39,6 +40,7 @@ from ofa_deploy.accuracy.predictors.evaluate import (
 )
 from ofa_deploy.accuracy.predictors.predictor import blend
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
+from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples, file_name
 from ofa_deploy.families import get_space
 
@@ -52,63 +54,66 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def lists(published: Path | None) -> dict[str, tuple[str, Path]]:
-    """Space and file of each list of measured accuracies."""
-    found = {"fmnist": ("fmnist", artifacts.shipped("predictors") / file_name(get_space("fmnist")))}
+def lists(published: Path | None) -> dict[str, tuple[str, list[Path]]]:
+    """Space of each list of measured accuracies, its file, and those that are further sources."""
+    found = {"fmnist": ("fmnist", [artifacts.shipped("predictors") / file_name(get_space("fmnist"))])}
     if published is not None:
-        for name in ("r224", "multires"):
-            found[f"imagenet-{name}"] = ("mbv3-w1.0", published / f"imagenet_mbv3-w1.0_top1_{name}.csv")
+        one, several = (published / f"imagenet_mbv3-w1.0_top1_{name}.csv" for name in ("r224", "multires"))
+        found["imagenet-r224"] = "mbv3-w1.0", [one]
+        found["imagenet-multires"] = "mbv3-w1.0", [several]
+        found["imagenet-multires-with-r224"] = "mbv3-w1.0", [several, one]
     return found
 
 
-def judge(name: str, space_name: str, path: Path, labels: int, seed: int) -> Rows:
-    """Errors of every model on the 30 % kept apart."""
+def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int) -> Rows:
+    """Errors of every model on the 30 % of the first file that are kept apart."""
     os.environ["OMP_NUM_THREADS"] = "1"
     space = get_space(space_name)
-    samples = Samples.load(path, space)
-    x, y, resolution = features(space, samples.genes), samples.top1_percent, samples.genes[:, 0]
-    fitted, apart = train_test_split(np.arange(len(y)), test_size=0.3, random_state=seed)
+    samples, *others = [Samples.load(path, space) for path in paths]
+    fitted, apart = train_test_split(np.arange(len(samples)), test_size=0.3, random_state=seed)
     fitted = fitted[: labels or None]
-    a, b = x[fitted], y[fitted]
-    weight = np.ones(len(b))
+    first = Samples(space, samples.genes[fitted], samples.top1_percent[fitted])
+    merged = merge([first, *others])
+    a, b, weight, sure = merged.x, merged.y, merged.weight, merged.source == 0
+    x, y, resolution = features(space, samples.genes[apart]), samples.top1_percent[apart], samples.genes[apart, 0]
     rows: Rows = []
 
     def add(model: str, predicted: tuple[np.ndarray, np.ndarray], seconds: float, chosen: str = "") -> None:
-        found = errors(y[apart], predicted, resolution[apart])
-        rows.append({"list": name, "labels": len(b), "seed": seed, "model": model, **found,
+        found = errors(y, predicted, resolution)
+        rows.append({"list": name, "labels": len(fitted), "seed": seed, "model": model, **found,
                      "cpu_seconds": round(seconds, 2), "chosen": chosen})  # fmt: skip
 
     with threadpool_limits(1):
         began = time.process_time()
-        estimators = {key: make(space, 0).tuned(a, b) for key, make in ESTIMATORS.items()}
+        estimators = {key: make(space, 0).tuned(a, b, weight) for key, make in ESTIMATORS.items()}
         unseen = cross_validated(estimators, a, b, weight, 0, 1, lambda text: None)
         chosen = choose(b, unseen, folds(a, 0))
         predicted = {}
         for key, estimator in estimators.items():
             start = time.process_time()
-            predicted[key] = clone(estimator).fit(a, b).predict(x[apart], return_std=True)
-            wide = widening(b, unseen[key])
+            predicted[key] = clone(estimator).fit(a, b, sample_weight=weight).predict(x, return_std=True)
+            wide = widening(b, unseen[key], sure)
             add(key, (predicted[key][0], predicted[key][1] * wide), time.process_time() - start)
         mean, std = blend([predicted[key] for key in chosen])
-        wide = widening(b, blend([unseen[key] for key in chosen]))
+        wide = widening(b, blend([unseen[key] for key in chosen]), sure)
         add("auto", (mean, std * wide), time.process_time() - began, "+".join(chosen))
         for key, model in {"published recipe": PublishedMLP(), "line on log MACs": line()}.items():
             start = time.process_time()
-            mean = model.fit(a, b).predict(x[apart])
+            mean = model.fit(a, b).predict(x)
             add(key, (mean, np.zeros(len(apart))), time.process_time() - start)
     return rows
 
 
-def run(name: str, space: str, path: Path, seeds: int, jobs: int) -> None:
+def run(name: str, space: str, paths: list[Path], seeds: int, jobs: int) -> None:
     """Judge all models on a list and write its CSV."""
     partial = Path(f".predictor-error_{name}.partial")
-    header = {"sha256": artifacts.sha256(path), "labels": LABELS}
+    header = {"sha256": [artifacts.sha256(path) for path in paths], "labels": LABELS}
     rows: Rows = [row for text in partials.resume(partial, header) for row in json.loads(text)]
     done = {(row["labels"] if row["labels"] in LABELS else 0, row["seed"]) for row in rows}
     todo = [(n, seed) for seed in range(seeds) for n in LABELS if (n, seed) not in done]
     say(f"{name}: {len(todo)} of {len(LABELS) * seeds} to do")
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
-        joblib.delayed(judge)(name, space, path, n, seed) for n, seed in todo
+        joblib.delayed(judge)(name, space, paths, n, seed) for n, seed in todo
     )
     with partial.open("a") as file:
         for number, found in enumerate(results, 1):
@@ -119,7 +124,8 @@ def run(name: str, space: str, path: Path, seeds: int, jobs: int) -> None:
     table = pd.DataFrame(rows)
     table["order"] = table.model.map(ORDER.index)
     table = table.sort_values(["labels", "seed", "order"]).drop(columns="order")
-    head = f"# {path.name}, 30 % kept apart, {artifacts.machine()['cpu']}\n"
+    with_ = "".join(f", with {path.name}" for path in paths[1:])
+    head = f"# {paths[0].name}, 30 % kept apart{with_}, {artifacts.machine()['cpu']}\n"
     artifacts.write(RESULTS / f"predictor-error_{name}.csv", head + table.to_csv(index=False))
     partial.unlink()
 
@@ -154,9 +160,9 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        for name, (space, path) in lists(options.published).items():
+        for name, (space, paths) in lists(options.published).items():
             if not options.list or name in options.list:
-                run(name, space, path, options.seeds, options.jobs)
+                run(name, space, paths, options.seeds, options.jobs)
     found = sorted(RESULTS.glob("predictor-error_*.csv"))
     for path in found:
         show(path)

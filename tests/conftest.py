@@ -20,6 +20,7 @@ from hypothesis import settings
 from ofa_deploy import data as data_sets
 from ofa_deploy.cli import main
 from ofa_deploy.families import get_space, mobilenet_v3
+from ofa_deploy.latency import whole
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.latency.table import LatencyTable
@@ -32,6 +33,7 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this one
+whole.PAUSE = 0.02  # no test is about how good a measurement is
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,7 +86,7 @@ def made_up_table(space: SearchSpace, resolutions: tuple[int, ...] | None = None
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first, so that no process ends up with them alone."""
-    items.sort(key=lambda item: item.path.name != "test_faults.py")
+    items.sort(key=lambda item: item.path.name not in ("test_faults.py", "test_cli.py", "test_api.py"))
 
 
 @pytest.fixture

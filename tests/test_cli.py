@@ -1,6 +1,7 @@
 """Every command, run as a user runs it."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import onnxruntime
 import pytest
 import typer
 
-from ofa_deploy import artifacts
+from ofa_deploy import artifacts, deploy
 from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.cli import app
@@ -155,7 +156,10 @@ def test_models_for_another_device_have_names_of_their_own(ofa: Run, tmp_path: P
     assert names == {f"fmnist_tflite_{end}" for end in ("5pct.tflite", "5pct.json", "5pct.md", "results.json")}
 
 
-def test_deploy_builds_a_table_and_ends_with_the_figures(ofa: Run, tmp_path: Path) -> None:
+def test_deploy_builds_a_table_and_ends_with_the_figures(
+    ofa: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "Plan", functools.partial(deploy.Plan, rounds=3))  # of 16
     done = ofa("deploy", "--latency", "20%")
     out = done.stdout
     assert done.returncode == (3 if "NO" in out else 0)

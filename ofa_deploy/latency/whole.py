@@ -17,13 +17,15 @@ from ofa_deploy.progress import Report
 
 YARDSTICKS = 4
 """Networks of the table that are timed with the models, to tell the state of the machine."""
+PAUSE = 0.5
+"""Seconds between rounds, so that a short disturbance does not meet them all."""
 SLOWER_PERCENT = 5.0
 PASSES = 4
 """See `beside_table`."""
 
 
 def side_by_side(
-    sessions: Mapping[str, tuple[Session, Array]], threads: int, rounds: int = 16, pause: float = 0.5
+    sessions: Mapping[str, tuple[Session, Array]], threads: int, rounds: int = 16, pause: float | None = None
 ) -> dict[str, Any]:
     """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
 
@@ -31,7 +33,7 @@ def side_by_side(
         sessions: by name: a session, and its input.
         threads: that the sessions use.
         rounds: visits to each.
-        pause: seconds between rounds, so that a short disturbance does not meet them all.
+        pause: seconds between rounds; None takes `PAUSE`.
 
     Returns:
         by name: latency_ms (the smallest of the rounds' medians: that of the machine's fast state), typical_ms (the
@@ -40,7 +42,7 @@ def side_by_side(
     rng = np.random.default_rng(0)
     visits = {name: [] for name in sessions}  # type: dict[str, list[Any]]
     for _ in range(rounds):
-        time.sleep(pause)
+        time.sleep(PAUSE if pause is None else pause)
         for name in rng.permutation(list(sessions)).tolist():
             visits[name].append(visit(*sessions[name], threads, 50, 0.1))
     found = {}

@@ -153,7 +153,7 @@ def test_fit_compares_calibrates_and_reports(space: SearchSpace, fitted: Fitted)
     assert found["coverage90_percent"] == pytest.approx(100 * inside)
 
 
-def test_auto_takes_the_best_or_the_mean_of_the_two_best() -> None:
+def test_auto_takes_the_best_or_its_mean_with_another() -> None:
     rng = np.random.default_rng(0)
     y = rng.standard_normal(500)
     parts = folds(np.arange(500)[:, None], 0)
@@ -161,6 +161,9 @@ def test_auto_takes_the_best_or_the_mean_of_the_two_best() -> None:
     good, also, bad = ((y + s * rng.standard_normal(500), std) for s in (0.2, 0.2, 2.0))
     assert choose(y, {"bad": bad, "good": good}, parts) == ("good",)
     assert set(choose(y, {"bad": bad, "good": good, "also": also}, parts)) == {"good", "also"}
+    twin = good[0] + 0.01 * rng.standard_normal(500), std
+    other = y + 0.23 * rng.standard_normal(500), std
+    assert "other" in choose(y, {"good": good, "twin": twin, "other": other}, parts), "its errors are its own"
 
 
 def test_widening_makes_the_interval_hold_nine_of_ten() -> None:

@@ -53,7 +53,7 @@ def command(weights: Path, images: Path) -> list[str]:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_killed_run_resumes_to_the_same_file(command: list[str], tmp_path: Path, design: str) -> None:
-    command = [word if word != "12" else "240" for word in command] if design == "trie" else command
+    command = [word if word != "12" else "120" for word in command] if design == "trie" else command
     command = [*command[:-1], "--design", design, "--out"]
     partial = tmp_path / "killed.partial"
     killed([*command, "killed.csv"], tmp_path, partial, 2)
@@ -262,7 +262,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_file(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], command: list[str], tmp_path: Path
 ) -> None:
     address, workers = cluster
-    command = [word if word != "12" else "99" for word in command]
+    command = [word if word != "12" else "66" for word in command]
     on_cluster = [*command[:-1], "--backend", "dask", "--address", address, "--out"]
     process = subprocess.Popen([*on_cluster, "cluster.csv"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "cluster.partial"
@@ -270,7 +270,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_file(
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     workers[0].kill()
-    groups = len(draw(get_space("fmnist"), "uniform", 99, 4))
+    groups = len(draw(get_space("fmnist"), "uniform", 66, 4))
     assert partial.read_bytes().count(b"\n") < 1 + groups, "it should be killed in the middle"
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said

@@ -134,12 +134,14 @@ def rank(y: Floats, predicted: Predicted, parts: list[Any]) -> float:
 
 
 def choose(y: Floats, predicted: Mapping[str, Predicted], parts: list[Any]) -> tuple[str, ...]:
-    """The best model, or the two best where their mean is better than either."""
-    ranked = sorted(predicted, key=lambda name: -rank(y, predicted[name], parts))
-    both = blend([predicted[name] for name in ranked[:2]])
-    if len(ranked) > 1 and rank(y, both, parts) > rank(y, predicted[ranked[0]], parts):
-        return tuple(sorted(ranked[:2]))
-    return (ranked[0],)
+    """The best model by `rank`, or it and another where their mean has a smaller error than it has alone."""
+    best = max(predicted, key=lambda name: rank(y, predicted[name], parts))
+    teams = [tuple(sorted({best, name})) for name in predicted]
+    return min(teams, key=lambda team: _squares(y, blend([predicted[name] for name in team])))
+
+
+def _squares(y: Floats, predicted: Predicted) -> float:
+    return float(np.mean((predicted[0] - y) ** 2))
 
 
 def widening(y: Floats, predicted: Predicted, sure: npt.NDArray[np.bool_] | None = None) -> float:

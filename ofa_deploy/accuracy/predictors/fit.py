@@ -59,7 +59,7 @@ def fit(
     """Fit a predictor.
 
     Every candidate predicts each sample in a five-fold cross-validation. `auto` takes the model with the best mean
-    minus spread of Kendall's tau over the folds, or the mean of the two best where that is better still. The standard
+    minus spread of Kendall's tau over the folds, or its mean with another where that errs less (RMSE). The standard
     deviation is then widened so that the 90 % interval holds 90 % of the first source's samples, and the model is
     fitted on all. The few settings of a model (lengths of a Gaussian process, a weight decay) are chosen once, on all
     samples.
