@@ -47,8 +47,9 @@ bench-latency: $(READY)  ## error of latency tables, of those fitted to whole ne
 bench-faults: $(READY)  ## what kills and damaged files do (committed results)
 	$(BIN)/python benchmarks/faults.py --show
 
-bench-export: $(READY)  ## accuracy, size and latency of exported files, fp32 and int8 (committed results)
+bench-export: $(READY)  ## accuracy, size, latency of exported files, and seconds to make them (committed results)
 	$(BIN)/python benchmarks/export_quality.py --show
+	$(BIN)/python benchmarks/export_seconds.py --show
 	$(BIN)/python benchmarks/converters.py --show
 
 $(READY): pyproject.toml

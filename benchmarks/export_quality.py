@@ -3,7 +3,7 @@
 Networks of the shipped supernet, each in every format that a runtime runs, and as torch computes it: correct ones of
 all test images, bytes, and latency in the shares of the same runtime's fp32 file, all files interleaved in one run
 (smallest and typical of the rounds' medians). `tflite, 7x7 as one` is an fp32 file whose windows of 7x7 are not written
-as three small ones. Takes about five minutes. Writes benchmarks/results/export-quality_fmnist.csv.
+as three small ones. Takes about five minutes. Writes benchmarks/results/export-quality_fmnist_PROCESSOR.csv.
 
     python benchmarks/export_quality.py [--rounds 16] [--show]
 """
@@ -11,6 +11,7 @@ as three small ones. Takes about five minutes. Writes benchmarks/results/export-
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
-RESULT = Path(__file__).parent / "results" / "export-quality_fmnist.csv"
+RESULTS = Path(__file__).parent / "results"
+PREFIX = "export-quality_fmnist_"
 TIMED = ("onnx", "onnx-int8", "tflite", "tflite-int8")
 WHOLE = "tflite, 7x7 as one"
 
@@ -113,9 +115,9 @@ def run(rounds: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(path: Path) -> None:
+    table = pd.read_csv(path, comment="#")
+    print(path.read_text().splitlines()[0])
     head = f"{'network':12}{'MACs':>10}  {'format':24}{'correct':>9}{'drop':>8}{'MB':>7}"
     print(f"{head}{'latency / fp32':>16}{'typical':>9}")
     for row in table.itertuples():
@@ -123,8 +125,7 @@ def show() -> None:
             "" if np.isnan(row.bytes) else f"{row.bytes / 1e6:7.2f}{row.latency_ratio:16.2f}{row.typical_ratio:9.2f}"
         )
         print(f"{row.network:12}{row.macs / 1e6:8.2f} M  {row.format:24}{row.correct:9}{row.drop_points:8.2f}{timed}")
-    print("correct: of 10,000 test images; drop: points of top-1 below torch")
-    print("run again with: python benchmarks/export_quality.py")
+    print()
 
 
 def main() -> None:
@@ -133,12 +134,15 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
+        processor = re.sub(r"\W+", "-", artifacts.machine()["cpu"]).strip("-").lower()
         head = header(("onnxruntime", "ai-edge-litert", "torch"))
-        artifacts.write(RESULT, head + run(options.rounds).to_csv(index=False))
-    if RESULT.exists():
-        show()
-    else:
-        print("no results yet: run python benchmarks/export_quality.py")
+        artifacts.write(RESULTS / f"{PREFIX}{processor}.csv", head + run(options.rounds).to_csv(index=False))
+    found = sorted(RESULTS.glob(f"{PREFIX}*.csv"))
+    for path in found:
+        show(path)
+    print("correct: of 10,000 test images; drop: points of top-1 below torch")
+    print("run again with" if found else "no results yet; run", end="")
+    print(": python benchmarks/export_quality.py")
 
 
 if __name__ == "__main__":

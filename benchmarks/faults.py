@@ -541,10 +541,14 @@ def run(
         artifacts.write(results / "faults_damage.csv", found.reset_index().to_csv(index=False))
     if kills:
         with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-            found = list(
+            tables = list(
                 pool.map(killed_often, commands, repeat(kills), repeat(in_a_row), repeat(seed), repeat(images))
             )
-        artifacts.write(results / "faults_kills.csv", pd.concat(found).to_csv(index=False))
+        path = results / "faults_kills.csv"
+        if path.exists():
+            before = pd.read_csv(path)
+            tables.insert(0, before[~before.command.isin(commands)])
+        artifacts.write(path, pd.concat(tables).to_csv(index=False))
 
 
 def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
@@ -593,7 +597,9 @@ def show_damage(damage: pd.DataFrame) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--command", action="append", choices=list(COMMANDS), help="that is killed; default: all")
+    parser.add_argument(
+        "--command", action="append", choices=list(COMMANDS), help="that is killed; others keep their rows"
+    )
     parser.add_argument("--kills", type=int, default=50, help="of each command; 0 kills none")
     parser.add_argument("--in-a-row", action="store_true", help="kill one run as often, instead of as many runs once")
     parser.add_argument("--mutations", type=int, default=1000, help="of each kind of file; 0 damages none")

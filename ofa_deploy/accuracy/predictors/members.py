@@ -31,14 +31,17 @@ class Ensemble(Estimator):
     seed: int
 
     def tuned(self, X: Features, y: Floats, sample_weight: Floats | None = None) -> Self:  # noqa: N803
-        """An unfitted copy whose weight decay, where it is open, is chosen on a fifth of the samples."""
+        """An unfitted copy whose weight decay, where it is open, is chosen on a fifth of the samples.
+
+        All members take part: fewer want more of it than their mean does.
+        """
         if self.weight_decay is not None:
             return clone(self)  # type: ignore[no-any-return]
         weight = np.ones(len(y)) if sample_weight is None else sample_weight
         fitted, held = train_test_split(np.arange(len(y)), test_size=0.2, random_state=self.seed)
 
         def error(decay: float) -> float:
-            trial = clone(self).set_params(weight_decay=decay, members=2).fit(X[fitted], y[fitted], weight[fitted])
+            trial = clone(self).set_params(weight_decay=decay).fit(X[fitted], y[fitted], weight[fitted])
             return float(np.average((trial.predict(X[held]) - y[held]) ** 2, weights=weight[held]))
 
         return clone(self).set_params(weight_decay=min(DECAYS, key=error))  # type: ignore[no-any-return]

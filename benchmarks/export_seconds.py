@@ -1,0 +1,119 @@
+"""Where the seconds of an export go: recalibration, writing a file of each format, and checking it.
+
+The median of 200 networks of mbv3-w1.0 by MACs, with random weights and random images of its own size, as many as an
+export takes: 2,000 training images, 256 of which int8 is calibrated on, and 2,000 held-out ones. CPU seconds of one
+thread, imports left out. Takes about three minutes. Writes benchmarks/results/export-seconds_mbv3-w1.0.csv.
+
+    python benchmarks/export_seconds.py [--resolution 224] [--show]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from export_quality import header
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.measure import specialise
+from ofa_deploy.data import RECALIBRATION, Dataset, Images
+from ofa_deploy.export.check import DROP_IMAGES, accuracy_drop, parity
+from ofa_deploy.export.formats import FORMATS, Subject
+from ofa_deploy.families import get_space
+from ofa_deploy.supernet.network import Supernet
+
+T = TypeVar("T")
+RESULT = Path(__file__).parent / "results" / "export-seconds_mbv3-w1.0.csv"
+WRITTEN = [name for name in FORMATS if name != "pte"]
+"""`pte` needs a package that is no dependency."""
+
+
+def noise(number: int, resolution: int, seed: int) -> Images:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 1000, number)
+    return Images(rng.integers(0, 256, (number, 3, resolution, resolution), np.uint8), labels)
+
+
+def made_up(train_images: int, heldout_images: int, resolution: int) -> Dataset:
+    """So many images to train on and for checks, of noise."""
+    train, heldout = noise(train_images, resolution, 0), noise(heldout_images, resolution, 1)
+    classes = tuple(map(str, range(1000)))
+    return Dataset("noise", train, heldout, None, classes, (0.5,) * 3, (0.25,) * 3, True, "", "")
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What some work gives, and its CPU seconds."""
+    began = time.process_time()
+    found = work()
+    return found, round(time.process_time() - began, 2)
+
+
+def checked(name: str, content: bytes, subject: Subject) -> None:
+    """The checks that an export makes, but for what it refuses: weights are random here."""
+    session = FORMATS[name].session(content)
+    parity(session, subject, None)
+    if FORMATS[name].precision == "int8":
+        accuracy_drop(session, subject)
+
+
+def run(resolution: int) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    space = get_space("mbv3-w1.0")
+    drawn = space.archs(space.sample(np.random.default_rng(0), 200, [resolution]))
+    arch = sorted(drawn, key=lambda one: int(space.macs(space.genes([one]))[0]))[100]
+    supernet = Supernet(space).initialise(0)
+    few = made_up(40, 40, resolution)
+    warm = Subject(specialise(supernet, arch, few), few)
+    for name in WRITTEN:
+        FORMATS[name].write(warm)  # so that imports are not counted
+    data = made_up(RECALIBRATION, DROP_IMAGES, resolution)
+    net, write = timed(lambda: specialise(supernet, arch, data))
+    subject = Subject(net, data)
+    rows = [("recalibration", write, timed(lambda: subject.logits(DROP_IMAGES))[1])]
+    for name in WRITTEN:
+        content, write = timed(partial(FORMATS[name].write, subject))
+        rows.append((name, write, timed(partial(checked, name, content, subject))[1]))
+        print(f"{name}: done", flush=True)
+    frame = pd.DataFrame(rows, columns=["step", "write", "check"])
+    frame.insert(0, "arch", str(arch))
+    frame.insert(1, "macs", int(space.macs(space.genes([arch]))[0]))
+    return frame
+
+
+def show() -> None:
+    table = pd.read_csv(RESULT, comment="#")
+    print(RESULT.read_text().splitlines()[0])
+    size, macs = table.arch[0].split("_")[0], table.macs[0] / 1e6
+    print(f"mbv3-w1.0, {size}, {macs:.0f} M MACs: CPU seconds to write a file, and to check it")
+    print(f"{'':14}{'write':>8}{'check':>8}")
+    files = table[table.step != "recalibration"]
+    for row in table.itertuples():
+        print(f"{row.step:14}{row.write:8.2f}{row.check:8.2f}")
+    print(f"{'all files':14}{files.write.sum():8.2f}{files.check.sum():8.2f}")
+    print("recalibration: on 2,000 images; its check: PyTorch's own answers for 2,000, which all checks share")
+    print("run again with: python benchmarks/export_seconds.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resolution", type=int, default=224, help="in pixels")
+    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    options = parser.parse_args()
+    if not options.show:
+        head = header(("onnxruntime", "ai-edge-litert", "torch"))
+        artifacts.write(RESULT, head + run(options.resolution).to_csv(index=False))
+    if RESULT.exists():
+        show()
+    else:
+        print("no results yet: run python benchmarks/export_seconds.py")
+
+
+if __name__ == "__main__":
+    main()
