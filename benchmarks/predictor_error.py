@@ -8,7 +8,7 @@ memory-optimized-once-for-all), and `imagenet-multires-with-r224`, where all of 
 source. Takes about a minute of one core for each list, seed and number of labels; a run that was killed goes on where
 it was. Writes benchmarks/results/predictor-error_LIST.csv.
 
-    python benchmarks/predictor_error.py [--list NAME ...] [--published FOLDER] [--seeds 5] [--jobs 2] [--show]
+    python benchmarks/predictor_error.py [--list NAME] [--labels N] [--published FOLDER] [--seeds 5] [--jobs 2] [--show]
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
     return rows
 
 
-def run(name: str, space: str, paths: list[Path], seeds: int, jobs: int) -> None:
+def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds: int, jobs: int) -> None:
     """Judge all models on a list and write its CSV."""
     partial = Path(f".predictor-error_{name}.partial")
-    header = {"sha256": [artifacts.sha256(path) for path in paths], "labels": LABELS}
+    header = {"sha256": [artifacts.sha256(path) for path in paths], "labels": labels}
     rows: Rows = [row for text in partials.resume(partial, header) for row in json.loads(text)]
-    done = {(row["labels"] if row["labels"] in LABELS else 0, row["seed"]) for row in rows}
-    todo = [(n, seed) for seed in range(seeds) for n in LABELS if (n, seed) not in done]
-    say(f"{name}: {len(todo)} of {len(LABELS) * seeds} to do")
+    done = {(row["labels"] if row["labels"] in labels else 0, row["seed"]) for row in rows}
+    todo = [(n, seed) for seed in range(seeds) for n in labels if (n, seed) not in done]
+    say(f"{name}: {len(todo)} of {len(labels) * seeds} to do")
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
         joblib.delayed(judge)(name, space, paths, n, seed) for n, seed in todo
     )
@@ -154,6 +154,7 @@ def show(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="append", help="one of them; may be given several times; default: all")
+    parser.add_argument("--labels", type=int, action="append", help=f"that are fitted, 0: all; default: {LABELS}")
     parser.add_argument("--published", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
@@ -162,7 +163,7 @@ def main() -> None:
     if not options.show:
         for name, (space, paths) in lists(options.published).items():
             if not options.list or name in options.list:
-                run(name, space, paths, options.seeds, options.jobs)
+                run(name, space, paths, tuple(options.labels or LABELS), options.seeds, options.jobs)
     found = sorted(RESULTS.glob("predictor-error_*.csv"))
     for path in found:
         show(path)

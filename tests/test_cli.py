@@ -20,6 +20,9 @@ import typer
 
 from ofa_deploy import artifacts, deploy
 from ofa_deploy import data as data_sets
+from ofa_deploy.accuracy.predictors import evaluate
+from ofa_deploy.accuracy.predictors.concave import Concave
+from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.cli import app
 from ofa_deploy.families import get_space
@@ -199,7 +202,11 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
     assert result["score"] == pytest.approx(result["macs"] / 1e6, abs=1e-3)
 
 
-def test_own_images_from_training_to_a_model(ofa: Run, images: Path, tmp_path: Path) -> None:
+def test_own_images_from_training_to_a_model(
+    ofa: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(evaluate.ESTIMATORS, "concave", lambda space, seed: Concave(seed=seed, steps=100))  # of 3,000
+    monkeypatch.setitem(evaluate.ESTIMATORS, "mlp", lambda space, seed: MLP(seed=seed, steps=100))
     own = ["--data", images]
     options = ["--epochs", 6, "--batch", 50, "--threads", 1, "--licence", "CC0-1.0", "--json"]
     trained = json.loads(succeeded(ofa("train", *own, *options)))

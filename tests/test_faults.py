@@ -28,7 +28,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*RESUMING, "export", "export --finetune-epochs"])
 def test_kills_lose_nothing(name: str, tmp_path: Path) -> None:
-    faults(tmp_path, f"--kills={KILLS}", "--in-a-row", "--mutations=0", f"--command={name}", "--images=210")
+    faults(tmp_path, f"--kills={KILLS}", "--in-a-row", "--mutations=0", f"--command={name}", "--images=140")
     kills = pd.read_csv(tmp_path / "faults_kills.csv")
     promises = ["resumed", "ended", "outputs_whole", "nothing_left_over", "identical"]
     assert kills[promises].all(axis=None), kills[~kills[promises].all(axis=1)]

@@ -2,10 +2,8 @@
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,28 +66,6 @@ def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Datase
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert not list(tmp_path.glob("*.checkpoint*"))
     assert not list(tmp_path.glob(".*"))
-
-
-def test_killed_run_resumes_to_the_same_weights(images: Path, tmp_path: Path) -> None:
-    with np.load(images) as arrays:
-        np.savez(tmp_path / "few.npz", images=arrays["images"][:72], labels=arrays["labels"][:72])
-
-    def command(out: str) -> list[str]:
-        options = f"--epochs 6 --batch 30 --threads 1 --data few.npz --out {out}"
-        return [sys.executable, "-m", "ofa_deploy", "train", *options.split()]
-
-    process = subprocess.Popen(command("killed.safetensors"), cwd=tmp_path, stderr=subprocess.DEVNULL)
-    saved = tmp_path / "killed.checkpoint"
-    while not saved.exists():
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    again = subprocess.run(command("killed.safetensors"), cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "resuming after epoch" in again.stderr
-    subprocess.run(command("whole.safetensors"), cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "killed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
