@@ -159,11 +159,15 @@ def test_auto_takes_the_best_or_its_mean_with_another() -> None:
     parts = folds(np.arange(500)[:, None], 0)
     std = np.ones(500)
     good, also, bad = ((y + s * rng.standard_normal(500), std) for s in (0.2, 0.2, 2.0))
-    assert choose(y, {"bad": bad, "good": good}, parts) == ("good",)
-    assert set(choose(y, {"bad": bad, "good": good, "also": also}, parts)) == {"good", "also"}
+    every = np.ones(500, bool)
+    assert choose(y, {"bad": bad, "good": good}, parts, every) == ("good",)
+    assert set(choose(y, {"bad": bad, "good": good, "also": also}, parts, every)) == {"good", "also"}
     twin = good[0] + 0.01 * rng.standard_normal(500), std
     other = y + 0.23 * rng.standard_normal(500), std
-    assert "other" in choose(y, {"good": good, "twin": twin, "other": other}, parts), "its errors are its own"
+    assert "other" in choose(y, {"good": good, "twin": twin, "other": other}, parts, every), "its errors are its own"
+    first = np.arange(500) < 100
+    there = np.where(first, y, bad[0]), std
+    assert choose(y, {"good": good, "there": there}, parts, first) == ("there",), "the first source counts"
 
 
 def test_widening_makes_the_interval_hold_nine_of_ten() -> None:

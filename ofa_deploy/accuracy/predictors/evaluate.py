@@ -133,15 +133,18 @@ def rank(y: Floats, predicted: Predicted, parts: list[Any]) -> float:
     return float(np.mean(taus) - np.std(taus))
 
 
-def choose(y: Floats, predicted: Mapping[str, Predicted], parts: list[Any]) -> tuple[str, ...]:
-    """The best model by `rank`, or it and another where their mean has a smaller error than it has alone."""
-    best = max(predicted, key=lambda name: rank(y, predicted[name], parts))
+def choose(
+    y: Floats, predicted: Mapping[str, Predicted], parts: list[Any], sure: npt.NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """The best model by `rank`, or it and another where their mean has a smaller error than it has alone.
+
+    Only the samples in `sure` count, shape (n,): those of the first source, on whose scale predictions are.
+    """
+    judged = [(fitted, held[sure[held]]) for fitted, held in parts]
+    best = max(predicted, key=lambda name: rank(y, predicted[name], judged))
     teams = [tuple(sorted({best, name})) for name in predicted]
-    return min(teams, key=lambda team: _squares(y, blend([predicted[name] for name in team])))
-
-
-def _squares(y: Floats, predicted: Predicted) -> float:
-    return float(np.mean((predicted[0] - y) ** 2))
+    means = [blend([predicted[name] for name in team])[0] for team in teams]
+    return teams[int(np.argmin([np.mean((mean - y)[sure] ** 2) for mean in means]))]
 
 
 def widening(y: Floats, predicted: Predicted, sure: npt.NDArray[np.bool_] | None = None) -> float:

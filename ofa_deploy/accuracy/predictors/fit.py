@@ -59,10 +59,10 @@ def fit(
     """Fit a predictor.
 
     Every candidate predicts each sample in a five-fold cross-validation. `auto` takes the model with the best mean
-    minus spread of Kendall's tau over the folds, or its mean with another where that errs less (RMSE). The standard
-    deviation is then widened so that the 90 % interval holds 90 % of the first source's samples, and the model is
-    fitted on all. The few settings of a model (lengths of a Gaussian process, a weight decay) are chosen once, on all
-    samples.
+    minus spread of Kendall's tau over the folds, or its mean with another where that errs less (RMSE), both on the
+    first source's samples. The standard deviation is then widened so that the 90 % interval holds 90 % of these, and
+    the model is fitted on all. The few settings of a model (lengths of a Gaussian process, a weight decay) are chosen
+    once, on all samples.
 
     Args:
         sources: measured architectures, at least 20 each; predictions are on the scale of the first source.
@@ -93,7 +93,7 @@ def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int,
     report(f"cross-validation: {', '.join([*wanted, *compared])}")
     predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs, report)
     parts, sure = folds(x, seed), samples.source == 0
-    chosen = choose(y, {name: predicted[name] for name in wanted}, parts)
+    chosen = choose(y, {name: predicted[name] for name in wanted}, parts, sure)
     held = blend([predicted[name] for name in chosen])
     widen = widening(y, held, sure)
     held = held[0], held[1] * widen
