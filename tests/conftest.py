@@ -86,7 +86,8 @@ def made_up_table(space: SearchSpace, resolutions: tuple[int, ...] | None = None
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first, so that no process ends up with them alone."""
-    items.sort(key=lambda item: item.path.name not in ("test_faults.py", "test_cli.py", "test_api.py"))
+    long = ("test_faults.py", "test_api.py", "test_cli.py")
+    items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
 
 
 @pytest.fixture
