@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from export_quality import header, subjects
+from export_quality import header, subjects, timed
 
 from ofa_deploy import artifacts
 from ofa_deploy.export.check import PARITY_IMAGES
@@ -62,9 +61,7 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
         THEIRS: lambda: converted(net),
     }
     for maker, make in makers.items():
-        began = time.process_time()
-        contents[maker] = make()
-        seconds[maker] = time.process_time() - began
+        contents[maker], seconds[maker] = timed(make)
     images = subject.data.tensor(subject.data.heldout.pixels[:PARITY_IMAGES], net.arch.resolution).numpy()
     layouts = {OURS: np.ascontiguousarray(images.transpose(0, 2, 3, 1)), THEIRS: images}
     sessions = {maker: (start(contents[maker], 1), layouts[maker][:1]) for maker in contents}

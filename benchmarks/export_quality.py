@@ -11,9 +11,10 @@ as three small ones. Takes about five minutes. Writes benchmarks/results/export-
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 PREFIX = "export-quality_fmnist_"
 TIMED = ("onnx", "onnx-int8", "tflite", "tflite-int8")
@@ -44,13 +46,24 @@ class Whole(tflite.Graph):
         return self.act(self.window(x, name, weight, bias, act, op), act)
 
 
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What some work gives, and its CPU seconds."""
+    began = time.process_time()
+    found = work()
+    return found, time.process_time() - began
+
+
+def middle(space: SearchSpace, resolutions: Sequence[int] | None = None) -> Arch:
+    """The median of 200 random networks by MACs."""
+    drawn = space.archs(space.sample(np.random.default_rng(0), 200, resolutions))
+    return sorted(drawn, key=lambda arch: int(space.macs(space.genes([arch]))[0]))[100]
+
+
 def networks(space: SearchSpace) -> dict[str, Arch]:
-    """The smallest, the median of 200 by MACs, the largest, and the largest with no window above 5x5."""
-    drawn = space.archs(space.sample(np.random.default_rng(0), 200))
-    middle = sorted(drawn, key=lambda arch: int(space.macs(space.genes([arch]))[0]))[100]
+    """The smallest, the middle one, the largest, and the largest with no window above 5x5."""
     largest = space.extreme(True)
     fives = Arch.parse(str(largest).replace("k7", "k5"))
-    return {"small": space.extreme(False), "middle": middle, "large": largest, "large, 5x5": fives}
+    return {"small": space.extreme(False), "middle": middle(space), "large": largest, "large, 5x5": fives}
 
 
 def correct(subject: Subject, content: bytes | None, runtime: str = "") -> int:
@@ -134,7 +147,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        processor = re.sub(r"\W+", "-", artifacts.machine()["cpu"]).strip("-").lower()
+        processor = artifacts.slug(artifacts.machine()["cpu"])
         head = header(("onnxruntime", "ai-edge-litert", "torch"))
         artifacts.write(RESULTS / f"{PREFIX}{processor}.csv", head + run(options.rounds).to_csv(index=False))
     found = sorted(RESULTS.glob(f"{PREFIX}*.csv"))

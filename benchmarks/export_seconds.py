@@ -10,26 +10,23 @@ thread, imports left out. Takes about three minutes. Writes benchmarks/results/e
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
-from export_quality import header
+from export_quality import header, middle, timed
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.measure import specialise
 from ofa_deploy.data import RECALIBRATION, Dataset, Images
-from ofa_deploy.export.check import DROP_IMAGES, accuracy_drop, parity
+from ofa_deploy.export.check import DROP_IMAGES
 from ofa_deploy.export.formats import FORMATS, Subject
+from ofa_deploy.export.run import check_content
 from ofa_deploy.families import get_space
 from ofa_deploy.supernet.network import Supernet
 
-T = TypeVar("T")
 RESULT = Path(__file__).parent / "results" / "export-seconds_mbv3-w1.0.csv"
 WRITTEN = [name for name in FORMATS if name != "pte"]
 """`pte` needs a package that is no dependency."""
@@ -48,26 +45,10 @@ def made_up(train_images: int, heldout_images: int, resolution: int) -> Dataset:
     return Dataset("noise", train, heldout, None, classes, (0.5,) * 3, (0.25,) * 3, True, "", "")
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What some work gives, and its CPU seconds."""
-    began = time.process_time()
-    found = work()
-    return found, round(time.process_time() - began, 2)
-
-
-def checked(name: str, content: bytes, subject: Subject) -> None:
-    """The checks that an export makes, but for what it refuses: weights are random here."""
-    session = FORMATS[name].session(content)
-    parity(session, subject, None)
-    if FORMATS[name].precision == "int8":
-        accuracy_drop(session, subject)
-
-
 def run(resolution: int) -> pd.DataFrame:
     torch.set_num_threads(1)
     space = get_space("mbv3-w1.0")
-    drawn = space.archs(space.sample(np.random.default_rng(0), 200, [resolution]))
-    arch = sorted(drawn, key=lambda one: int(space.macs(space.genes([one]))[0]))[100]
+    arch = middle(space, [resolution])
     supernet = Supernet(space).initialise(0)
     few = made_up(40, 40, resolution)
     warm = Subject(specialise(supernet, arch, few), few)
@@ -79,9 +60,9 @@ def run(resolution: int) -> pd.DataFrame:
     rows = [("recalibration", write, timed(lambda: subject.logits(DROP_IMAGES))[1])]
     for name in WRITTEN:
         content, write = timed(partial(FORMATS[name].write, subject))
-        rows.append((name, write, timed(partial(checked, name, content, subject))[1]))
+        rows.append((name, write, timed(partial(check_content, name, content, subject, np.inf))[1]))
         print(f"{name}: done", flush=True)
-    frame = pd.DataFrame(rows, columns=["step", "write", "check"])
+    frame = pd.DataFrame(rows, columns=["step", "write", "check"]).round(2)
     frame.insert(0, "arch", str(arch))
     frame.insert(1, "macs", int(space.macs(space.genes([arch]))[0]))
     return frame

@@ -133,7 +133,6 @@ def started(arguments: str, folder: Path) -> int:
     try:
         os.chdir(folder)
         said = os.open(folder.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        whole.PAUSE = 0.0
         os.dup2(said, 1)
         os.dup2(said, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -176,9 +175,10 @@ def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iter
     expected = {path.name: path.read_bytes() for path in work.iterdir()}
     rng = random.Random(f"{name} {seed}")
     latest = 0.7 * length if in_a_row and job.partial else length  # what goes on has less to do than at first
-    rows: list[dict[str, Any]] = []
-    fresh()
+    rows: list[dict[str, Any]] = []  # of the run that is being killed
     for number in range(kills):
+        if not rows:
+            fresh()
         moment = rng.uniform(0, latest)
         before = progress_of(job, work)
         child = started(job.arguments, work)
@@ -202,7 +202,6 @@ def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iter
         }  # fmt: skip
         yield from (row | end for row in rows)
         rows.clear()
-        fresh()
 
 
 # -- damage
@@ -553,6 +552,7 @@ def run(
 
 def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
     """A row for each kill of a command."""
+    whole.PAUSE = 0.0
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         make_inputs(folder, images)
@@ -598,7 +598,10 @@ def show_damage(damage: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--command", action="append", choices=list(COMMANDS), help="that is killed; others keep their rows"
+        "--command",
+        action="append",
+        choices=list(COMMANDS),
+        help="that is killed, the rows of others stay; default: all",
     )
     parser.add_argument("--kills", type=int, default=50, help="of each command; 0 kills none")
     parser.add_argument("--in-a-row", action="store_true", help="kill one run as often, instead of as many runs once")

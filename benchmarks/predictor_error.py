@@ -124,8 +124,8 @@ def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds
     table = pd.DataFrame(rows)
     table["order"] = table.model.map(ORDER.index)
     table = table.sort_values(["labels", "seed", "order"]).drop(columns="order")
-    with_ = "".join(f", with {path.name}" for path in paths[1:])
-    head = f"# {paths[0].name}, 30 % kept apart{with_}, {artifacts.machine()['cpu']}\n"
+    others = "".join(f", with {path.name}" for path in paths[1:])
+    head = f"# {paths[0].name}, 30 % kept apart{others}, {artifacts.machine()['cpu']}\n"
     artifacts.write(RESULTS / f"predictor-error_{name}.csv", head + table.to_csv(index=False))
     partial.unlink()
 

@@ -309,6 +309,11 @@ def version(package: str) -> str | None:
 
 
 @cache
+def slug(text: str) -> str:
+    """A text as a part of a file's name: its letters and digits, in lower case, with dashes for all between them."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def machine() -> Json:
     """This machine's processor, as far as it decides latency: model, architecture, cores, system."""
     info: dict[str, str] = {}

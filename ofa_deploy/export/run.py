@@ -156,13 +156,13 @@ def make(
     made, extra = [], {"finetuned": tuning} if tuning else {}
     for name, path in files.items():
         content = FORMATS[name].write(subject)
-        checked = _checked(name, content, subject, max_drop)
+        checked = check_content(name, content, subject, max_drop)
         made.append((path, content, make_card(subject, name, path.name, content, checked, weights, predicted) | extra))
     return made
 
 
-def _checked(name: str, content: bytes, subject: Subject, max_drop: float) -> artifacts.Json:
-    """What the checks of a file find.
+def check_content(name: str, content: bytes, subject: Subject, max_drop: float) -> artifacts.Json:
+    """What the checks of a file of a format find, see `check`; int8 may lose `max_drop` points.
 
     Raises:
         MeasureError: it computes something else, or int8 loses too much.

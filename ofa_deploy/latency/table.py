@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -239,9 +238,8 @@ def file_name(space: SearchSpace, measured: Mapping[str, Any], blocks: bool = Tr
     """Name of a table's file: space, device, threads, batch, processor; without `blocks`, that it is fitted."""
     machine = measured["machine"]
     where = machine.get("gpu", f"{machine['cpu']} {machine['cores']} cores")
-    words = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
     kind, batch = "" if blocks else "_fitted", "" if measured["batch"] == 1 else f"_b{measured['batch']}"
-    return f"{space.name}_{measured['device']}_{measured['threads']}t{batch}_{words}{kind}.csv"
+    return f"{space.name}_{measured['device']}_{measured['threads']}t{batch}_{artifacts.slug(where)}{kind}.csv"
 
 
 def path_elsewhere(space: SearchSpace, device: str) -> Path:

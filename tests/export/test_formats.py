@@ -83,7 +83,7 @@ def test_int8_is_smaller_and_hardly_worse(name: str, subject: Subject, contents:
     made = content(contents, name, subject)
     session = FORMATS[name].session(made)
     few = dataclasses.replace(subject.data, heldout=subject.data.heldout[:1000])
-    checked = run._checked(name, made, dataclasses.replace(subject, data=few), 2.0)
+    checked = run.check_content(name, made, dataclasses.replace(subject, data=few), 2.0)
     assert 90 < checked["agreement_with_torch"]["agreement_percent"] < 100
     drop = checked["accuracy"]
     assert drop["images"] == 1000
