@@ -18,6 +18,7 @@ from ofa_deploy.export.card import write_card
 from ofa_deploy.export.check import top1
 from ofa_deploy.export.formats import DELIVERED, FORMATS, chosen
 from ofa_deploy.export.run import export
+from ofa_deploy.extremes import extreme
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.conditions import conditions
@@ -29,7 +30,6 @@ from ofa_deploy.latency.whole import beside_table
 from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.result import SearchResult, write
 from ofa_deploy.search.run import search

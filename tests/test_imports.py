@@ -13,6 +13,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["ops", "artifacts", "outputs", "partials", "progress", "arch", "downloads", "figures", "npz"],
     ["parts", "costs"],
     ["space"],
+    ["extremes"],
     ["families", "official", "data", "arch_lists", "torch_files"],
     ["inventory"],
     ["latency", "accuracy", "supernet", "search", "export", "graphs", "report"],  # their __init__ alone

@@ -18,6 +18,7 @@ from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.device.rounds import Estimate
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
@@ -107,7 +108,9 @@ class LatencyTable:
     def calibrated(self, measured_ms: Mapping[str, float], seed: int = 0) -> LatencyTable:
         """The table with its scale and its terms for operators and parameters fitted to whole networks.
 
-        Its error is that of cross-validation: each network is predicted by a fit that had not seen it.
+        Its error is that of cross-validation: each network is predicted by a fit that had not seen it. Where what
+        operators are spared would leave the fastest network of the space no time at all, as on a machine so busy that
+        measurements are of little use, the term for operators is not negative.
 
         Args:
             measured_ms: latency by architecture text.
@@ -122,18 +125,23 @@ class LatencyTable:
         counts = np.array([len(self.space.ops(a)) for a in archs])
         millions = np.array([sum(op.params for op in self.space.ops(a)) / 1e6 for a in archs])
         terms = np.stack([sums, counts, millions], axis=1)
-        bounds = ([1 / SCALE_LIMIT, -np.inf, 0.0], [SCALE_LIMIT, np.inf, np.inf])
 
-        def factors(chosen: Numbers) -> Floats:
-            relative = terms[chosen] / measured[chosen, None]  # least squares of the relative error
-            return np.asarray(lsq_linear(relative, np.ones(len(chosen)), bounds).x)
+        def fitted(least_per_op: float) -> LatencyTable:
+            bounds = ([1 / SCALE_LIMIT, least_per_op, 0.0], [SCALE_LIMIT, np.inf, np.inf])
 
-        unseen = cross_validated(len(names), seed, lambda fitted, held: terms[held] @ factors(fitted))
-        scale, per_op, per_million = factors(np.arange(len(names))).tolist()
-        return dataclasses.replace(
-            self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=errors(unseen, measured),
-            networks=compared(names, unseen, measured),
-        )  # fmt: skip
+            def factors(chosen: Numbers) -> Floats:
+                relative = terms[chosen] / measured[chosen, None]  # least squares of the relative error
+                return np.asarray(lsq_linear(relative, np.ones(len(chosen)), bounds).x)
+
+            unseen = cross_validated(len(names), seed, lambda seen, held: terms[held] @ factors(seen))
+            scale, per_op, per_million = factors(np.arange(len(names))).tolist()
+            return dataclasses.replace(
+                self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=errors(unseen, measured),
+                networks=compared(names, unseen, measured),
+            )  # fmt: skip
+
+        free = fitted(-np.inf)
+        return free if extreme(self.space, free.cost)[1] > 0 else fitted(0.0)
 
     @property
     def label(self) -> str:

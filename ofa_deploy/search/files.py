@@ -15,13 +15,13 @@ from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Report
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import SLACK, Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
 from ofa_deploy.search.run import RISK, check_risk, search

@@ -14,9 +14,9 @@ import numpy as np
 
 from ofa_deploy.costs import Cost, Floats, Genes
 from ofa_deploy.errors import InfeasibleError, MeasureError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS, parse_range
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.space import SearchSpace
 
 SLACK = 1e-9
@@ -192,7 +192,7 @@ def _check_together(space: SearchSpace, limits: Sequence[Limit]) -> None:
     """Refuse limits that no network meets at once, where that can be proved by a weighted sum of them.
 
     A network within the limits is within every weighted mean of them. The weights for which the least mean of any
-    network (exact, see `knapsack.extreme`) is greatest are looked for by cutting planes; where that is above the mean
+    network (exact, see `extremes.extreme`) is greatest are looked for by cutting planes; where that is above the mean
     of the bounds, there is no network.
     """
     sides = [

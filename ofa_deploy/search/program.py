@@ -19,7 +19,7 @@ from ofa_deploy.accuracy.predictors import CONTINUOUS, features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.search.knapsack import extreme, parts_of
+from ofa_deploy.extremes import extreme, parts_of
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.space import SearchSpace
 

@@ -12,11 +12,11 @@ from threadpoolctl import threadpool_limits
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.progress import Report
 from ofa_deploy.search.certify import certify, check_provable
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, check_feasible, none_within, over
 from ofa_deploy.search.memetic import Optima
 from ofa_deploy.search.polish import LocalSearch

@@ -11,12 +11,12 @@ from ofa_deploy import artifacts
 from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Floats, SmoothMaximum, smooth_maximum
 from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.fitted import fit_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.ops import Op
 from ofa_deploy.search.certify import certify
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace

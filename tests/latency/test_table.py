@@ -8,6 +8,7 @@ import pytest
 
 from ofa_deploy import artifacts
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.families import get_space
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.device.conditions import conditions
@@ -52,6 +53,22 @@ def test_the_error_is_of_networks_that_the_fit_has_not_seen(space: SearchSpace) 
     assert slower.error["within_5_percent"] == 95
     assert slower.scale != pytest.approx(1.3, abs=1e-6)
     assert slower == table.calibrated({**truth, odd: 1.1 * truth[odd]})
+
+
+def test_no_network_takes_less_than_no_time(space: SearchSpace) -> None:
+    """Networks that measure as if each operator were spared more than it takes: the fastest would be below zero."""
+    table = made_up_table(space)
+    archs = space.archs(space.sample(np.random.default_rng(0), 20))
+    sums = np.array([sum(table.rows[op].latency_ms for op in space.ops(a)) for a in archs])
+    counts = np.array([len(space.ops(a)) for a in archs])
+    spared = 0.99 * (sums / counts).min()
+    measured = dict(zip(map(str, archs), sums - spared * counts, strict=True))
+    _, below = extreme(space, dataclasses.replace(table, per_op_ms=-spared).cost)
+    fitted = table.calibrated(measured)
+    _, fastest = extreme(space, fitted.cost)
+    assert below < 0 < fastest
+    assert fitted.per_op_ms == pytest.approx(0, abs=1e-9)
+    assert fitted.doubt
 
 
 def test_missing_operators_are_counted(space: SearchSpace) -> None:

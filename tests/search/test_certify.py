@@ -9,9 +9,9 @@ from ofa_deploy.accuracy.predictors.inference import with_linear_costs
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.costs import AdditiveCost, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.search.certify import TOLERANCE, Certificate, certify
 from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, latency_limit, over
 from ofa_deploy.search.run import search
 from ofa_deploy.space import SearchSpace

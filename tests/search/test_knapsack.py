@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ofa_deploy.search.knapsack import best_within, extreme
+from ofa_deploy.extremes import extreme
+from ofa_deploy.search.knapsack import best_within
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.search.seeds import seeds, surrogate
 from ofa_deploy.space import SearchSpace

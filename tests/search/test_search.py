@@ -9,11 +9,11 @@ import pytest
 
 from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.evolve import Settings
 from ofa_deploy.search.front import front_of
-from ofa_deploy.search.knapsack import extreme
 from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import explore, search
