@@ -147,6 +147,11 @@ def started(arguments: str, folder: Path) -> int:
         os._exit(code)
 
 
+def runs(child: int) -> bool:
+    """Whether a process has not ended; it is left to be waited for."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def ended(child: int) -> int:
     """Exit code of a process."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -181,8 +186,13 @@ def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iter
             fresh()
         moment = rng.uniform(0, latest)
         before = progress_of(job, work)
-        child = started(job.arguments, work)
-        time.sleep(moment)
+        child, begun = started(job.arguments, work), time.perf_counter()
+        if in_a_row and number == 1:  # a random moment may come before anything is on disk, this one does not
+            while job.partial and not progress_of(job, work) and runs(child):
+                time.sleep(0.01)
+        else:
+            time.sleep(moment)
+        moment = time.perf_counter() - begun
         os.kill(child, signal.SIGKILL)
         was_killed = ended(child) == -signal.SIGKILL
         kept = progress_of(job, work)

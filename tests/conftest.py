@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import torch
 from hypothesis import settings
 
 from ofa_deploy import data as data_sets
+from ofa_deploy.accuracy.predictors import fit as fitting
 from ofa_deploy.cli import main
 from ofa_deploy.families import get_space, mobilenet_v3
 from ofa_deploy.latency import whole
@@ -66,6 +70,31 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(images: Path, space: SearchSpace) -> data_sets.Dataset:
     return data_sets.load(str(images), space)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_baseline() -> Iterator[None]:
+    """What predictors are compared with takes most of the time of fitting them, and no test is about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "PublishedMLP", functools.partial(fitting.PublishedMLP, epochs=3))
+        yield
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Path:
+    """A folder with some of the images that ship, packed."""
+    path = tmp_path_factory.mktemp("packed") / data_sets.pack_name(space)
+    whole = data_sets.load(None, space)
+    assert whole.test is not None
+    few = dataclasses.replace(whole, train=whole.train[:500], heldout=whole.heldout[:1000], test=whole.test[:500])
+    data_sets.pack(few, path, space.name)
+    return path.parent
+
+
+@pytest.fixture
+def few_images(packed: Path, tmp_path: Path) -> None:
+    """In the working folder, where they come before those that ship: tests of commands need no exact accuracy."""
+    shutil.copytree(packed, tmp_path / "supernets")
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,9 @@ def test_shared_beginnings_change_no_count(weights: Path, space: SearchSpace, da
     with torch.no_grad():  # a classifier that does not answer the same to everything
         net.get_parameter("classifier.linear.bias").zero_()
     if design == "trie":
-        archs = next(g for g in draw(space, "trie", 200, 0) if len(g) >= 60)[:60]
+        archs = next(g for g in draw(space, "trie", 200, 0) if len(g) >= 40)[:40]
     else:
-        archs = space.archs(space.sample(np.random.default_rng(1), 60, [20]))
+        archs = space.archs(space.sample(np.random.default_rng(1), 25, [20]))
     first = prefixes.trie(space, archs)
     assert len(first) == 1
     together = measuring.measure(net, archs, dataset, batch=30)

@@ -199,7 +199,7 @@ def test_gpus_of_others() -> None:
     def of(gpu: str) -> Floats:
         return np.array([float(row[f"{gpu}_64_ms"]) for row in rows])
 
-    others = [fit_table(space, archs[:300], of(gpu)[:300], CONDITIONS) for gpu in ("v100", "titan_xp", "2080ti")]
+    others = [fit_table(space, archs[:300], of(gpu)[:300], CONDITIONS) for gpu in ("v100", "titan_xp")]
     assert error(others[0], archs[300:], of("v100")[300:]) < 1.5
     few = fit_table(space, archs[:10], of("titan_rtx")[:10], CONDITIONS, others)
     assert error(few, archs[300:], of("titan_rtx")[300:]) < 2.5
