@@ -3,11 +3,11 @@
 Builds a table of this machine, then draws other networks with another seed and measures them, in rounds of their own
 after the build and by the same protocol, and beside networks that were measured during the build. While those say that
 the machine is slower than it was then by more than 3 % there are more rounds, up to three times as many: on a shared
-machine that is its state, not the table. Prints the error beside the noise: how much the networks' own visits differ,
-and what is left of that change. Takes two to twenty minutes a space and device. Writes
-latency-error_SPACE_DEVICE_1t.csv into benchmarks/results, or --out.
+machine that is its state, not the table. Prints the error beside the noise: how far the networks are from themselves,
+by the even rounds and by the odd ones, and what is left of that change. Takes two to twenty minutes a space and device.
+Writes latency-error_SPACE_DEVICE_1t_PROCESSOR.csv into benchmarks/results, or --out.
 
-    python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 8] [--lut DIR]
+    python benchmarks/latency_error.py [--space fmnist] [--device tflite-int8] [--networks 60] [--rounds 16] [--lut DIR]
     python benchmarks/latency_error.py --show
 """
 
@@ -27,7 +27,8 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.device.conditions import DEVICES, conditions
-from ofa_deploy.latency.device.rounds import Plan, Started, estimates, measure
+from ofa_deploy.latency.device.rounds import Plan, Started, measure
+from ofa_deploy.latency.estimates import estimates
 from ofa_deploy.latency.table import LatencyTable, file_name
 
 RESULTS = Path(__file__).parent / "results"
@@ -72,12 +73,15 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
         "state_since_build": round(state, 4), "expected_mape_percent": table.error["mape_percent"],
     }  # fmt: skip
     found = [measured[str(arch)] for arch in archs]
+    halves = [estimates({key: visit for key, visit in visits.items() if key[0] % 2 == half}) for half in (0, 1)]
+    apart = np.array([halves[0][str(arch)].latency_ms / halves[1][str(arch)].latency_ms for arch in archs])
     rows = pd.DataFrame({
         "arch": list(map(str, archs)), "predicted_ms": table.latency_ms(space.genes(archs)).round(5),
         "measured_ms": [round(f.latency_ms, 5) for f in found],
         "spread_percent": [round(f.spread_percent, 2) for f in found],
+        "halves_percent": (100 * (apart / np.median(apart) - 1)).round(2),
     })  # fmt: skip
-    path = out / f"latency-error_{name}_{device}_1t.csv"
+    path = out / f"latency-error_{name}_{device}_1t_{artifacts.slug(c['machine']['cpu'])}.csv"
     artifacts.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
     return path
 
@@ -97,6 +101,9 @@ def show(path: Path) -> None:
           f"bias {error.mean():+.2f} %, worst {off.max():.1f} %, within 5 % {(off <= 5).mean():.0%}, "
           f"Spearman {order:.4f}")  # fmt: skip
     print(f"    their own spread over {about['rounds']} rounds: {rows.spread_percent.median():.1f} % (median)")
+    if "halves_percent" in rows:  # older results lack it
+        noise = rows.halves_percent.abs().mean()
+        print(f"    by the even rounds and by the odd ones they differ by {noise:.2f} %")
     print(f"    networks measured during the build measure {100 * state - 100:+.1f} % now (median); beyond that change "
           f"of the machine's state the MAPE is {rest.mean():.2f} %")  # fmt: skip
 
@@ -108,7 +115,7 @@ def main() -> None:
     )
     parser.add_argument("--space", action="append", choices=list(families.SPACES), help="likewise; default: the two")
     parser.add_argument("--networks", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument(
         "--lut", type=Path, help="folder of tables of this machine; those that it lacks are built there"
     )

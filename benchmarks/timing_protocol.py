@@ -2,9 +2,10 @@
 
 All operators of `fmnist`, twelve networks to calibrate with and others to test on are visited in interleaved, shuffled
 rounds of one run; operators both back to back (warm) and after 16 MiB were read (cold), networks back to back as an
-application would run them. From the visits of the first 1, 2, ... rounds come tables, calibrated in four ways, and
-their errors on the test networks as measured in all rounds. The estimate of a graph is the median of its visits; that
-of a table of the smallest is shown too, for the calibration that tables have. The noise floor is how much the latencies
+application would run them. From the visits of the first 1, 2, ... rounds come tables, calibrated in five ways, and
+their errors on the test networks as measured in all rounds. The estimate of a graph is the median of its visits, each
+carried to the machine's fast state; tables of medians as they were, and of the smallest, are shown too, for the
+calibration that tables have. The noise floor is how much the latencies
 of the same networks differ between the first and the second half of the rounds. Takes about three minutes a device,
 and goes on where it was when it is killed. Writes benchmarks/results/timing-protocol_fmnist_RUNTIME.csv.
 
@@ -29,8 +30,9 @@ from ofa_deploy import artifacts
 from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import DEVICES, conditions
-from ofa_deploy.latency.device.rounds import Key, Plan, Started, estimates, measure
+from ofa_deploy.latency.device.rounds import Key, Plan, Started, measure
 from ofa_deploy.latency.device.timing import Array, Session, Visit, preempted, visited
+from ofa_deploy.latency.estimates import estimates
 from ofa_deploy.latency.table import errors
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,8 +43,8 @@ CALIBRATED = 12
 TRIES = 5
 Visits = Mapping[Key, Visit]
 ERRORS = ("mape_percent", "p95_percent", "bias_percent")
-CALIBRATIONS = {"none": (), "scale": (0,), "affine": (0, 1), "per_million": (0, 1, 2)}
-"""Which of the terms sum of the operators, number of operators, million parameters are fitted."""
+CALIBRATIONS = {"none": (), "scale": (0,), "affine": (0, 1), "per_million": (0, 1, 2), "constant": (0, 1, 2, 3)}
+"""Which of the terms sum of the operators, number of operators, million parameters, constant are fitted."""
 
 
 def say(line: str) -> None:
@@ -76,6 +78,14 @@ def median(visits: Visits) -> dict[str, float]:
     return {name: one.latency_ms for name, one in found.items()}
 
 
+def plain(visits: Visits) -> dict[str, float]:
+    """The median of each entry's visits, in whatever state the machine was."""
+    own: dict[str, list[float]] = {}
+    for (_, name), visit in visits.items():
+        own.setdefault(name, []).append(visit.median_ms)
+    return {name: float(np.median(medians)) for name, medians in own.items()}
+
+
 def smallest(visits: Visits) -> dict[str, float]:
     """The smallest median of each entry's visits."""
     found: dict[str, float] = {}
@@ -84,7 +94,7 @@ def smallest(visits: Visits) -> dict[str, float]:
     return found
 
 
-ESTIMATES: Mapping[str, Callable[[Visits], dict[str, float]]] = {"median": median, "smallest": smallest}
+ESTIMATES: Mapping[str, Callable[[Visits], dict[str, float]]] = {"median": median, "plain": plain, "smallest": smallest}
 
 
 def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -> Path:
@@ -118,7 +128,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
 def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
     """Errors in percent by state of the weights, rounds and calibration; and the noise floor."""
     space, nets, own = job.space, job.networks, CALIBRATED
-    counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6] for net in nets])
+    counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6, 1.0] for net in nets])
     rows = []
     wholes = {estimate: latencies(visits) for estimate, latencies in ESTIMATES.items()}
     for rounds, (estimate, latencies) in itertools.product(range(1, job.plan.rounds + 1), ESTIMATES.items()):
@@ -126,7 +136,7 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
         found = latencies({key: visit for key, visit in visits.items() if key[0] < rounds})
         calibration = np.array([found[f"warm:{net}"] for net in nets[:own]])
         shown_in_full = estimate == "median"
-        ways = tuple(CALIBRATIONS) if shown_in_full else ("per_million",)
+        ways = tuple(CALIBRATIONS) if shown_in_full else ("constant",)
         for state in ("warm", "cold") if shown_in_full else ("warm",):
             of = {op: found[f"{state}:{name}"] for name, op in job.operators.items()}
             terms = np.column_stack([[sum(of[op] for op in space.ops(net)) for net in nets], counts])
@@ -134,7 +144,7 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
                 predicted, used = terms[:, 0], CALIBRATIONS[way]
                 if used:
                     chosen = terms[:, used]
-                    bounds = ([0.0, -np.inf, 0.0][: len(used)], np.inf)
+                    bounds = ([0.0, -np.inf, 0.0, -np.inf][: len(used)], np.inf)
                     predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
                 found_errors = errors(predicted[own:], truth[own:])
                 rows.append({"weights": state, "estimate": estimate, "rounds": rounds, "calibration": way,

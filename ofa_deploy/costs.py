@@ -54,6 +54,10 @@ class AdditiveCost:
         """The cost times a factor."""
         return replace(self, fixed=self.fixed * factor, blocks=self.blocks * factor)
 
+    def raised(self, constant: float) -> AdditiveCost:
+        """The cost and a constant."""
+        return replace(self, fixed=self.fixed + constant)
+
     def __add__(self, other: AdditiveCost) -> AdditiveCost:
         """The sum of two costs of one space."""
         return replace(self, fixed=self.fixed + other.fixed, blocks=self.blocks + other.blocks)

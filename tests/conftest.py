@@ -26,7 +26,7 @@ from ofa_deploy.cli import main
 from ofa_deploy.families import get_space, mobilenet_v3
 from ofa_deploy.latency import whole
 from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.device.rounds import Estimate
+from ofa_deploy.latency.estimates import Estimate
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.parts import Stage
 from ofa_deploy.space import SearchSpace

@@ -20,7 +20,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.device", "latency.device.timing"],
     ["latency.device.onnxruntime", "latency.device.tflite", "latency.device.torch"],
     ["latency.device.conditions", "latency.device.rounds", "latency.device.adb"],
-    ["latency.device.runner"],
+    ["latency.device.runner", "latency.estimates"],
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
     ["accuracy.predictors.official", "accuracy.predictors.predictor"],
     ["search.budget", "search.knapsack", "search.front", "search.variation"],

@@ -49,12 +49,12 @@ def show(
         found = [item.to_json() for item in items("tables")] if as_json else []
         print(json.dumps(found, indent=1) if as_json else artifact_rows("tables"))
         return
-    table = _load(file)
+    table, about = _load(file), artifacts.describe(file, KIND)
     if as_json:
-        print(json.dumps(artifacts.describe(file, KIND)))
+        print(json.dumps(about))
         return
     spread = sorted(row.spread_percent for row in table.rows.values() if row.runs) or [0.0]
-    filled = artifacts.describe(file, KIND).get("interpolated")
+    filled, slower = about.get("interpolated"), about.get("slower_percent")
     print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
     print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
     print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
@@ -64,7 +64,11 @@ def show(
         print(f"             {filled['entries']} of them interpolated between those of {between} pixels;")
         print(f"             where that was checked it was off by {checks};")
         print(f"             what was off by more than {filled['tolerance_percent']:g} % was measured")
-    terms = [(1e3 * table.per_op_ms, "each of them"), (1e3 * table.per_million_ms, "each million parameters")]
+    if slower:
+        print(f"             the machine was slower than in its fast state by {slower['median']:.0f} % (median of the "
+              f"visits), by {slower['worst_tenth']:.0f} % and more for a tenth of them")  # fmt: skip
+    terms = [(1e3 * table.per_op_ms, "each of them"), (1e3 * table.per_million_ms, "each million parameters"),
+             (1e3 * table.constant_ms, "each network")]  # fmt: skip
     words = [f"{value:+.3g} µs for {of}" for value, of in terms if abs(value) >= 0.001]
     print(" ".join([f"a network    {table.scale:.4g} times the sum of its operators", *words]))
     if table.power:

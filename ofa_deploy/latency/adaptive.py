@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.device.rounds import Estimate, Key, estimates
+from ofa_deploy.latency.device.rounds import Key
 from ofa_deploy.latency.device.timing import Visit
+from ofa_deploy.latency.estimates import Estimate, estimates
 from ofa_deploy.ops import Op
 from ofa_deploy.progress import Report
 from ofa_deploy.space import SearchSpace

@@ -16,14 +16,18 @@ from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency import adaptive
 from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.device.rounds import Estimate, Key, Plan, Started, estimates, fast, measure
+from ofa_deploy.latency.device.rounds import Key, Plan, Started, measure
 from ofa_deploy.latency.device.timing import Array, Visit
+from ofa_deploy.latency.estimates import Estimate, estimates, states
 from ofa_deploy.latency.fitted import check_cover, fit_table
 from ofa_deploy.latency.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.table import LatencyTable, check_replaces
 from ofa_deploy.ops import Op
 from ofa_deploy.progress import Report
 from ofa_deploy.space import SearchSpace
+
+QUANTILES = {"median": 0.5, "worst_tenth": 0.9}
+"""Of how much slower than its fast state the machine was, see `Job.details`."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,11 @@ class Job:
 
     def details(self, visits: Mapping[Key, Visit]) -> dict[str, Any]:
         """How the measuring went, for a table's JSON."""
-        samples = list(visits.values())
+        samples, slower = list(visits.values()), states(visits, self.operators.__contains__) - 1
         dropped, runs = sum(v.dropped for v in samples), sum(v.runs for v in samples)
         return {
             "protocol": asdict(self.plan), "visits": len(samples),
-            "visits_in_slow_state": len(samples) - len(fast(visits)),
+            "slower_percent": {name: round(100 * float(np.quantile(slower, q)), 1) for name, q in QUANTILES.items()},
             "dropped_percent": round(100 * dropped / (runs + dropped), 2),
         }  # fmt: skip
 

@@ -24,7 +24,8 @@ from ofa_deploy.costs import Floats
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency import smooth
 from ofa_deploy.latency.device.conditions import elsewhere
-from ofa_deploy.latency.device.rounds import FEWEST, Estimate
+from ofa_deploy.latency.device.rounds import FEWEST
+from ofa_deploy.latency.estimates import Estimate
 from ofa_deploy.latency.table import LatencyTable, check_replaces, compared, cross_validated, errors
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace

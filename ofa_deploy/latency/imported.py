@@ -10,7 +10,7 @@ from typing import Any
 from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.latency.device.conditions import elsewhere
-from ofa_deploy.latency.device.rounds import Estimate
+from ofa_deploy.latency.estimates import Estimate
 from ofa_deploy.latency.table import LARGEST_MS, LatencyTable, check_replaces
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace

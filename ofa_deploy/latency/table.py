@@ -19,13 +19,15 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.extremes import extreme
-from ofa_deploy.latency.device.rounds import Estimate
+from ofa_deploy.latency.estimates import Estimate
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
 KIND = "latency-table"
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
+CONSTANT_FROM = 12
+"""Whole networks from which on a calibration has a constant."""
 FOLDS = 5
 """Of the cross-validation that tells a table's error."""
 Numbers = npt.NDArray[np.intp]
@@ -46,8 +48,8 @@ class LatencyTable:
     """Latency of every network of a space at some resolutions, on one device.
 
     A network's latency is `scale` times the sum of its operators' rows, plus `per_op_ms` for each operator, plus
-    `per_million_ms` for each million parameters: an operator in a network is spared the call of the runtime that it
-    pays for when it is timed alone, and its weights have left the nearest cache.
+    `per_million_ms` for each million parameters, plus `constant_ms`: an operator in a network is spared the call of the
+    runtime that it pays for when it is timed alone, and its weights have left the caches but for a share that fits.
 
     Of an asynchronous device it may be the smooth maximum of that sum, which is then the time for computing, and of the
     times for launching the operators, see `costs.SmoothMaximum`.
@@ -60,6 +62,7 @@ class LatencyTable:
         scale: fitted to whole networks.
         per_op_ms: likewise; usually negative.
         per_million_ms: likewise; not negative.
+        constant_ms: likewise; mostly negative: minus what the weights that stay in the caches would take.
         error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
             where it is not known.
         networks: the whole networks that were measured: arch, measured_ms, predicted_ms (by cross-validation).
@@ -75,6 +78,7 @@ class LatencyTable:
     scale: float = 1.0
     per_op_ms: float = 0.0
     per_million_ms: float = 0.0
+    constant_ms: float = 0.0
     error: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(_ERRORS, 0.0))
     networks: tuple[Mapping[str, Any], ...] = ()
     launch_ms: Mapping[Op, float] = dataclasses.field(default_factory=dict)
@@ -92,7 +96,7 @@ class LatencyTable:
         if missing:
             listed = "; ".join(map(str, missing[:3]))
             raise MeasureError(f"the table lacks {len(missing)} operators, first: {listed}; build it anew")
-        work = self.space.cost(self.in_network_ms, self.resolutions)
+        work = self.space.cost(self.in_network_ms, self.resolutions).raised(self.constant_ms)
         if not self.power:
             return work
         return SmoothMaximum((work, self.space.cost(self.launch_ms.__getitem__, self.resolutions)), self.power)
@@ -106,11 +110,11 @@ class LatencyTable:
         return self.cost(genes)
 
     def calibrated(self, measured_ms: Mapping[str, float], seed: int = 0) -> LatencyTable:
-        """The table with its scale and its terms for operators and parameters fitted to whole networks.
+        """The table with its scale, its terms for operators and parameters and its constant fitted to whole networks.
 
-        Its error is that of cross-validation: each network is predicted by a fit that had not seen it. Where what
-        operators are spared would leave the fastest network of the space no time at all, as on a machine so busy that
-        measurements are of little use, the term for operators is not negative.
+        Its error is that of cross-validation: each network is predicted by a fit that had not seen it. Of fewer than
+        `CONSTANT_FROM` networks the constant is left at zero. Where terms below zero would leave the fastest network of
+        the space no time at all, as on a machine so busy that measurements are of little use, none is negative.
 
         Args:
             measured_ms: latency by architecture text.
@@ -124,19 +128,20 @@ class LatencyTable:
         sums = np.array([sum(self.rows[op].latency_ms for op in self.space.ops(a)) for a in archs])
         counts = np.array([len(self.space.ops(a)) for a in archs])
         millions = np.array([sum(op.params for op in self.space.ops(a)) / 1e6 for a in archs])
-        terms = np.stack([sums, counts, millions], axis=1)
+        terms = np.stack([sums, counts, millions, np.full(len(names), float(len(names) >= CONSTANT_FROM))], axis=1)
 
-        def fitted(least_per_op: float) -> LatencyTable:
-            bounds = ([1 / SCALE_LIMIT, least_per_op, 0.0], [SCALE_LIMIT, np.inf, np.inf])
+        def fitted(least: float) -> LatencyTable:
+            bounds = ([1 / SCALE_LIMIT, least, 0.0, least], [SCALE_LIMIT, np.inf, np.inf, np.inf])
 
             def factors(chosen: Numbers) -> Floats:
                 relative = terms[chosen] / measured[chosen, None]  # least squares of the relative error
                 return np.asarray(lsq_linear(relative, np.ones(len(chosen)), bounds).x)
 
             unseen = cross_validated(len(names), seed, lambda seen, held: terms[held] @ factors(seen))
-            scale, per_op, per_million = factors(np.arange(len(names))).tolist()
+            scale, per_op, per_million, constant = factors(np.arange(len(names))).tolist()
             return dataclasses.replace(
-                self, scale=scale, per_op_ms=per_op, per_million_ms=per_million, error=errors(unseen, measured),
+                self, scale=scale, per_op_ms=per_op, per_million_ms=per_million,
+                constant_ms=constant if len(names) >= CONSTANT_FROM else 0.0, error=errors(unseen, measured),
                 networks=compared(names, unseen, measured),
             )  # fmt: skip
 
@@ -188,6 +193,7 @@ class LatencyTable:
         about = {
             **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
             "scale": self.scale, "per_op_ms": self.per_op_ms, "per_million_ms": self.per_million_ms,
+            "constant_ms": self.constant_ms,
             **({"power": self.power} if self.power else {}),
             "error": dict(self.error), "networks": list(self.networks), **(details or {}),
         }  # fmt: skip
@@ -225,7 +231,8 @@ class LatencyTable:
             if not resolutions or not set(resolutions) <= set(space.resolutions):
                 raise ValueError(f"resolutions {resolutions}")
             scale, per_op, per_million = (float(about[key]) for key in ("scale", "per_op_ms", "per_million_ms"))
-            calibration = [scale, per_op, per_million]
+            constant = float(about.get("constant_ms", 0.0))
+            calibration = [scale, per_op, per_million, constant]
             figures = [*calibration, *(about["error"][key] for key in _ERRORS)]
             if not np.isfinite(np.array(figures, float)).all():
                 raise ValueError("a figure of its calibration or error is not finite")
@@ -235,7 +242,7 @@ class LatencyTable:
                 raise ValueError("one of its networks has no latency")
             return cls(
                 space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
-                scale, per_op, per_million, about["error"], tuple(about["networks"]), launch_ms, power,
+                scale, per_op, per_million, constant, about["error"], tuple(about["networks"]), launch_ms, power,
                 about["sha256"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:

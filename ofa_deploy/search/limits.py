@@ -112,6 +112,8 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
     lower, upper = parse_range("latency", text, raised * fastest_ms, raised * slowest_ms)
     calibration = f"{table.sha256} {table.scale} {table.per_op_ms} {table.per_million_ms}"
+    if table.constant_ms:
+        calibration += f" {table.constant_ms}"
     if table.power:
         calibration += f" {table.power}"
     checksum = hashlib.sha256(calibration.encode()).hexdigest()

@@ -108,5 +108,6 @@ def test_a_build_that_interpolates_goes_on_after_a_kill(ofa: Run, space: SearchS
     rows = [row for row in table.rows.values() if not row.runs]
     shown = succeeded(ofa("lut", "show", "t.csv"))
     assert f"{len(rows)} of them interpolated between those of 16, 24, 28" in shown
+    assert "slower than in its fast state" in shown
     assert "% at 20" in shown
     refused(ofa("build-lut", "--interpolate", 1, "--networks", 10), "leave out --interpolate")

@@ -18,11 +18,11 @@ from tests.conftest import made_up_table
 
 
 def test_latency_is_the_sum_over_the_walk(space: SearchSpace) -> None:
-    table = dataclasses.replace(made_up_table(space), scale=2.0, per_op_ms=-0.25, per_million_ms=3.0)
+    table = dataclasses.replace(made_up_table(space), scale=2.0, per_op_ms=-0.25, per_million_ms=3.0, constant_ms=-0.5)
     genes = space.sample(np.random.default_rng(0), 30)
     for arch, got in zip(space.archs(genes), table.latency_ms(genes), strict=True):
         ops = space.ops(arch)
-        expected = sum(2 * table.rows[op].latency_ms - 0.25 + 3 * op.params / 1e6 for op in ops)
+        expected = sum(2 * table.rows[op].latency_ms - 0.25 + 3 * op.params / 1e6 for op in ops) - 0.5
         assert got == pytest.approx(expected, abs=1e-9)
 
 
@@ -30,15 +30,19 @@ def test_calibration_recovers_what_was_put_in(space: SearchSpace) -> None:
     table = made_up_table(space)
     archs = space.archs(space.sample(np.random.default_rng(0), 20))
     truth = {
-        str(a): sum(1.3 * table.rows[op].latency_ms + 0.002 + 0.5 * op.params / 1e6 for op in space.ops(a))
+        str(a): sum(1.3 * table.rows[op].latency_ms + 0.002 + 0.5 * op.params / 1e6 for op in space.ops(a)) - 0.04
         for a in archs
     }
     fitted = table.calibrated(truth)
-    assert (fitted.scale, fitted.per_op_ms, fitted.per_million_ms) == pytest.approx((1.3, 0.002, 0.5))
+    terms = fitted.scale, fitted.per_op_ms, fitted.per_million_ms, fitted.constant_ms
+    assert terms == pytest.approx((1.3, 0.002, 0.5, -0.04))
     assert fitted.error["networks"] == 20
     assert fitted.error["worst_percent"] == pytest.approx(0, abs=1e-3)
     assert fitted.error["within_5_percent"] == 100
     assert [n["arch"] for n in fitted.networks] == list(truth)
+    few = table.calibrated(dict(list(truth.items())[:8]))
+    assert few.constant_ms == 0, "of so few networks it would be a guess"
+    assert few.error["mape_percent"] < 5
 
 
 def test_the_error_is_of_networks_that_the_fit_has_not_seen(space: SearchSpace) -> None:
@@ -85,11 +89,14 @@ def test_resolutions_that_are_not_covered_cost_nan(space: SearchSpace) -> None:
 
 
 def test_file_round_trip(space: SearchSpace, tmp_path: Path) -> None:
-    table = dataclasses.replace(made_up_table(space, (16,)), scale=0.9, per_op_ms=-1e-3, per_million_ms=0.2)
+    table = dataclasses.replace(
+        made_up_table(space, (16,)), scale=0.9, per_op_ms=-1e-3, per_million_ms=0.2, constant_ms=-0.01
+    )
     table.save(tmp_path / "t.csv", {})
     again = LatencyTable.load(tmp_path / "t.csv", space)
     assert again.rows == table.rows
-    assert (again.scale, again.per_op_ms, again.per_million_ms, again.resolutions) == (0.9, -1e-3, 0.2, (16,))
+    terms = again.scale, again.per_op_ms, again.per_million_ms, again.constant_ms
+    assert (terms, again.resolutions) == ((0.9, -1e-3, 0.2, -0.01), (16,))
     assert again.conditions == table.conditions
     assert again.sha256 == artifacts.sha256(tmp_path / "t.csv")
 

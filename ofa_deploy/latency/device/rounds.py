@@ -1,11 +1,10 @@
-"""Measuring many graphs: shuffled, interleaved rounds, and how each graph's visits become one estimate."""
+"""Measuring many graphs in shuffled, interleaved rounds. What becomes of the visits: `latency.estimates`."""
 
 from __future__ import annotations
 
 import json
 import math
 import operator
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,14 +20,8 @@ from ofa_deploy.progress import Progress, Report
 Key = tuple[int, str]
 """(round, entry) of a visit."""
 SENTINEL_RUNS = 5
-SLOWER = 1.3
-"""A sentinel slower than its fast state by this factor tells that the machine is in another state."""
-WINDOW = 9
-"""Visits over which the sentinel's running median is taken."""
 FEWEST = 5
 """Whole networks that a table needs."""
-ENOUGH = 3
-"""Visits in the fast state that an entry needs."""
 
 
 @dataclass(frozen=True)
@@ -67,31 +60,13 @@ class Started(NamedTuple):
     x: Array
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Latency of one graph, from all its visits.
-
-    Attributes:
-        latency_ms: the median of the visits' medians, each carried to the machine's fast state.
-        minimum_ms: the smallest sample, carried likewise.
-        spread_percent: (largest - smallest median) / smallest, over the visits.
-        runs: samples in all.
-    """
-
-    latency_ms: float
-    minimum_ms: float
-    spread_percent: float
-    runs: int
-
-
 def measure(
     names: Collection[str], start: Callable[[str], Started], sentinel: Started, plan: Plan, partial: Path,
     header: dict[str, Any], report: Report, keep: Callable[[str], bool] = lambda name: True,
 ) -> dict[Key, Visit]:  # fmt: skip
     """Visit each entry once a round, in an order shuffled for each round, appending to `partial`.
 
-    A sentinel network is timed before each visit. Entries with fewer than `ENOUGH` visits in the machine's fast state
-    are visited again, in at most twice as many rounds more.
+    A sentinel network is timed before each visit.
 
     Args:
         names: of the entries.
@@ -114,14 +89,8 @@ def measure(
     ready: dict[str, Started] = {}
     there = sum(name in known for _, name in visits)
     progress = Progress(plan.rounds * len(names) - there, "visits", report, seconds=2)
-    for r in range(3 * plan.rounds):
-        due = _due(visits, names, r, plan)
-        if not due:
-            break
-        if r >= plan.rounds:
-            report(f"the machine was slow for a while: visiting {len(due)} of {len(names)} entries again")
-            progress = Progress(len(due), "visits", report, seconds=2)
-        for name in rng.permutation(due).tolist():
+    for r in range(plan.rounds):
+        for name in rng.permutation(list(names)).tolist():
             if (r, name) in visits:
                 continue
             started = ready.get(name) or start(name)
@@ -136,21 +105,9 @@ def measure(
     return visits
 
 
-def _due(visits: Mapping[Key, Visit], names: Collection[str], r: int, plan: Plan) -> list[str]:
-    """The entries to visit in round `r`: a function of their rounds before it, so that a kill changes nothing."""
-    if r < plan.rounds:
-        return list(names)
-    known = set(names)
-    before = {key: found for key, found in visits.items() if key[0] < r and key[1] in known}
-    return lacking(before, names, min(ENOUGH, plan.rounds))
-
-
 def missing(visits: Mapping[Key, Visit], names: Collection[str], plan: Plan) -> set[Key]:
-    """What `measure` would still visit in the first round that is not complete."""
-    for r in range(3 * plan.rounds):
-        if lacks := {(r, name) for name in _due(visits, names, r, plan)} - visits.keys():
-            return lacks
-    return set()
+    """What `measure` would still visit."""
+    return {(r, name) for r in range(plan.rounds) for name in names} - visits.keys()
 
 
 def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
@@ -173,63 +130,3 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error
     return visits
-
-
-def _states(visits: Mapping[Key, Visit]) -> dict[Key, float]:
-    """How much slower than in its fast state the machine was, by the sentinel's running median: 1 is fast."""
-    sentinel = np.pad([v.sentinel_ms for v in visits.values()], WINDOW // 2, mode="edge")
-    running = np.median([sentinel[i : i + len(visits)] for i in range(WINDOW)], axis=0)
-    return dict(zip(visits, (running / np.quantile(running, 0.1)).tolist()))
-
-
-def fast(visits: Mapping[Key, Visit]) -> set[Key]:
-    """The visits that count: the machine was in its fast state, or not much slower."""
-    return {key for key, state in _states(visits).items() if state <= SLOWER}
-
-
-def lacking(visits: Mapping[Key, Visit], names: Iterable[str], enough: int) -> list[str]:
-    """The entries with fewer than `enough` visits in the fast state."""
-    counts = Counter(name for _, name in fast(visits))
-    return [name for name in names if counts[name] < enough]
-
-
-def estimates(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambda name: None) -> dict[str, Estimate]:
-    """For each entry, the median of its visits that count (of all where none does), carried to the fast state.
-
-    Entries of a kind answer alike to the machine's state: where it is s, their latency is s^a times that of the fast
-    state. The exponent a is that of least squares (of logarithms, within entries), between 0 and 1.
-
-    Args:
-        visits: of all entries.
-        kind: of an entry, by its name.
-    """
-    states = _states(visits)
-    own: dict[str, list[Key]] = {}
-    for key in visits:
-        own.setdefault(key[1], []).append(key)
-    kept = {name: [key for key in keys if states[key] <= SLOWER] or keys for name, keys in own.items()}
-    state = {name: np.array([states[key] for key in keys]) for name, keys in kept.items()}
-    medians = {name: np.array([visits[key].median_ms for key in keys]) for name, keys in kept.items()}
-    kinds: dict[object, list[str]] = {}
-    for name in kept:
-        kinds.setdefault(kind(name), []).append(name)
-    exponents = {
-        one: _exponent((np.log(state[name]), np.log(medians[name])) for name in names) for one, names in kinds.items()
-    }
-    found = {}
-    for name, keys in kept.items():
-        seen, slower = [visits[key] for key in keys], state[name] ** exponents[kind(name)]
-        latency = float(np.median(medians[name] / slower))
-        minimum = float((np.array([v.minimum_ms for v in seen]) / slower).min())
-        spread = float(100 * (medians[name].max() / medians[name].min() - 1))
-        found[name] = Estimate(latency, minimum, spread, sum(v.runs for v in seen))
-    return found
-
-
-def _exponent(entries: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> float:
-    """Common slope of y over x within entries, by least squares, kept between 0 and 1."""
-    above, below = 0.0, 0.0
-    for x, y in entries:
-        above += float((x - x.mean()) @ (y - y.mean()))
-        below += float((x - x.mean()) @ (x - x.mean()))
-    return min(1.0, max(0.0, above / below)) if below else 0.0
