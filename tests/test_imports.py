@@ -37,6 +37,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["supernet.layers", "supernet.elastic", "supernet.network", "supernet.recalibration", "supernet.checkpoint"],
     ["latency.runtimes"],
     ["latency.smooth"],
+    ["latency.calibration"],
     ["supernet.pretrained", "supernet.batches", "supernet.train", "latency.imported", "latency.fitted"],
     ["latency.adaptive"],
     ["latency.build"],

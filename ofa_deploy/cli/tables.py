@@ -71,6 +71,9 @@ def show(
              (1e3 * table.constant_ms, "each network")]  # fmt: skip
     words = [f"{value:+.3g} µs for {of}" for value, of in terms if abs(value) >= 0.001]
     print(" ".join([f"a network    {table.scale:.4g} times the sum of its operators", *words]))
+    if table.corrections:
+        size = sum(map(abs, table.corrections.values())) / sum(row.latency_ms for row in table.rows.values())
+        print(f"             each of them corrected by what it is, by {100 * size:.1f} % on average")
     if table.power:
         print(f"             or the time for launching its operators, where that is longer (power {table.power:.3g})")
     print(f"error        {table.error_in_words}")

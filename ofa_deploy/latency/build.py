@@ -15,6 +15,7 @@ from ofa_deploy.arch import Arch
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import weights
 from ofa_deploy.latency import adaptive
+from ofa_deploy.latency.calibration import calibrated
 from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.device.rounds import Key, Plan, Started, measure
 from ofa_deploy.latency.device.timing import Array, Visit
@@ -132,7 +133,7 @@ class Job:
         rows = {op: guessed[op] if op in guessed else found[name] for name, op in self.operators.items()}
         whole = {str(net): found[str(net)].latency_ms for net in self.networks}
         table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)
-        return table.calibrated(whole, self.plan.seed)
+        return calibrated(table, whole, self.plan.seed)
 
     def details(self, visits: Mapping[Key, Visit]) -> dict[str, Any]:
         """How the measuring went, for a table's JSON."""

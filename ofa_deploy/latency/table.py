@@ -15,19 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
 from ofa_deploy.costs import Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.estimates import Estimate
 from ofa_deploy.ops import Op
 from ofa_deploy.space import SearchSpace
 
 KIND = "latency-table"
-SCALE_LIMIT = 4.0
-"""A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
-CONSTANT_FROM = 12
-"""Whole networks from which on a calibration has a constant."""
 FOLDS = 5
 """Of the cross-validation that tells a table's error."""
 Numbers = npt.NDArray[np.intp]
@@ -49,7 +43,8 @@ class LatencyTable:
 
     A network's latency is `scale` times the sum of its operators' rows, plus `per_op_ms` for each operator, plus
     `per_million_ms` for each million parameters, plus `constant_ms`: an operator in a network is spared the call of the
-    runtime that it pays for when it is timed alone, and its weights have left the caches but for a share that fits.
+    runtime that it pays for when it is timed alone, and its weights have left the caches but for a share that fits. To
+    each operator there may be a correction as well, see `calibration`.
 
     Of an asynchronous device it may be the smooth maximum of that sum, which is then the time for computing, and of the
     times for launching the operators, see `costs.SmoothMaximum`.
@@ -63,6 +58,7 @@ class LatencyTable:
         per_op_ms: likewise; usually negative.
         per_million_ms: likewise; not negative.
         constant_ms: likewise; mostly negative: minus what the weights that stay in the caches would take.
+        corrections: of each operator in ms; empty where there are none.
         error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
             where it is not known.
         networks: the whole networks that were measured: arch, measured_ms, predicted_ms (by cross-validation).
@@ -79,6 +75,7 @@ class LatencyTable:
     per_op_ms: float = 0.0
     per_million_ms: float = 0.0
     constant_ms: float = 0.0
+    corrections: Mapping[Op, float] = dataclasses.field(default_factory=dict)
     error: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(_ERRORS, 0.0))
     networks: tuple[Mapping[str, Any], ...] = ()
     launch_ms: Mapping[Op, float] = dataclasses.field(default_factory=dict)
@@ -103,50 +100,17 @@ class LatencyTable:
 
     def in_network_ms(self, op: Op) -> float:
         """What an operator adds to the latency of a network, or to its time for computing, in ms."""
-        return self.scale * self.rows[op].latency_ms + self.per_op_ms + self.per_million_ms * op.params / 1e6
+        alone = self.scale * self.rows[op].latency_ms + self.per_op_ms + self.per_million_ms * op.params / 1e6
+        return alone + self.corrections.get(op, 0.0)
 
     def latency_ms(self, genes: Genes) -> Floats:
         """Predicted latency of whole networks in ms, shape (n,), from genes of shape (n, columns)."""
         return self.cost(genes)
 
-    def calibrated(self, measured_ms: Mapping[str, float], seed: int = 0) -> LatencyTable:
-        """The table with its scale, its terms for operators and parameters and its constant fitted to whole networks.
-
-        Its error is that of cross-validation: each network is predicted by a fit that had not seen it. Of fewer than
-        `CONSTANT_FROM` networks the constant is left at zero. Where terms below zero would leave the fastest network of
-        the space no time at all, as on a machine so busy that measurements are of little use, none is negative.
-
-        Args:
-            measured_ms: latency by architecture text.
-            seed: of the folds.
-        """
-        from scipy.optimize import lsq_linear
-
-        names = list(measured_ms)
-        archs = [self.space.check(Arch.parse(name)) for name in names]
-        measured = np.array([measured_ms[name] for name in names])
-        sums = np.array([sum(self.rows[op].latency_ms for op in self.space.ops(a)) for a in archs])
-        counts = np.array([len(self.space.ops(a)) for a in archs])
-        millions = np.array([sum(op.params for op in self.space.ops(a)) / 1e6 for a in archs])
-        terms = np.stack([sums, counts, millions, np.full(len(names), float(len(names) >= CONSTANT_FROM))], axis=1)
-
-        def fitted(least: float) -> LatencyTable:
-            bounds = ([1 / SCALE_LIMIT, least, 0.0, least], [SCALE_LIMIT, np.inf, np.inf, np.inf])
-
-            def factors(chosen: Numbers) -> Floats:
-                relative = terms[chosen] / measured[chosen, None]  # least squares of the relative error
-                return np.asarray(lsq_linear(relative, np.ones(len(chosen)), bounds).x)
-
-            unseen = cross_validated(len(names), seed, lambda seen, held: terms[held] @ factors(seen))
-            scale, per_op, per_million, constant = factors(np.arange(len(names))).tolist()
-            return dataclasses.replace(
-                self, scale=scale, per_op_ms=per_op, per_million_ms=per_million,
-                constant_ms=constant if len(names) >= CONSTANT_FROM else 0.0, error=errors(unseen, measured),
-                networks=compared(names, unseen, measured),
-            )  # fmt: skip
-
-        free = fitted(-np.inf)
-        return free if extreme(self.space, free.cost)[1] > 0 else fitted(0.0)
+    @property
+    def _more_columns(self) -> dict[str, Mapping[Op, float]]:
+        """Of the file, where they are not empty."""
+        return {"launch_ms": self.launch_ms, "correction_ms": self.corrections}
 
     @property
     def label(self) -> str:
@@ -184,12 +148,12 @@ class LatencyTable:
         """Write the rows as CSV and everything else as JSON beside it, with `details`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        launch = ["launch_ms"] if self.power else []
-        writer.writerow([*_COLUMNS, "latency_ms", "minimum_ms", "spread_percent", "runs", *launch])
+        more = {name: column for name, column in self._more_columns.items() if column}
+        writer.writerow([*_COLUMNS, "latency_ms", "minimum_ms", "spread_percent", "runs", *more])
         for op, row in self.rows.items():
             shape = [int(v) if isinstance(v, bool) else v for v in dataclasses.astuple(op)]
             values = [f"{row.latency_ms:.6f}", f"{row.minimum_ms:.6f}", f"{row.spread_percent:.2f}", row.runs]
-            writer.writerow([*shape, *values, *(f"{self.launch_ms[op]:.6f}" for _ in launch)])
+            writer.writerow([*shape, *values, *(f"{column[op]:.6f}" for column in more.values())])
         about = {
             **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
             "scale": self.scale, "per_op_ms": self.per_op_ms, "per_million_ms": self.per_million_ms,
@@ -209,7 +173,7 @@ class LatencyTable:
         path = Path(path)
         data, about = artifacts.load(path, KIND, space.name)
         try:
-            rows, launch_ms, power = {}, {}, float(about.get("power", 0.0))
+            rows, launch_ms, corrections, power = {}, {}, {}, float(about.get("power", 0.0))
             if power and not 1 < power < LARGEST_POWER:
                 raise ValueError(f"a smooth maximum of power {power}")
             for line in csv.DictReader(io.StringIO(data.decode())):
@@ -223,6 +187,10 @@ class LatencyTable:
                 if not (row.latency_ms < LARGEST_MS and counted):
                     raise ValueError(f"a latency of {row.latency_ms} ms")
                 rows[op := _read_op(line)] = row
+                if "correction_ms" in line:
+                    corrections[op] = float(line["correction_ms"])
+                    if not abs(corrections[op]) < LARGEST_MS:
+                        raise ValueError(f"a correction of {corrections[op]} ms")
                 if power:
                     launch_ms[op] = float(line["launch_ms"])
                     if not 0 <= launch_ms[op] < LARGEST_MS:
@@ -242,8 +210,8 @@ class LatencyTable:
                 raise ValueError("one of its networks has no latency")
             return cls(
                 space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
-                scale, per_op, per_million, constant, about["error"], tuple(about["networks"]), launch_ms, power,
-                about["sha256"],
+                scale, per_op, per_million, constant, corrections, about["error"], tuple(about["networks"]),
+                launch_ms, power, about["sha256"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error

@@ -40,7 +40,7 @@ class Plan:
     rounds: int = 16
     runs: int = 20
     seconds: float = 0.03
-    networks: int = 36
+    networks: int = 72
     threads: int = 1
     seed: int = 0
 
