@@ -37,7 +37,7 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this one
-whole.PAUSE = 0.02  # no test is about how good a measurement is
+whole.PAUSE, whole.ROUNDS = 0.02, 4  # no test is about how good a measurement is
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -92,9 +92,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Path
 
 
 @pytest.fixture
-def few_images(packed: Path, tmp_path: Path) -> None:
-    """In the working folder, where they come before those that ship: tests of commands need no exact accuracy."""
+def few_images(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the working folder, where they come before those that ship, and no measuring again while the machine is slow.
+
+    For tests of commands, which are about no exact accuracy or latency.
+    """
     shutil.copytree(packed, tmp_path / "supernets")
+    monkeypatch.setattr(whole, "PASSES", 1)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from ofa_deploy.progress import Report
 
 YARDSTICKS = 4
 """Networks of the table that are timed with the models, to tell the state of the machine."""
+ROUNDS = 16
 PAUSE = 0.5
 """Seconds between rounds, so that a short disturbance does not meet them all."""
 SLOWER_PERCENT = 5.0
@@ -25,14 +26,14 @@ PASSES = 4
 
 
 def side_by_side(
-    sessions: Mapping[str, tuple[Session, Array]], threads: int, rounds: int = 16, pause: float | None = None
+    sessions: Mapping[str, tuple[Session, Array]], threads: int, rounds: int | None = None, pause: float | None = None
 ) -> dict[str, Any]:
     """Latency of sessions, in rounds interleaved over all of them, run back to back as an application would.
 
     Args:
         sessions: by name: a session, and its input.
         threads: that the sessions use.
-        rounds: visits to each.
+        rounds: visits to each; None takes `ROUNDS`.
         pause: seconds between rounds; None takes `PAUSE`.
 
     Returns:
@@ -41,7 +42,7 @@ def side_by_side(
     """
     rng = np.random.default_rng(0)
     visits = {name: [] for name in sessions}  # type: dict[str, list[Any]]
-    for _ in range(rounds):
+    for _ in range(ROUNDS if rounds is None else rounds):
         time.sleep(PAUSE if pause is None else pause)
         for name in rng.permutation(list(sessions)).tolist():
             visits[name].append(visit(*sessions[name], threads, 50, 0.1))

