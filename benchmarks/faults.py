@@ -187,15 +187,15 @@ def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iter
     for number in range(kills):
         if not rows:
             fresh()
-        moment = rng.uniform(0, latest)
+        drawn = rng.uniform(0, latest)
         before = progress_of(job, work)
-        child, begun = started(job.arguments, work), time.perf_counter()
-        if in_a_row and number == 1:  # a random moment may come before anything is on disk, this one does not
-            while job.partial and not progress_of(job, work) and runs(child):
+        child, start = started(job.arguments, work), time.perf_counter()
+        if in_a_row and job.partial and number == 1:  # a random moment may come before anything is on disk
+            while not progress_of(job, work) and runs(child):
                 time.sleep(0.01)
         else:
-            time.sleep(moment)
-        moment = time.perf_counter() - begun
+            time.sleep(drawn)
+        moment = time.perf_counter() - start
         os.kill(child, signal.SIGKILL)
         was_killed = ended(child) == -signal.SIGKILL
         kept = progress_of(job, work)

@@ -84,9 +84,10 @@ def short_baseline() -> Iterator[None]:
 def packed(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Path:
     """A folder with some of the images that ship, packed."""
     path = tmp_path_factory.mktemp("packed") / data_sets.pack_name(space)
-    whole = data_sets.load(None, space)
-    assert whole.test is not None
-    few = dataclasses.replace(whole, train=whole.train[:500], heldout=whole.heldout[:1000], test=whole.test[:500])
+    shipped = data_sets.load(None, space)
+    assert shipped.test is not None
+    parts = {"train": shipped.train[:500], "heldout": shipped.heldout[:1000], "test": shipped.test[:500]}
+    few = dataclasses.replace(shipped, **parts)
     data_sets.pack(few, path, space.name)
     return path.parent
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ofa_deploy.costs import Floats
 from ofa_deploy.latency.device.rounds import Key
 from ofa_deploy.latency.device.timing import Visit
 
@@ -29,7 +30,6 @@ EXPONENTS = (0.2, 3.0)
 """Between which exponents are looked for."""
 PRIOR = 0.1
 """Weight, as squared states, of an exponent of 1: it decides where the machine was in one state all the time."""
-_Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.intp]
 
 
@@ -57,38 +57,40 @@ def estimates(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambd
         visits: of all entries, in the order in which they were made.
         kind: of an entry, by its name.
     """
-    slower = states(visits, kind)
+    slower, (names, entry) = states(visits, kind), _entries(visits)
     medians = np.array([visit.median_ms for visit in visits.values()])
     smallest = np.array([visit.minimum_ms for visit in visits.values()])
     runs = np.array([visit.runs for visit in visits.values()])
-    own: dict[str, list[int]] = {}
-    for i, (_, name) in enumerate(visits):
-        own.setdefault(name, []).append(i)
     found = {}
-    for name, at in own.items():
+    for name, at in zip(names, _groups(entry, len(names)), strict=True):
         spread = 100 * (medians[at].max() / medians[at].min() - 1)
         latency, minimum = np.median(medians[at] / slower[at]), (smallest[at] / slower[at]).min()
         found[name] = Estimate(float(latency), float(minimum), float(spread), int(runs[at].sum()))
     return found
 
 
-def states(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambda name: None) -> _Floats:
+def states(visits: Mapping[Key, Visit], kind: Callable[[str], object] = lambda name: None) -> Floats:
     """By what factor each visit was slower than in the machine's fast state, shape (visits,); see `estimates`."""
-    names = list(dict.fromkeys(name for _, name in visits))
-    index = {name: i for i, name in enumerate(names)}
+    names, entry = _entries(visits)
     kinds = {one: i for i, one in enumerate(dict.fromkeys(map(kind, names)))}
-    entry = np.array([index[name] for _, name in visits], np.intp)
     of_kind = np.array([kinds[kind(name)] for name in names], np.intp)[entry]
     latency = np.log([visit.median_ms for visit in visits.values()])
     sentinel = np.log([visit.sentinel_ms for visit in visits.values()])
     state = _running(sentinel - np.median(sentinel))
+    groups = _groups(entry, len(names))
     for _ in range(PASSES):
         exponent = _exponents(latency, state, entry, of_kind)[of_kind]
         left = latency - exponent * state
-        level = np.array([np.median(left[at]) for at in _groups(entry, len(names))])
+        level = np.array([np.median(left[at]) for at in groups])
         state = _running((latency - level[entry]) / exponent, sentinel - np.median(sentinel - state))
     exponent = _exponents(latency, state, entry, of_kind)[of_kind]
     return np.asarray(np.exp(exponent * (state - np.quantile(state, FAST))))
+
+
+def _entries(visits: Mapping[Key, Visit]) -> tuple[list[str], _Ints]:
+    """The names of the entries, and which of them each visit was to, shape (visits,)."""
+    index = {name: i for i, name in enumerate(dict.fromkeys(name for _, name in visits))}
+    return list(index), np.array([index[name] for _, name in visits], np.intp)
 
 
 def _groups(index: _Ints, number: int) -> list[_Ints]:
@@ -97,7 +99,7 @@ def _groups(index: _Ints, number: int) -> list[_Ints]:
     return np.split(order, np.searchsorted(index[order], np.arange(1, number)))
 
 
-def _exponents(latency: _Floats, state: _Floats, entry: _Ints, of_kind: _Ints) -> _Floats:
+def _exponents(latency: Floats, state: Floats, entry: _Ints, of_kind: _Ints) -> Floats:
     """Slope of the latency over the state within entries, of each kind, by least squares."""
     times = np.bincount(entry)
     x, y = (part - (np.bincount(entry, part) / times)[entry] for part in (state, latency))
@@ -105,7 +107,7 @@ def _exponents(latency: _Floats, state: _Floats, entry: _Ints, of_kind: _Ints) -
     return np.asarray(np.clip(slope, *EXPONENTS))
 
 
-def _running(*rows: Any) -> _Floats:
+def _running(*rows: Any) -> Floats:
     """The median over `WINDOW` values of each row, in the middle of them; shapes (n,)."""
     length = len(rows[0])
     around = np.arange(length)[:, None] + np.arange(WINDOW) - WINDOW // 2

@@ -18,6 +18,7 @@ from ofa_deploy.progress import Report
 YARDSTICKS = 4
 """Networks of the table that are timed with the models, to tell the state of the machine."""
 ROUNDS = 16
+"""Visits to each model."""
 PAUSE = 0.5
 """Seconds between rounds, so that a short disturbance does not meet them all."""
 SLOWER_PERCENT = 5.0
