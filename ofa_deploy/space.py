@@ -235,28 +235,34 @@ class SearchSpace:
             shape (n, slots * kernels + slots * expansions + choices of widths + resolutions): kernel of each slot,
             expansion of each slot (all zero where a slot is inactive), elastic widths, resolution.
         """
-        blocks = [
-            table[genes[:, columns]].reshape(len(genes), -1)
-            for tables in zip(*self._one_hots, strict=True)
-            for table, columns in zip(tables, self.stage_columns, strict=True)
-        ]
-        one_hot = [
-            np.eye(len(c), dtype=np.float32)[genes[:, 1 + len(self.slots) + i]] for i, c in enumerate(self.widths)
-        ]
-        resolution = np.eye(len(self.resolutions), dtype=np.float32)[genes[:, 0]]
-        return np.concatenate([*blocks, *one_hot, resolution], axis=1)
+        features, ones = self._one_hots
+        values = genes.T.astype(np.intp)
+        out = np.zeros((len(genes), features + 1), np.float32)
+        for of_value in ones:
+            out[np.arange(len(genes)), of_value[np.arange(len(values))[:, None], values]] = 1
+        return out[:, :features]
 
     @cached_property
-    def _one_hots(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """For each stage: kernel and expansion of each gene value, one-hot."""
-        tables = []
-        for stage in self.stages:
-            kernel = np.zeros((len(stage.choices) + 1, len(self.kernels)), np.float32)
-            expand = np.zeros((len(stage.choices) + 1, len(self.expands)), np.float32)
-            for i, (k, e) in enumerate(stage.choices, 1):
-                kernel[i, self.kernels.index(k)] = expand[i, self.expands.index(e)] = 1
-            tables.append((kernel, expand))
-        return tables
+    def _one_hots(self) -> tuple[int, npt.NDArray[np.intp]]:
+        """Number of features of `encode`; which two (or one, twice) are 1 for each value of each gene.
+
+        Shape (2, columns, values); inactive slots have the number of features.
+        """
+        slots, kernels, expands = len(self.slots), len(self.kernels), len(self.expands)
+        sizes = [*map(len, self.widths), len(self.resolutions)]
+        starts = slots * (kernels + expands) + np.cumsum([0, *sizes])
+        most = max(*sizes, *(1 + len(stage.choices) for stage in self.stages))
+        ones = np.full((2, self.columns, most), starts[-1])
+        for stage, columns in zip(self.stages, self.stage_columns, strict=True):
+            kernel, expand = zip(
+                *((self.kernels.index(k), self.expands.index(e)) for k, e in stage.choices), strict=True
+            )
+            for column in range(columns.start, columns.stop):
+                ones[0, column, 1 : 1 + len(kernel)] = (column - 1) * kernels + np.array(kernel)
+                ones[1, column, 1 : 1 + len(kernel)] = slots * kernels + (column - 1) * expands + np.array(expand)
+        for column, start, size in zip([*range(1 + slots, self.columns), 0], starts[:-1], sizes, strict=True):
+            ones[:, column, :size] = start + np.arange(size)
+        return int(starts[-1]), ones
 
 
 @lru_cache(maxsize=4096)

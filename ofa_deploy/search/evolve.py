@@ -79,7 +79,7 @@ class Archive:
     """
 
     def __init__(self, score: Score, limits: Sequence[Limit], columns: int) -> None:
-        self.score, self._limits = score, limits
+        self.score, self.limits = score, limits
         self._numbers: dict[bytes, int] = {}
         self._genes, self._scores, self._over = np.zeros((1024, columns), np.int16), np.zeros(1024), np.zeros(1024)
         self.size = 0
@@ -89,24 +89,27 @@ class Archive:
 
         New ones have the next numbers, in order.
         """
-        start = self.size
-        numbers = np.zeros(len(genes), np.intp)
+        rows = np.ascontiguousarray(genes, np.int16)
+        keys = rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0].tolist()
+        numbers: list[int] = []
         fresh: list[int] = []
-        for i, row in enumerate(np.ascontiguousarray(genes, np.int16)):
-            numbers[i] = number = self._numbers.setdefault(row.tobytes(), start + len(fresh))
-            if number == start + len(fresh):
+        for i, key in enumerate(keys):
+            number = self._numbers.setdefault(key, self.size)
+            numbers.append(number)
+            if number == self.size:
                 fresh.append(i)
-        self.size += len(fresh)
+                self.size += 1
         while len(self._genes) < self.size:
             self._genes, self._scores, self._over = (
                 np.concatenate([a, np.zeros_like(a)]) for a in (self._genes, self._scores, self._over)
             )
         if fresh:
-            new = genes[fresh]
+            new = rows[fresh]
+            start = self.size - len(fresh)
             self._genes[start : self.size] = new
-            self._over[start : self.size] = over(self._limits, new)
+            self._over[start : self.size] = over(self.limits, new)
             self._scores[start : self.size] = self.score(new)
-        return numbers
+        return np.array(numbers, np.intp)
 
     @property
     def genes(self) -> Genes:

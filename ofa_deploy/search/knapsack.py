@@ -1,7 +1,7 @@
 """The best network within a budget, exact for sums over parts but for rounding.
 
 Dynamic programming over the parts, see `extremes`; the state is the width of the last part and what is left
-of the budget.
+of the budget. All resolutions are filled together.
 """
 
 from __future__ import annotations
@@ -39,103 +39,98 @@ def best_within(
     Returns:
         genes, shape (n, columns), n at most resolutions times limits: none where nothing fits.
     """
-    found = []
+    room = max(limits) - cost.fixed
+    resolutions = np.flatnonzero(np.isfinite(cost.fixed) & (room > 0))
+    step = room[resolutions] / bins
+    blocks = cost.blocks[resolutions]
+    steps = np.rint(np.nan_to_num(blocks) / step[:, None, None, None]).astype(np.intp)
+    values = np.where(np.isnan(blocks), -np.inf, value.blocks[resolutions])
     parts = parts_of(space, cost)
-    for r in np.flatnonzero(np.isfinite(cost.fixed)).tolist():
-        room = max(limits) - cost.fixed[r]
-        if room <= 0:
-            continue
-        step = room / bins
-        steps = np.rint(np.nan_to_num(cost.blocks[r]) / step).astype(np.intp)
-        values = np.where(np.isnan(cost.blocks[r]), -np.inf, value.blocks[r])
-        filled = _filled(parts, values, steps, bins)
-        for limit in limits:
-            left = int((limit - cost.fixed[r]) / step)
-            genes = _within(space, parts, filled, steps, left, r, cost, limit)
-            found += [] if genes is None else [genes]
-    return np.array(found, np.int16).reshape(-1, space.columns)
+    filled = _filled(parts, values, steps, bins)
+    rows = np.repeat(np.arange(len(resolutions)), len(limits))  # a network for each resolution and limit
+    most = np.tile(np.asarray(limits, float), len(resolutions))
+    left = ((most - cost.fixed[resolutions][rows]) / step[rows]).astype(np.intp)
+    genes = np.zeros((len(rows), space.columns), np.int16)
+    genes[:, 0] = resolutions[rows]
+    looking, found = np.arange(len(rows)), np.zeros(len(rows), bool)
+    for _ in range(1 + len(cost.places)):  # a few steps less where rounding made it too dear
+        looking = looking[left[looking] >= 0]
+        reached = filled[-1].best[:, rows[looking], left[looking]].max(axis=0, initial=-np.inf)
+        looking = looking[reached > -np.inf]
+        if not len(looking):
+            break
+        genes[looking] = _read(parts, filled, values, steps, genes[looking], rows[looking], left[looking])
+        found[looking] = within = cost(genes[looking]) <= most[looking]
+        looking = looking[~within]
+        left[looking] -= 1
+    return genes[found]
 
 
 @dataclass(frozen=True)
 class _Filled:
-    """One part's decisions for what may be left of a budget, for one output width.
+    """What is the most that one part can reach, for everything that may be left of the budget.
 
     Attributes:
-        best: highest value up to this part, shape (bins + 1,); minus infinity where nothing fits.
-        way: index into the part's ways, shape (bins + 1,).
-        depth: how many of the places, shape (ways, bins + 1).
-        choice: of each place, shape (ways, places, bins + 1).
+        best: for each output width, shape (widths, resolutions, bins + 1); minus infinity where nothing fits.
+        totals: for each of its ways, after so many of the places, shape (widths, ways, places + 1, resolutions,
+            bins + 1).
     """
 
     best: Floats
-    way: _Ints
-    depth: _Ints
-    choice: _Ints
+    totals: Floats
 
 
-def _filled(parts: Sequence[Part], values: Floats, steps: _Ints, bins: int) -> list[list[_Filled]]:
-    """For each part and output width, what is best for everything that may be left of the budget."""
-    out: list[list[_Filled]] = []
-    states = [np.zeros(bins + 1)]
+def _filled(parts: Sequence[Part], values: Floats, steps: _Ints, bins: int) -> list[_Filled]:
+    """For each part, from values and steps of shape (resolutions, places, contexts, choices + 1)."""
+    out: list[_Filled] = []
+    states = np.zeros((1, len(values), bins + 1))
     for part in parts:
-        row = []
-        for ways in part.ways:
-            reached = [_filled_part(part, values, steps, states[before], first, later) for before, first, later in ways]
-            totals = np.stack([total for total, _, _ in reached])
-            depth, choice = np.stack([d for _, d, _ in reached]), np.stack([c for _, _, c in reached])
-            row.append(_Filled(totals.max(axis=0), totals.argmax(axis=0), depth, choice))
-        out.append(row)
-        states = [filled.best for filled in row]
+        totals = np.array([[_totals(part, values, steps, states, way) for way in ways] for ways in part.ways])
+        states = totals[:, :, part.depths].max(axis=(1, 2))
+        out.append(_Filled(states, totals))
     return out
 
 
-def _filled_part(
-    part: Part, values: Floats, steps: _Ints, before: Floats, first: int, later: int
-) -> tuple[Floats, _Ints, _Ints]:
-    """Best value, depth and choices of a part that follows one input width."""
-    bins = np.arange(len(before))
-    totals, choices = [before], []
+def _totals(part: Part, values: Floats, steps: _Ints, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
+    """Of a part that follows one input width: before its places and after each."""
+    before, first, later = way
+    totals = [states[before]]
+    rows, reach = np.arange(len(values)), states.shape[2]
+    nothing = np.full_like(totals[0], -np.inf)
     for i, place in enumerate(part.places):
         context = first if i == 0 else later
-        left = bins - steps[place, context, 1:, None]
-        fits = np.where(left >= 0, totals[-1][np.clip(left, 0, len(bins) - 1)], -np.inf)
-        reached = fits + values[place, context, 1:, None]
-        choices.append(reached.argmax(axis=0))
-        totals.append(reached.max(axis=0))
-    allowed = np.stack([totals[depth] for depth in part.depths])
-    return allowed.max(axis=0), np.array(part.depths)[allowed.argmax(axis=0)], np.stack(choices)
-
-
-def _within(
-    space: SearchSpace, parts: Sequence[Part], filled: Sequence[Sequence[_Filled]], steps: _Ints, left: int,
-    resolution: int, cost: AdditiveCost, limit: float,
-) -> list[int] | None:  # fmt: skip
-    """Genes of the best network for `left` steps, or a few less where rounding made it too dear; None without one."""
-    for fewer in range(len(steps) + 1):
-        if left - fewer < 0 or max(last.best[left - fewer] for last in filled[-1]) == -np.inf:
-            return None
-        genes = _read(space, parts, filled, steps, left - fewer, resolution)
-        if cost(np.array([genes], np.int16))[0] <= limit:
-            return genes
-    return None
+        taken = np.minimum(steps[:, place, context, 1:].T, reach)
+        gained = np.repeat(totals[-1][:, -1:], max(0, -taken.min(initial=0)), axis=1)  # some cost less than nothing
+        padded = np.concatenate([nothing, totals[-1], gained], axis=1)
+        after = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=1)[rows, reach - taken]
+        after += values[:, place, context, 1:].T[..., None]
+        totals.append(after.max(axis=0))
+    return totals
 
 
 def _read(
-    space: SearchSpace, parts: Sequence[Part], filled: Sequence[Sequence[_Filled]], steps: _Ints, left: int,
-    resolution: int,
-) -> list[int]:  # fmt: skip
-    """Follow the decisions back from the last part."""
-    genes = [resolution, *[0] * (space.columns - 1)]
-    out = max(range(len(filled[-1])), key=lambda width: filled[-1][width].best[left])
-    for part, row in zip(reversed(parts), reversed(filled), strict=True):
-        decided, bins = row[out], len(row[out].best) - 1
-        way = int(decided.way[left])
-        before, first, later = part.ways[out][way]
-        chosen: list[int] = []
-        for i in reversed(range(int(decided.depth[way, left]))):
-            choice = 1 + int(decided.choice[way, i, left])
-            left = min(left - int(steps[part.places[i], first if i == 0 else later, choice]), bins)
-            chosen.insert(0, choice)
-        genes = part.written(genes, chosen, out)
+    parts: Sequence[Part], filled: Sequence[_Filled], values: Floats, steps: _Ints, genes: Genes, rows: _Ints,
+    left: _Ints,
+) -> Genes:  # fmt: skip
+    """Decide from the last part to the first, for resolutions `rows` with `left` steps of the budget each."""
+    genes, n = genes.copy(), np.arange(len(rows))
+    bins = filled[-1].best.shape[2] - 1
+    out = filled[-1].best[:, rows, left].argmax(axis=0)
+    for part, reached in zip(reversed(parts), reversed(filled), strict=True):
+        if part.width_out >= 0:
+            genes[:, part.width_out] = out
+        ends = reached.totals[out, :, :, rows, left][:, :, part.depths]  # (n, ways, depths)
+        way = ends.max(axis=2).argmax(axis=1)
+        depth = np.array(part.depths)[ends[n, way].argmax(axis=1)]
+        before, first, later = np.moveaxis(np.array(part.ways)[out, way], -1, 0)
+        for i in reversed(range(len(part.places))):
+            context = first if i == 0 else later
+            after = left[:, None] - steps[rows, part.places[i], context, 1:]  # (n, choices)
+            fits = reached.totals[out, way, i, rows][n[:, None], np.clip(after, 0, bins)]
+            total = np.where(after >= 0, fits, -np.inf) + values[rows, part.places[i], context, 1:]
+            choice, active = total.argmax(axis=1), i < depth
+            left = np.where(active, np.minimum(after[n, choice], bins), left)
+            if part.column >= 0:
+                genes[:, part.column + i] = np.where(active, 1 + choice, 0)
         out = before
     return genes

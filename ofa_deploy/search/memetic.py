@@ -35,7 +35,7 @@ class Optima:
     def __init__(
         self, space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, local: LocalSearch
     ) -> None:
-        self._archive, self._limits, self._local, self._seed = archive, limits, local, settings.seed
+        self._archive, self._local, self._seed = archive, local, settings.seed
         rng = np.random.default_rng((settings.seed, 1))
         variation = Variation(space, allowed_resolutions(space, limits), settings.mutate, rng)
         self._toolbox = base.Toolbox()
@@ -52,8 +52,9 @@ class Optima:
 
     def join(self, numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()) -> None:
         """Improve networks of the archive, and let the best of them and of the population survive."""
-        found = self._local.improve(self._limits, numbers, parents)
-        fresh = sorted(set(found) - set(self.numbers))
+        found = self._local.improve(numbers, parents)
+        known = set(self.numbers)
+        fresh = [number for number in found if number not in known]
         self._pool = self._toolbox.survive([*self._pool, *map(self._individual, fresh)], POOL)
 
     def recombine(self, number: int) -> list[float]:

@@ -89,45 +89,45 @@ class LocalSearch:
     Args:
         space: of the networks.
         archive: what is evaluated is added to it.
-        limits: of the search, which say which resolutions are allowed.
+        limits: that the networks should keep: those of the archive or others.
     """
 
     def __init__(self, space: SearchSpace, archive: Archive, limits: Sequence[Limit]) -> None:
-        self._space, self._archive = space, archive
+        self._space, self._archive, self._limits = space, archive, limits
         self._allowed = allowed_resolutions(space, limits)
         self._changes: dict[bytes, Changes] = {}
         self._gains: dict[int, Floats] = {}
         choices = (1 + len(stage.choices) for stage in space.stages)
         self._values = max(len(space.resolutions), *choices, *map(len, space.widths))
 
-    def improve(
-        self, limits: Sequence[Limit], numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()
-    ) -> list[int]:
+    def improve(self, numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()) -> list[int]:
         """Improve networks, each until no single change and no pair of changes helps.
 
         All are improved in step, so that what they ask for is evaluated together. What a change gains is taken to be
         what it gained before the last step, or what it gains for the parents, and only those changes are evaluated that
-        would be best; where none of them helps, all single changes are.
+        would be best; where none of them helps, all single changes are. Where two come to one network, one goes on.
 
         Args:
-            limits: that the networks should keep; they may be closer than those of the archive.
             numbers: of the networks in the archive.
             parents: for each, two networks that were improved before, which it resembles; may be empty.
 
         Returns:
-            numbers of what they ended with.
+            numbers of what they ended with, each once, ascending.
         """
         climbers = [_Climber(number) for number in numbers]
         for climber, pair in zip(climbers, parents, strict=False):
             known = [self._shifted(self._gains[one], climber.number) for one in pair if one in self._gains]
             if known:
                 climber.gains = _mean(known)
-        moving = climbers
+        ended: list[_Climber] = []
         for _ in range(ROUNDS):
-            if not moving:
+            apart = {climber.number: climber for climber in reversed(climbers)}
+            ended += [climber for number, climber in apart.items() if number in self._gains]
+            climbers = [climber for number, climber in apart.items() if number not in self._gains]
+            if not climbers:
                 break
-            moving = self._step(limits, moving)
-        return [climber.number for climber in climbers]
+            self._step(climbers)
+        return sorted({climber.number for climber in [*ended, *climbers]})
 
     def _shifted(self, gains: Floats, number: int) -> Floats:
         """The gains of one network as those of another."""
@@ -140,8 +140,8 @@ class LocalSearch:
             self._changes[key] = Changes.of(self._space, row, self._allowed)
         return self._changes[key]
 
-    def _step(self, limits: Sequence[Limit], climbers: Sequence[_Climber]) -> list[_Climber]:
-        """Move each to the best network that it finds; returns those that are not at their end."""
+    def _step(self, climbers: Sequence[_Climber]) -> None:
+        """Move each to the best network that it finds; the gains of those that are at their end are kept."""
         archive = self._archive
         own = np.array([climber.number for climber in climbers])
         rows = archive.genes[own]
@@ -150,15 +150,15 @@ class LocalSearch:
         self._learn(climbers, rows, about, around)
         ends = np.cumsum([len(genes) for genes in around])
         everything = np.concatenate([*around, rows])
-        costs = [np.split(limit.cost(everything), ends) for limit in limits]
-        inside = over(limits, rows) == 0
+        costs = [np.split(limit.cost(everything), ends) for limit in self._limits]
+        inside = self._outside(own) == 0
         tried = []
         for i, (climber, row, changes) in enumerate(zip(climbers, rows, about, strict=True)):
             assert climber.gains is not None
             gain = climber.gains[changes.columns, changes.values]
             gain = np.where((changes.values == row[changes.columns]) | np.isnan(gain), -np.inf, gain)
             least = 0.0 if inside[i] else -np.inf
-            bounds = [(limit, cost[i], cost[-1][i]) for limit, cost in zip(limits, costs, strict=True)]
+            bounds = [(limit, cost[i], cost[-1][i]) for limit, cost in zip(self._limits, costs, strict=True)]
             first, second = _promising(gain, least, changes.pairs, bounds)
             found = np.where(around[i][first] != row, around[i][first], around[i][second])
             if climber.around is None:
@@ -170,13 +170,15 @@ class LocalSearch:
             np.concatenate([[climber.number], part, () if climber.around is None else climber.around]).astype(np.intp)
             for climber, part in zip(climbers, parts, strict=True)
         ]
-        outside = over(limits, archive.genes[np.concatenate(candidates)])
+        outside = self._outside(np.concatenate(candidates))
         split = np.split(outside, np.cumsum([len(numbers) for numbers in candidates])[:-1])
-        return [
-            climber
-            for climber, numbers, out in zip(climbers, candidates, split, strict=True)
-            if self._moved(climber, numbers, out)
-        ]
+        for climber, numbers, out in zip(climbers, candidates, split, strict=True):
+            self._move(climber, numbers, out)
+
+    def _outside(self, numbers: _Ints) -> Floats:
+        """How far networks are outside of the limits, shape (n,)."""
+        known = self._limits is self._archive.limits
+        return self._archive.over[numbers] if known else over(self._limits, self._archive.genes[numbers])
 
     def _learn(
         self, climbers: Sequence[_Climber], rows: Genes, about: Sequence[Changes], around: Sequence[Genes]
@@ -194,19 +196,17 @@ class LocalSearch:
             gains[about[i].columns, about[i].values] = score - self._archive.scores[climbers[i].number]
             climbers[i].gains, climbers[i].around = gains, numbers
 
-    def _moved(self, climber: _Climber, numbers: _Ints, outside: Floats) -> bool:
-        """Let it move to the best of some networks, of which the first is its own; returns whether it goes on."""
+    def _move(self, climber: _Climber, numbers: _Ints, outside: Floats) -> None:
+        """Let it move to the best of some networks, of which the first is its own."""
         assert climber.gains is not None
         best = int(np.lexsort((-self._archive.scores[numbers], outside))[0])
         if numbers[best] != climber.number:
             climber.number, climber.around = int(numbers[best]), None
             climber.gains = self._shifted(climber.gains, climber.number)
-            return True
-        if climber.around is not None:
+        elif climber.around is not None:
             self._gains[climber.number] = climber.gains
-            return False
-        climber.gains = None
-        return True
+        else:
+            climber.gains = None
 
 
 def _mean(gains: Sequence[Floats]) -> Floats:

@@ -184,16 +184,16 @@ def _front(
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
     known = space.sample(rng, SAMPLE, allowed)
     archive.add(known)
-    local = LocalSearch(space, archive, limits)
     first, rest = limits[0], limits[1:]
     least, most = extreme(space, first.cost)[1], min(first.allowed, extreme(space, first.cost, dearest=True)[1])
     steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
+    closer = [[step, *rest] for step in steps]
+    local = [LocalSearch(space, archive, limits) for limits in closer]
 
     def improve() -> list[int]:
         ends = []
-        for step in steps:
-            outside = over([step, *rest], archive.genes)
-            ends += local.improve([step, *rest], [int(np.lexsort((-archive.scores, outside))[0])])
+        for limits, search in zip(closer, local, strict=True):
+            ends += search.improve([int(np.lexsort((-archive.scores, over(limits, archive.genes)))[0])])
         return ends
 
     shares = [step.upper / most for step in steps]

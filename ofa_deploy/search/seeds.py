@@ -56,12 +56,16 @@ def surrogate(space: SearchSpace, genes: Genes, score: Floats, like: AdditiveCos
     Returns:
         in the form of a cost; choices that no known network has are worth nothing.
     """
-    most = int(genes.max(initial=0)) + 1
-    one_hot = np.concatenate([np.eye(most)[genes[:, i]] for i in range(space.columns)], axis=1)
+    values = genes.max(axis=0).astype(np.intp) + 1  # of each gene
+    starts = np.cumsum(values) - values
+    one_hot = np.zeros((len(genes), int(values.sum())))
+    one_hot[np.arange(len(genes))[:, None], starts + genes] = 1
     centred = score - score.mean()
     normal = one_hot.T @ one_hot
     normal[np.diag_indices(len(normal))] += RIDGE * len(genes)
-    effects = np.linalg.solve(normal, one_hot.T @ centred).reshape(space.columns, most)
+    most = int(values.max())
+    effects = np.zeros((space.columns, most))
+    effects[np.arange(most) < values[:, None]] = np.linalg.solve(normal, one_hot.T @ centred)
     fixed, blocks = np.zeros_like(like.fixed), np.zeros_like(like.blocks)
     fixed[: min(most, len(fixed))] = effects[0, : len(fixed)]
     seen: set[int] = set()
