@@ -138,7 +138,14 @@ class Archive:
 
     def best(self, number: int) -> list[int]:
         """Numbers of the best architectures, best first: those within the limits by score, then the closest ones."""
-        numbers: list[int] = np.lexsort((-self.scores, self.over))[:number].tolist()
+        among = np.flatnonzero(self.over == 0)
+        if len(among) > number:
+            least = np.partition(self.scores[among], -number)[-number]
+            among = among[self.scores[among] >= least]
+        else:
+            among = np.arange(self.size)
+        order = np.lexsort((-self.scores[among], self.over[among]))[:number]
+        numbers: list[int] = among[order].tolist()
         return numbers
 
 

@@ -30,13 +30,13 @@ class Changes:
         columns: of the gene that changes, shape (n,).
         values: that it can have, shape (n,), its present one among them.
         spans: the first and the last column that each takes for itself, shape (n, 2).
-        pairs: numbers of two changes whose columns are apart, so that they can be made together, shape (2, m).
+        apart: whether the columns of two changes are apart, so that they can be made together, shape (n, n).
     """
 
     columns: _Ints
     values: _Ints
     spans: _Ints
-    pairs: _Ints
+    apart: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, space: SearchSpace, row: Genes, allowed: Sequence[int]) -> Changes:
@@ -55,9 +55,8 @@ class Changes:
         for i, widths in enumerate(space.widths, 1 + len(space.slots)):
             found += [(whole, i, w) for w in range(len(widths))]
         spans, taken, values = (np.array(part, np.intp) for part in zip(*found, strict=True))
-        a, b = np.triu_indices(len(found), 1)
-        apart = (spans[a, 1] < spans[b, 0]) | (spans[b, 1] < spans[a, 0])
-        return cls(taken, values, spans, np.stack([a[apart], b[apart]]))
+        before = spans[:, 1][:, None] < spans[:, 0]
+        return cls(taken, values, spans, before | before.T)
 
     def applied(self, row: Genes) -> Genes:
         """The network after each change, shape (n, columns)."""
@@ -159,7 +158,7 @@ class LocalSearch:
             gain = np.where((changes.values == row[changes.columns]) | np.isnan(gain), -np.inf, gain)
             least = 0.0 if inside[i] else -np.inf
             bounds = [(limit, cost[i], cost[-1][i]) for limit, cost in zip(self._limits, costs, strict=True)]
-            first, second = _promising(gain, least, changes.pairs, bounds)
+            first, second = _promising(gain, least, changes.apart, bounds)
             found = np.where(around[i][first] != row, around[i][first], around[i][second])
             if climber.around is None:
                 found = np.concatenate([around[i][_best_alone(gain, least, bounds)], found])
@@ -230,13 +229,17 @@ def _best_alone(gain: Floats, least: float, bounds: _Bounds) -> _Ints:
     return found[np.argsort(-gain[found], kind="stable")[:SINGLES]]
 
 
-def _promising(gain: Floats, least: float, pairs: _Ints, bounds: _Bounds) -> tuple[_Ints, _Ints]:
+def _promising(gain: Floats, least: float, apart: npt.NDArray[np.bool_], bounds: _Bounds) -> tuple[_Ints, _Ints]:
     """The first and the second change of the pairs that are best if their gains add up; see `_best_alone`."""
-    a, b = pairs
-    together = gain[a] + gain[b]
-    kept = np.flatnonzero(together > least)
+    above = gain > least / 2  # as one of the two is where both together are above `least`
+    firsts = np.flatnonzero(above)
+    once = ~above | (np.arange(len(gain)) > firsts[:, None])
+    together = gain[firsts][:, None] + gain
+    row, second = np.nonzero((together > least) & apart[firsts] & once)
+    first, together = firsts[row], together[row, second]
     for limit, costs, own in bounds:
-        total = costs[a[kept]] + costs[b[kept]] - own
-        kept = kept[(total <= limit.allowed * (1 + SLACK)) & (total >= limit.required * (1 - SLACK))]
-    best = kept[np.argsort(-together[kept], kind="stable")[:PAIRS]]
-    return a[best], b[best]
+        total = costs[first] + costs[second] - own
+        kept = (total <= limit.allowed * (1 + SLACK)) & (total >= limit.required * (1 - SLACK))
+        first, second, together = first[kept], second[kept], together[kept]
+    best = np.argsort(-together, kind="stable")[:PAIRS]
+    return first[best], second[best]
