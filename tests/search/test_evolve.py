@@ -85,6 +85,8 @@ def test_archive_evaluates_each_architecture_once(tiny: SearchSpace) -> None:
     assert (np.diff(within.astype(int)) <= 0).all(), "those within the limit come first"
     assert (np.diff(archive.scores[best][within]) <= 0).all()
     assert (np.diff(archive.over[best][~within]) >= 0).all()
+    for number in (1, 10, int(within.sum()), int(within.sum()) + 3):
+        assert archive.best(number) == best[:number]
 
 
 def test_front_and_hypervolume() -> None:

@@ -57,6 +57,36 @@ def test_the_best_within_a_budget(small: SearchSpace, seed: int) -> None:
                 assert value(own)[0] == pytest.approx(best)
 
 
+def test_rounding_costs_no_answer(small: SearchSpace) -> None:
+    """In few steps what fits by rounded costs may be too dear: then a little less is tried."""
+    rng = np.random.default_rng(0)
+    whole = everything(small)
+    for _ in range(10):
+        worth, dear = ({op: rng.uniform(0.1, 1) for op in small.all_ops()} for _ in range(2))
+        cost, value = small.cost(dear.__getitem__), small.cost(worth.__getitem__)
+        limit = float(np.quantile(cost(whole), 0.5))
+        found = best_within(small, value, cost, [limit], 25)
+        assert set(found[:, 0]) == {0, 1}
+        assert (cost(found) <= limit).all()
+
+
+def test_operators_may_cost_less_than_nothing(small: SearchSpace) -> None:
+    """As in a calibrated table; the answer is at least what is possible where they cost nothing."""
+    rng = np.random.default_rng(0)
+    ops = small.all_ops()
+    costs_of_ops = {op: float(rng.integers(-5, 20)) for op in ops}
+    cost, never_less = (small.cost(lambda op, least=least: max(least, costs_of_ops[op])) for least in (-np.inf, 0))
+    value = small.cost({op: float(rng.normal()) for op in ops}.__getitem__)
+    whole = everything(small)
+    limit = float(np.quantile(cost(whole), 0.5).round())
+    found = best_within(small, value, cost, [limit], 2000)
+    assert set(found[:, 0]) == {0, 1}
+    assert (cost(found) <= limit).all()
+    for row, reached in zip(found, value(found), strict=True):
+        possible = (never_less(whole) <= limit) & (whole[:, 0] == row[0])
+        assert reached >= value(whole[possible]).max() - 1e-9
+
+
 def test_a_surrogate_of_a_sum_is_that_sum(small: SearchSpace) -> None:
     rng = np.random.default_rng(0)
     one_choice = {gene: rng.normal() for gene in range(20)}

@@ -1,0 +1,80 @@
+"""Local search, against every change of every network of a small space."""
+
+import numpy as np
+import pytest
+
+from ofa_deploy.costs import Floats, Genes
+from ofa_deploy.search.evolve import Archive
+from ofa_deploy.search.limits import cost_limit
+from ofa_deploy.search.polish import LocalSearch
+from ofa_deploy.space import SearchSpace
+from tests.search.conftest import everything, rugged
+
+
+def additive(genes: Genes) -> Floats:
+    """A score whose gains add up."""
+    worth = np.random.default_rng(3).uniform(0, 1, (genes.shape[1], 40)).cumsum(axis=1)
+    return np.asarray(np.take_along_axis(worth[None], genes[:, :, None].astype(int), axis=2).sum(axis=(1, 2)))
+
+
+@pytest.fixture(params=["tiny", "wide"])
+def small(request: pytest.FixtureRequest) -> SearchSpace:
+    space: SearchSpace = request.getfixturevalue(request.param)
+    return space
+
+
+def better(space: SearchSpace, scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: int) -> Genes:
+    """Networks within the limit that differ in at most so many genes and have a higher score."""
+    own = scores[(whole == row).all(axis=1)]
+    return whole[within & ((whole != row).sum(axis=1) <= most) & (scores > own + 1e-9)]
+
+
+def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None:
+    whole = everything(small)
+    limit = cost_limit(small, "macs", "40%")
+    archive = Archive(rugged, [limit], small.columns)
+    numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
+    ends = LocalSearch(small, archive, archive.limits).improve(numbers)
+    assert ends == sorted(set(ends))
+    assert 1 < len(ends) < 40, "climbers meet"
+    assert (archive.over[ends] == 0).all(), "those that were outside of the limit have come inside"
+    for row in archive.genes[ends]:
+        assert not len(better(small, rugged(whole), whole, limit.over(whole) == 0, row, 1))
+
+
+def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> None:
+    """Under a limit that is used up a single change is hardly ever possible: one thing has to go for another."""
+    whole = everything(tiny)
+    limit = cost_limit(tiny, "macs", "30%")
+    archive = Archive(additive, [limit], tiny.columns)
+    numbers = archive.add(tiny.sample(np.random.default_rng(0), 40)).tolist()
+    resolution = archive.genes[:, 0].copy()
+    ends = LocalSearch(tiny, archive, archive.limits).improve(numbers)
+    assert set(resolution) == {0, 1}
+    for row in archive.genes[ends]:
+        same = (whole[:, 0] == row[0]) & (limit.over(whole) == 0)
+        found = better(tiny, additive(whole), whole, same, row, 2)
+        longer = ((found > 0) != (row > 0)).sum(axis=1)  # two changes of one stage's depth are not made at once
+        assert not len(found[longer == 0])
+
+
+def test_limits_may_be_closer_than_those_of_the_archive(tiny: SearchSpace) -> None:
+    archive = Archive(rugged, [cost_limit(tiny, "macs", "60%")], tiny.columns)
+    numbers = archive.add(tiny.sample(np.random.default_rng(0), 10)).tolist()
+    wide, close = archive.limits, [cost_limit(tiny, "macs", "20%")]
+    ends = {limits[0].upper: LocalSearch(tiny, archive, limits).improve(numbers) for limits in (wide, close)}
+    assert max(archive.scores[ends[wide[0].upper]]) > max(archive.scores[ends[close[0].upper]])
+    assert (close[0].over(archive.genes[ends[close[0].upper]]) == 0).all()
+
+
+def test_what_parents_gained_saves_evaluations(tiny: SearchSpace) -> None:
+    sizes = []
+    for known in (True, False):
+        archive = Archive(rugged, [cost_limit(tiny, "macs", "40%")], tiny.columns)
+        local = LocalSearch(tiny, archive, archive.limits)
+        ends = local.improve(archive.add(tiny.sample(np.random.default_rng(0), 6)).tolist())
+        child = archive.add(tiny.sample(np.random.default_rng(9), 1)).tolist()
+        before = archive.size
+        local.improve(child, [(ends[0], ends[-1])] if known else [])
+        sizes.append(archive.size - before)
+    assert sizes[0] < sizes[1]
