@@ -53,7 +53,7 @@ def train(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
     recipe: Annotated[str, typer.Option(help="short (for small images), or imagenet (the paper's).")] = "short",
-    epochs: Annotated[int | None, typer.Option(help="Epochs in all, about; default: the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs in all; default: the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
     lr_factor: Annotated[float, typer.Option(help="Multiplies the recipe's learning rates.")] = 1.0,
     sandwich: Annotated[

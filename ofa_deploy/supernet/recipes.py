@@ -120,17 +120,19 @@ class Recipe:
         raise ValueError("the recipe has fewer epochs")
 
     def scaled(self, epochs: int | None = None, lr_factor: float = 1.0) -> Recipe:
-        """The recipe shortened or lengthened to about `epochs` in all (each phase keeps one), learning rates scaled."""
+        """The recipe shortened or lengthened to `epochs` in all (each phase keeps one), learning rates scaled."""
         if epochs is not None and epochs < len(self.phases):
             raise OfaDeployError(f"the recipe needs at least {len(self.phases)} epochs, one a phase, not {epochs}")
         if not lr_factor > 0:
             raise OfaDeployError(f"the factor of the learning rates must be positive, not {lr_factor}")
         share = 1.0 if epochs is None else epochs / self.epochs
+        numbers = [1] * len(self.phases)
+        while sum(numbers) < (epochs or self.epochs):  # the next epoch is for the phase that lacks most
+            lacking = [phase.epochs * share - number for phase, number in zip(self.phases, numbers, strict=True)]
+            numbers[lacking.index(max(lacking))] += 1
         phases = tuple(
-            replace(
-                p, epochs=max(1, round(p.epochs * share)), warmup=round(p.warmup * min(share, 1.0)), lr=p.lr * lr_factor
-            )
-            for p in self.phases
+            replace(phase, epochs=number, warmup=round(phase.warmup * min(share, 1.0)), lr=phase.lr * lr_factor)
+            for phase, number in zip(self.phases, numbers, strict=True)
         )
         return replace(self, phases=phases)
 

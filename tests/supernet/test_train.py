@@ -239,9 +239,12 @@ def test_imagenet_recipe_is_the_papers() -> None:
 
 
 def test_scaled_recipe_keeps_every_phase() -> None:
-    recipe = get_recipe("short").scaled(12)
-    assert 10 <= recipe.epochs <= 14
-    assert min(p.epochs for p in recipe.phases) == 1
+    recipe = get_recipe("short")
+    assert recipe.scaled() == recipe
+    for epochs in (6, 7, 12, 40, recipe.epochs, 100):
+        assert recipe.scaled(epochs).epochs == epochs
+        assert min(phase.epochs for phase in recipe.scaled(epochs).phases) >= 1
+    assert [p.epochs for p in recipe.scaled(2 * recipe.epochs).phases] == [2 * p.epochs for p in recipe.phases]
     with pytest.raises(OfaDeployError, match="at least 6 epochs"):
         recipe.scaled(5)
     with pytest.raises(OfaDeployError, match="positive, not 0"):
