@@ -95,7 +95,7 @@ class LocalSearch:
         self._space, self._archive, self._limits = space, archive, limits
         self._allowed = allowed_resolutions(space, limits)
         self._changes: dict[bytes, Changes] = {}
-        self._gains: dict[int, Floats] = {}
+        self._ended: dict[int, Floats] = {}  # the gains of networks that nothing improves
         choices = (1 + len(stage.choices) for stage in space.stages)
         self._values = max(len(space.resolutions), *choices, *map(len, space.widths))
 
@@ -115,14 +115,14 @@ class LocalSearch:
         """
         climbers = [_Climber(number) for number in numbers]
         for climber, pair in zip(climbers, parents, strict=False):
-            known = [self._shifted(self._gains[one], climber.number) for one in pair if one in self._gains]
+            known = [self._shifted(self._ended[one], climber.number) for one in pair if one in self._ended]
             if known:
                 climber.gains = _mean(known)
         ended: list[_Climber] = []
         for _ in range(ROUNDS):
             apart = {climber.number: climber for climber in reversed(climbers)}
-            ended += [climber for number, climber in apart.items() if number in self._gains]
-            climbers = [climber for number, climber in apart.items() if number not in self._gains]
+            ended += [climber for number, climber in apart.items() if number in self._ended]
+            climbers = [climber for number, climber in apart.items() if number not in self._ended]
             if not climbers:
                 break
             self._step(climbers)
@@ -203,7 +203,7 @@ class LocalSearch:
             climber.number, climber.around = int(numbers[best]), None
             climber.gains = self._shifted(climber.gains, climber.number)
         elif climber.around is not None:
-            self._gains[climber.number] = climber.gains
+            self._ended[climber.number] = climber.gains
         else:
             climber.gains = None
 
