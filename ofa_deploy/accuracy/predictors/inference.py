@@ -81,11 +81,21 @@ def _mlp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
     for member, out in enumerate(each):
         y = h
         for layer in range(layers):
-            y = y @ arrays[f"weight{layer}"][member] + arrays[f"bias{layer}"][member]
+            y = y @ arrays[f"weight{layer}"][member]
+            y += arrays[f"bias{layer}"][member]
             if layer < layers - 1:
-                y = y / (1 + np.exp(-np.maximum(y, -60)))  # SiLU
+                _silu(y)
         out[:] = y[:, 0]
-    return each.mean(axis=0), each.var(axis=0)
+    return each.mean(axis=0), each.var(axis=0) if spread else 0 * each[0]
+
+
+def _silu(y: Array) -> None:
+    """Apply `y / (1 + exp(-y))` in place."""
+    below = np.negative(y)
+    np.minimum(below, 60, out=below)
+    np.exp(below, out=below)
+    below += 1
+    y /= below
 
 
 def _official(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
