@@ -16,6 +16,7 @@ from ofa_deploy.accuracy.measure import measure
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, DataError, InfeasibleError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.device.conditions import DEVICES, conditions
 from ofa_deploy.latency.device.rounds import Plan
@@ -86,6 +87,7 @@ def search_verified(
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
     loop = _Loop(table, limit, predictor, risk, accuracies, report, journal or Journal())
     correction, explored = 1.0, None
+    dearest = extreme(space, limit.cost, dearest=True)[1]
     for rounds in range(1, ROUNDS + RESCUES + 1):
         corrected = replace(limit, cost=limit.cost.scaled(correction))
         try:
@@ -102,7 +104,8 @@ def search_verified(
             loop.confirm()
         correction = loop.correction(found, correction)
         report(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
-        if loop.done or (loop.kept and (again or rounds >= ROUNDS)):
+        no_limit = dearest * correction < limit.upper * (1 - GUARD_PERCENT / 100)  # the same would be found again
+        if loop.done or (loop.kept and (again or no_limit or rounds >= ROUNDS)):
             break
     loop.confirm()
     assert explored is not None

@@ -10,6 +10,7 @@ import pytest
 from ofa_deploy import partials
 from ofa_deploy.arch import Arch
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.partials import Journal
 from ofa_deploy.search import verify
@@ -75,6 +76,18 @@ def test_a_wrong_table_is_corrected_until_the_budget_is_kept_and_used(
     assert chosen["measured_ms"] == about["measured_ms"]
     assert chosen["times_measured"] >= 2, "what is delivered was measured again"
     assert f"round {about['rounds']}" in " ".join(lines)
+
+
+@pytest.mark.parametrize(("factor", "rounds"), [(0.5, 1), (1.0, 1), (1.5, 2)])
+def test_a_budget_that_excludes_nothing_is_searched_once(
+    table: LatencyTable, factor: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the device is so much slower than the table that the budget does exclude something."""
+    slowest = extreme(table.space, table.cost, dearest=True)[1]
+    found = run(table, Device(table, [factor]), monkeypatch, budget=f"{1.2 * slowest}ms", number=1)
+    assert found.verified is not None
+    assert found.verified["within_budget"]
+    assert found.verified["rounds"] == rounds
 
 
 def test_a_network_that_is_over_the_second_time_is_not_delivered(
