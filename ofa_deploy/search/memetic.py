@@ -52,9 +52,7 @@ class Optima:
 
     def join(self, numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()) -> None:
         """Improve networks of the archive, and let the best of them and of the population survive."""
-        found = self._local.improve(numbers, parents)
-        known = set(self.numbers)
-        fresh = [number for number in found if number not in known]
+        fresh = sorted(set(self._local.improve(numbers, parents)) - set(self.numbers))
         self._pool = self._toolbox.survive([*self._pool, *map(self._individual, fresh)], POOL)
 
     def recombine(self, number: int) -> list[float]:

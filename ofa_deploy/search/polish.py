@@ -92,7 +92,7 @@ class LocalSearch:
     """
 
     def __init__(self, space: SearchSpace, archive: Archive, limits: Sequence[Limit]) -> None:
-        self._space, self._archive, self._limits = space, archive, limits
+        self._space, self._archive, self.limits = space, archive, limits
         self._allowed = allowed_resolutions(space, limits)
         self._changes: dict[bytes, Changes] = {}
         self._ended: dict[int, Floats] = {}  # the gains of networks that nothing improves
@@ -118,15 +118,15 @@ class LocalSearch:
             known = [self._shifted(self._ended[one], climber.number) for one in pair if one in self._ended]
             if known:
                 climber.gains = _mean(known)
-        ended: list[_Climber] = []
+        ends: set[int] = set()
         for _ in range(ROUNDS):
             apart = {climber.number: climber for climber in reversed(climbers)}
-            ended += [climber for number, climber in apart.items() if number in self._ended]
-            climbers = [climber for number, climber in apart.items() if number not in self._ended]
+            ends |= apart.keys() & self._ended.keys()
+            climbers = [climber for number, climber in apart.items() if number not in ends]
             if not climbers:
                 break
             self._step(climbers)
-        return sorted({climber.number for climber in [*ended, *climbers]})
+        return sorted(ends | {climber.number for climber in climbers})
 
     def _shifted(self, gains: Floats, number: int) -> Floats:
         """The gains of one network as those of another."""
@@ -149,7 +149,7 @@ class LocalSearch:
         self._learn(climbers, rows, about, around)
         ends = np.cumsum([len(genes) for genes in around])
         everything = np.concatenate([*around, rows])
-        costs = [np.split(limit.cost(everything), ends) for limit in self._limits]
+        costs = [np.split(limit.cost(everything), ends) for limit in self.limits]
         inside = self._outside(own) == 0
         tried = []
         for i, (climber, row, changes) in enumerate(zip(climbers, rows, about, strict=True)):
@@ -157,7 +157,7 @@ class LocalSearch:
             gain = climber.gains[changes.columns, changes.values]
             gain = np.where((changes.values == row[changes.columns]) | np.isnan(gain), -np.inf, gain)
             least = 0.0 if inside[i] else -np.inf
-            bounds = [(limit, cost[i], cost[-1][i]) for limit, cost in zip(self._limits, costs, strict=True)]
+            bounds = [(limit, cost[i], cost[-1][i]) for limit, cost in zip(self.limits, costs, strict=True)]
             first, second = _promising(gain, least, changes.apart, bounds)
             found = np.where(around[i][first] != row, around[i][first], around[i][second])
             if climber.around is None:
@@ -176,8 +176,8 @@ class LocalSearch:
 
     def _outside(self, numbers: _Ints) -> Floats:
         """How far networks are outside of the limits, shape (n,)."""
-        known = self._limits is self._archive.limits
-        return self._archive.over[numbers] if known else over(self._limits, self._archive.genes[numbers])
+        known = self.limits is self._archive.limits
+        return self._archive.over[numbers] if known else over(self.limits, self._archive.genes[numbers])
 
     def _learn(
         self, climbers: Sequence[_Climber], rows: Genes, about: Sequence[Changes], around: Sequence[Genes]

@@ -187,13 +187,13 @@ def _front(
     first, rest = limits[0], limits[1:]
     least, most = extreme(space, first.cost)[1], min(first.allowed, extreme(space, first.cost, dearest=True)[1])
     steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
-    closer = [[step, *rest] for step in steps]
-    local = [LocalSearch(space, archive, limits) for limits in closer]
+    closer = [LocalSearch(space, archive, [step, *rest]) for step in steps]
 
     def improve() -> list[int]:
         ends = []
-        for limits, search in zip(closer, local, strict=True):
-            ends += search.improve([int(np.lexsort((-archive.scores, over(limits, archive.genes)))[0])])
+        for local in closer:
+            outside = over(local.limits, archive.genes)
+            ends += local.improve([int(np.lexsort((-archive.scores, outside))[0])])
         return ends
 
     shares = [step.upper / most for step in steps]

@@ -59,3 +59,10 @@ def wide() -> SearchSpace:
         Layer("global_avg_pool", "pool"),
     )
     return SearchSpace("wide", (16, 24), 1, 3, parts)
+
+
+@pytest.fixture(params=["tiny", "wide"])
+def small(request: pytest.FixtureRequest) -> SearchSpace:
+    """Each of the spaces that can be enumerated."""
+    space: SearchSpace = request.getfixturevalue(request.param)
+    return space

@@ -12,12 +12,6 @@ from tests.conftest import made_up_table
 from tests.search.conftest import everything
 
 
-@pytest.fixture(params=["tiny", "wide"])
-def small(request: pytest.FixtureRequest) -> SearchSpace:
-    space: SearchSpace = request.getfixturevalue(request.param)
-    return space
-
-
 def test_the_spaces_are_enumerated_whole(tiny: SearchSpace, wide: SearchSpace) -> None:
     assert len(np.unique(everything(tiny), axis=0)) == 2 * (4 + 16) * (4 + 16)
     assert len(np.unique(everything(wide), axis=0)) == 2 * 2 * 6 * 6 * 8

@@ -1,7 +1,6 @@
 """Local search, against every change of every network of a small space."""
 
 import numpy as np
-import pytest
 
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.search.evolve import Archive
@@ -17,13 +16,7 @@ def additive(genes: Genes) -> Floats:
     return np.asarray(np.take_along_axis(worth[None], genes[:, :, None].astype(int), axis=2).sum(axis=(1, 2)))
 
 
-@pytest.fixture(params=["tiny", "wide"])
-def small(request: pytest.FixtureRequest) -> SearchSpace:
-    space: SearchSpace = request.getfixturevalue(request.param)
-    return space
-
-
-def better(space: SearchSpace, scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: int) -> Genes:
+def better(scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: int) -> Genes:
     """Networks within the limit that differ in at most so many genes and have a higher score."""
     own = scores[(whole == row).all(axis=1)]
     return whole[within & ((whole != row).sum(axis=1) <= most) & (scores > own + 1e-9)]
@@ -39,7 +32,7 @@ def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None
     assert 1 < len(ends) < 40, "climbers meet"
     assert (archive.over[ends] == 0).all(), "those that were outside of the limit have come inside"
     for row in archive.genes[ends]:
-        assert not len(better(small, rugged(whole), whole, limit.over(whole) == 0, row, 1))
+        assert not len(better(rugged(whole), whole, limit.over(whole) == 0, row, 1))
 
 
 def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> None:
@@ -53,7 +46,7 @@ def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> No
     assert set(resolution) == {0, 1}
     for row in archive.genes[ends]:
         same = (whole[:, 0] == row[0]) & (limit.over(whole) == 0)
-        found = better(tiny, additive(whole), whole, same, row, 2)
+        found = better(additive(whole), whole, same, row, 2)
         longer = ((found > 0) != (row > 0)).sum(axis=1)  # two changes of one stage's depth are not made at once
         assert not len(found[longer == 0])
 
