@@ -92,6 +92,9 @@ class Watched:
             self.best.append((time.process_time() - self._begun, float(within.max()), self.evaluations))
         return scores
 
+    def gains(self, genes: Genes) -> Floats:
+        return self._case.predictor.gains(genes)
+
     def predict(self, genes: Genes) -> tuple[Floats, Floats]:
         return self._case.predictor.predict(genes)
 

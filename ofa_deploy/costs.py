@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ is inactive, otherwise 1 + kernel index * number of expansions + expansion index
 the index of its choice."""
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+CHUNK = 1024
+"""Architectures that are looked up at a time, which the cache holds."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,53 @@ class AdditiveCost:
 
     def __call__(self, genes: Genes) -> Floats:
         """Cost of each architecture, shape (n,), from genes of shape (n, columns)."""
-        resolution = genes[:, 0].astype(np.intp)
+        if len(genes) > CHUNK:
+            return np.concatenate([self(genes[i : i + CHUNK]) for i in range(0, len(genes), CHUNK)])
+        values = genes.T.astype(np.intp)
+        chosen = values[self._columns]
+        chosen[self._columns < 0] = 1
+        chosen += self._starts(values)
+        return np.asarray(self.fixed[values[0]] + self.blocks.ravel()[chosen].sum(axis=0))
+
+    def changed(self, genes: Genes, columns: Ints, values: Ints) -> Floats:
+        """Cost of each architecture after each of m changes of one gene, shape (n, m).
+
+        Args:
+            genes: shape (n, columns).
+            columns: of the gene that changes, shape (m,).
+            values: that it then has, shape (m,).
+        """
+        place = np.full(genes.shape[1], -1)
+        place[self._columns[self._columns >= 0]] = np.flatnonzero(self._columns >= 0)
+        alone = place[columns] >= 0
+        blocks, starts = self.blocks.ravel(), self._starts(genes.T.astype(np.intp)).T[:, place[columns[alone]]]
+        gained = blocks[starts + values[alone]] - blocks[starts + genes[:, columns[alone]]]
+        out = np.empty((len(genes), len(columns)))
+        out[:, alone] = gained + self(genes)[:, None]
+        several = np.flatnonzero(~alone)  # resolution and widths change more than one place
+        rows = np.repeat(genes, len(several), axis=0)
+        rows[np.arange(len(rows)), np.tile(columns[several], len(genes))] = np.tile(values[several], len(genes))
+        out[:, several] = self(rows).reshape(len(genes), len(several))
+        return out
+
+    @cached_property
+    def _columns(self) -> Ints:
+        """Of the genes, for each place, -1 where it has none; shape (places,)."""
+        return np.array([column for column, *_ in self.places], np.intp)
+
+    def _starts(self, values: Ints) -> Ints:
+        """Where the costs of each place's choices begin in the flat `blocks`, shape (places, n)."""
         places, contexts, choices = self.blocks.shape[1:]
-        flat, base = self.blocks.ravel(), resolution * (places * contexts * choices)
-        total = self.fixed[resolution].copy()
-        for i, (column, width_in, width_out, widths) in enumerate(self.places):
-            index = base + (i * contexts * choices) + (genes[:, column] if column >= 0 else 1)
+        out = (
+            values[0] * (places * contexts * choices)
+            + np.arange(0, places * contexts * choices, contexts * choices)[:, None]
+        )
+        for of_place, (_, width_in, width_out, widths) in zip(out, self.places, strict=True):
             if width_in >= 0:
-                index += genes[:, width_in] * (widths * choices)
+                of_place += values[width_in] * (widths * choices)
             if width_out >= 0:
-                index += genes[:, width_out] * choices
-            total += flat[index]
-        return total
+                of_place += values[width_out] * choices
+        return np.asarray(out)
 
     def scaled(self, factor: float) -> AdditiveCost:
         """The cost times a factor."""
@@ -85,6 +124,11 @@ class SmoothMaximum:
     def __call__(self, genes: Genes) -> Floats:
         """Cost of each architecture, shape (n,), from genes of shape (n, columns)."""
         a, b = (cost(genes) for cost in self.sums)
+        return smooth_maximum(a, b, self.power)
+
+    def changed(self, genes: Genes, columns: Ints, values: Ints) -> Floats:
+        """Cost of each architecture after each of m changes of one gene, shape (n, m); see `AdditiveCost.changed`."""
+        a, b = (cost.changed(genes, columns, values) for cost in self.sums)
         return smooth_maximum(a, b, self.power)
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.arch import Arch, Block
-from ofa_deploy.costs import AdditiveCost, Genes, compile_cost
+from ofa_deploy.costs import AdditiveCost, Genes, Ints, compile_cost
 from ofa_deploy.errors import ArchError
 from ofa_deploy.ops import Op
 from ofa_deploy.parts import Layer, Place, Stage, places
@@ -227,6 +227,14 @@ class SearchSpace:
             genes[:, columns] *= np.arange(stage.depths[-1]) < depth[:, None]
         widths = [rng.integers(0, len(choices), n) for choices in self.widths]
         return np.concatenate([genes, *(w.astype(np.int16)[:, None] for w in widths)], axis=1)
+
+    @cached_property
+    def changes(self) -> tuple[Ints, Ints]:
+        """All values that single genes can have: column and value of each, shape (m,) each, in their order."""
+        choices = [1 + len(self.stages[place.stage or 0].choices) for place in self.slots]
+        counts = [len(self.resolutions), *choices, *map(len, self.widths)]
+        columns = np.repeat(np.arange(self.columns), counts)
+        return columns, np.concatenate([np.arange(count) for count in counts])
 
     def encode(self, genes: Genes) -> npt.NDArray[np.float32]:
         """One-hot features of architectures, as the official predictors have them.

@@ -22,7 +22,7 @@ ROWS = [  # a module imports only from its own row and rows above
     ["latency.device.conditions", "latency.device.rounds", "latency.device.adb"],
     ["latency.device.runner", "latency.estimates"],
     ["latency.table", "accuracy.samples", "accuracy.predictors", "accuracy.predictors.inference"],
-    ["accuracy.predictors.official", "accuracy.predictors.predictor"],
+    ["accuracy.predictors.official", "accuracy.predictors.gains", "accuracy.predictors.predictor"],
     ["search.budget", "search.knapsack", "search.front", "search.variation"],
     ["search.limits", "search.seeds", "search.evolve", "search.polish", "search.memetic", "search.result"],
     ["search.program", "search.certify", "score"],

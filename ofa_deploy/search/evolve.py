@@ -53,9 +53,9 @@ class Settings:
     generations: int = 120
     patience: int = 20
     tournament: int = 3
-    mutate: float = 0.1
+    mutate: float = 0.2
     restarts: int = 10
-    recombinations: int = 200
+    recombinations: int = 400
     seed: int = 0
 
     def __post_init__(self) -> None:

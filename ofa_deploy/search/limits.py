@@ -66,8 +66,11 @@ class Limit:
 
     def over(self, genes: Genes) -> Floats:
         """By what share of the limit each network is outside, shape (n,); 0 within, infinity where it has no cost."""
-        cost = self.cost(genes)
-        out = np.zeros(len(genes))
+        return self.beyond(self.cost(genes))
+
+    def beyond(self, cost: Floats) -> Floats:
+        """By what share of the limit each cost is outside; see `over`."""
+        out = np.zeros(cost.shape)
         if math.isfinite(self.upper):
             out += np.maximum(cost / self.allowed - 1 - SLACK, 0)
         if math.isfinite(self.lower):

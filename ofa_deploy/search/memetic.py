@@ -13,11 +13,11 @@ from ofa_deploy.search.polish import LocalSearch
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
 
-POOL = 24
+POOL = 80
 """Local optima that are kept."""
-CONTESTANTS = 2
+CONTESTANTS = 3
 """For a place as a parent."""
-BROOD = 10
+BROOD = 40
 """Children that are improved together."""
 
 
@@ -50,9 +50,9 @@ class Optima:
         """Of the population, in the archive."""
         return [one.number for one in self._pool]
 
-    def join(self, numbers: Sequence[int], parents: Sequence[tuple[int, int]] = ()) -> None:
+    def join(self, numbers: Sequence[int]) -> None:
         """Improve networks of the archive, and let the best of them and of the population survive."""
-        fresh = sorted(set(self._local.improve(numbers, parents)) - set(self.numbers))
+        fresh = sorted(set(self._local.improve(numbers)) - set(self.numbers))
         self._pool = self._toolbox.survive([*self._pool, *map(self._individual, fresh)], POOL)
 
     def recombine(self, number: int) -> list[float]:
@@ -68,10 +68,9 @@ class Optima:
             self._broods += 1
             with fenced_random(self._seed + self._broods):
                 chosen = self._toolbox.select(self._pool, 2 * min(BROOD, number - start))
-            parents = [one.number for one in chosen]
-            genes = self._archive.genes[parents]
+            genes = self._archive.genes[[one.number for one in chosen]]
             children = self._archive.add(self._toolbox.vary(genes[::2], genes[1::2])).tolist()
-            self.join(children, list(zip(parents[::2], parents[1::2], strict=True)))
+            self.join(children)
             history.append(self._archive.reached)
         return history
 

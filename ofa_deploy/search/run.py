@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import AccuracyPredictor
+from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.extremes import extreme
@@ -18,8 +18,8 @@ from ofa_deploy.search.certify import certify, check_provable
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, check_feasible, none_within, over
-from ofa_deploy.search.memetic import Optima
-from ofa_deploy.search.polish import LocalSearch
+from ofa_deploy.search.memetic import BROOD, Optima
+from ofa_deploy.search.polish import Gains, LocalSearch
 from ofa_deploy.search.result import SearchResult, in_words
 from ofa_deploy.search.seeds import seeds
 from ofa_deploy.space import SearchSpace
@@ -120,10 +120,11 @@ def explore(
         return space.macs(genes) / 1e6 if predictor is None else predictor.mean(genes)
 
     archive = Archive(score, limits, space.columns)
+    gains = predictor.gains if isinstance(predictor, TellsGains) else None
     if start is not None:
         archive.add(start)
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
-        history = (_front if front else _single)(space, archive, score, limits, settings, report)
+        history = (_front if front else _single)(space, archive, score, gains, limits, settings, report)
     return Explored(archive, tuple(limits), tuple(history))
 
 
@@ -154,31 +155,36 @@ def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: fl
 
 
 def _single(
-    space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
-) -> list[float]:
+    space: SearchSpace, archive: Archive, score: Score, gains: Gains | None, limits: Sequence[Limit],
+    settings: Settings, report: Report,
+) -> list[float]:  # fmt: skip
     """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    optima = Optima(space, archive, limits, settings, LocalSearch(space, archive, limits))
+    optima = Optima(space, archive, limits, settings, LocalSearch(space, archive, limits, gains))
     optima.join(np.flatnonzero(np.isfinite(archive.over)).tolist())
     early = settings.recombinations // 2
     history: list[float] = []
+    done = 0
     for restart in range(settings.restarts):
         known = space.sample(rng, SAMPLE, allowed)
         numbers, found = archive.add(known), archive.add(seeds(space, score, limits, known))
         numbers = np.unique(found if len(found) else numbers)
         order = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
         optima.join(numbers[order[:BEGUN]].tolist())
-        done, due = (early * (restart + i) // settings.restarts for i in (0, 1))
-        history += optima.recombine(due - done)
+        due = early * (restart + 1) // settings.restarts
+        if due - done >= BROOD or restart == settings.restarts - 1:
+            history += optima.recombine(due - done)
+            done = due
     history += evolve(space, archive, limits, settings, archive.genes[optima.numbers], report)
     optima.join(archive.best(LAST))
     return history + optima.recombine(settings.recombinations - early)
 
 
 def _front(
-    space: SearchSpace, archive: Archive, score: Score, limits: Sequence[Limit], settings: Settings, report: Report
-) -> list[float]:
+    space: SearchSpace, archive: Archive, score: Score, gains: Gains | None, limits: Sequence[Limit],
+    settings: Settings, report: Report,
+) -> list[float]:  # fmt: skip
     """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
@@ -187,7 +193,7 @@ def _front(
     first, rest = limits[0], limits[1:]
     least, most = extreme(space, first.cost)[1], min(first.allowed, extreme(space, first.cost, dearest=True)[1])
     steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
-    closer = [LocalSearch(space, archive, [step, *rest]) for step in steps]
+    closer = [LocalSearch(space, archive, [step, *rest], gains) for step in steps]
 
     def improve() -> list[int]:
         ends = []

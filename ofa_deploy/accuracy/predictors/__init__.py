@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,14 @@ class AccuracyPredictor(Protocol):
         """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each."""
 
 
+@runtime_checkable
+class TellsGains(AccuracyPredictor, Protocol):
+    """A predictor that makes the search quicker: it need not evaluate all that it could change."""
+
+    def gains(self, genes: Genes) -> Floats:
+        """What each of the m changes of `SearchSpace.changes` adds to `mean`, roughly, shape (n, m)."""
+
+
 def features(space: SearchSpace, genes: Genes) -> Features:
     """What estimators are fitted on, shape (n, f).
 
@@ -36,10 +44,22 @@ def features(space: SearchSpace, genes: Genes) -> Features:
     relative to the largest and its square (a curve, so that resolutions without samples are predicted from their
     neighbours), log10 multiply-accumulates, log10 parameters.
     """
-    size = np.log2(np.array(space.resolutions) / space.resolutions[-1])[genes[:, 0]]
-    logs = [size, size**2, np.log10(space.macs(genes)), np.log10(space.params(genes))]
     one_hot = space.encode(genes)[:, : -len(space.resolutions)]
-    return np.concatenate([one_hot, np.stack(logs, axis=1)], axis=1, dtype=np.float32, casting="same_kind")
+    continuous = _continuous(space, genes[:, 0], space.macs(genes), space.params(genes))
+    return np.concatenate([one_hot, continuous], axis=1, dtype=np.float32, casting="same_kind")
+
+
+def continuous_changed(space: SearchSpace, genes: Genes) -> Floats:
+    """The continuous columns of the features after each of `SearchSpace.changes`, shape (n, m, `CONTINUOUS`)."""
+    columns, values = space.changes
+    macs, params = (cost.changed(genes, columns, values) for cost in (space.macs, space.params))
+    return _continuous(space, np.where(columns == 0, values, genes[:, :1]), macs, params)
+
+
+def _continuous(space: SearchSpace, resolution: npt.NDArray[np.integer], macs: Floats, params: Floats) -> Floats:
+    """From the index of the resolution and the costs, of one shape, to a further axis of `CONTINUOUS`."""
+    size = np.log2(np.array(space.resolutions) / space.resolutions[-1])[resolution]
+    return np.stack([size, size**2, np.log10(macs), np.log10(params)], axis=-1)
 
 
 def groups(space: SearchSpace) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, official
-from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict
+from ofa_deploy.accuracy.predictors.gains import Gains
+from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict, prepared
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.space import SearchSpace
@@ -60,6 +62,22 @@ class Predictor:
         each = self._each(genes, True)
         return blend(each)[0], blend(each)[1] * self.widen
 
+    def gains(self, genes: Genes) -> Floats:
+        """What each of the m changes of `SearchSpace.changes` adds to `mean`, shape (n, m), to first order.
+
+        For a search that looks for the best changes: thousands are told as quickly as a few are predicted. Those that
+        are not possible (a block where the stage has none) have some number.
+        """
+        return np.asarray(np.mean([gains(genes) for gains in self._gains], axis=0))
+
+    @cached_property
+    def _gains(self) -> list[Gains]:
+        return [Gains(self.space, name, arrays) for name, arrays in self._ready]
+
+    @cached_property
+    def _ready(self) -> list[tuple[str, Arrays]]:
+        return [(name, prepared(name, arrays)) for name, arrays in self.parts]
+
     def _each(self, genes: Genes, spread: bool) -> list[tuple[Floats, Floats]]:
         if len(genes) > CHUNK:
             chunks = [self._each(genes[i : i + CHUNK], spread) for i in range(0, len(genes), CHUNK)]
@@ -70,7 +88,7 @@ class Predictor:
         own = features(self.space, genes) if self.model != "official" else np.zeros((0, 0), np.float32)
         return [
             predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else own, spread)
-            for name, arrays in self.parts
+            for name, arrays in self._ready
         ]
 
     @property
