@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_deploy.arch import Arch
+from ofa_deploy.costs import CHUNK, SmoothMaximum
 from ofa_deploy.errors import ArchError, OfaDeployError
 from ofa_deploy.families import SPACES, get_space
 from ofa_deploy.official import from_ofa, to_ofa
@@ -132,6 +133,29 @@ def test_vectorised_cost_is_the_sum_over_the_walk(space: SearchSpace) -> None:
     genes = space.genes(archs)
     assert space.macs(genes).tolist() == [sum(op.macs for op in space.ops(arch)) for arch in archs]
     assert space.params(genes).tolist() == [sum(op.params for op in space.ops(arch)) for arch in archs]
+
+
+@ALL
+@pytest.mark.parametrize("smooth", [False, True])
+def test_costs_after_changes_are_those_of_the_changed_networks(space: SearchSpace, smooth: bool) -> None:
+    cost = SmoothMaximum((space.macs.scaled(1e-6), space.params.scaled(1e-5)), 3.0) if smooth else space.macs
+    genes = space.sample(np.random.default_rng(2), 5)
+    columns, values = space.changes
+    assert len({*zip(columns.tolist(), values.tolist(), strict=True)}) == len(columns)
+    changed = np.repeat(genes[:, None], len(columns), axis=1)
+    changed[:, np.arange(len(columns)), columns] = values
+    assert (
+        space.sample(np.random.default_rng(3), 2000).max(axis=0)
+        == [max(values[columns == c]) for c in set(columns.tolist())]
+    ).all()
+    expected = cost(changed.reshape(-1, space.columns)).reshape(changed.shape[:2])
+    assert cost.changed(genes, columns, values) == pytest.approx(expected, rel=1e-12)
+
+
+@ALL
+def test_many_costs_are_looked_up_in_parts(space: SearchSpace) -> None:
+    genes = space.sample(np.random.default_rng(2), 2 * CHUNK + 1)
+    assert space.macs(genes)[[0, CHUNK, -1]].tolist() == space.macs(genes[[0, CHUNK, -1]]).tolist()
 
 
 @ALL

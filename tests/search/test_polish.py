@@ -5,7 +5,7 @@ import numpy as np
 from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.search.evolve import Archive
 from ofa_deploy.search.limits import cost_limit
-from ofa_deploy.search.polish import LocalSearch
+from ofa_deploy.search.polish import EARLY, LocalSearch
 from ofa_deploy.space import SearchSpace
 from tests.search.conftest import everything, rugged
 
@@ -60,14 +60,66 @@ def test_limits_may_be_closer_than_those_of_the_archive(tiny: SearchSpace) -> No
     assert (close[0].over(archive.genes[ends[close[0].upper]]) == 0).all()
 
 
-def test_what_parents_gained_saves_evaluations(tiny: SearchSpace) -> None:
-    sizes = []
-    for known in (True, False):
-        archive = Archive(rugged, [cost_limit(tiny, "macs", "40%")], tiny.columns)
-        local = LocalSearch(tiny, archive, archive.limits)
-        ends = local.improve(archive.add(tiny.sample(np.random.default_rng(0), 6)).tolist())
-        child = archive.add(tiny.sample(np.random.default_rng(9), 1)).tolist()
-        before = archive.size
-        local.improve(child, [(ends[0], ends[-1])] if known else [])
-        sizes.append(archive.size - before)
-    assert sizes[0] < sizes[1]
+class Told:
+    """Gains of a score, and how many networks it was evaluated for."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space, self.evaluated = space, 0
+
+    def score(self, genes: Genes) -> Floats:
+        self.evaluated += len(genes)
+        return rugged(genes)
+
+    def gains(self, genes: Genes) -> Floats:
+        columns, values = self.space.changes
+        changed = np.repeat(genes[:, None], len(columns), axis=1)
+        changed[:, np.arange(len(columns)), columns] = values
+        after = rugged(changed.reshape(-1, genes.shape[1])).reshape(changed.shape[:2])
+        return np.asarray(after - rugged(genes)[:, None])
+
+
+def test_who_is_told_gains_ends_at_the_same_with_fewer_evaluations(small: SearchSpace) -> None:
+    limit = cost_limit(small, "macs", "40%")
+    ends, evaluated = [], []
+    for knows in (True, False):
+        told = Told(small)
+        archive = Archive(told.score, [limit], small.columns)
+        numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
+        found = LocalSearch(small, archive, archive.limits, told.gains if knows else None).improve(numbers)
+        ends.append({tuple(row) for row in archive.genes[found].tolist()})
+        evaluated.append(told.evaluated)
+    assert ends[0] == ends[1]
+    assert evaluated[0] < evaluated[1]
+
+
+def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
+    """What is told may be wrong: all that was to be tried has been where a climber ends, not only the first few."""
+    rng = np.random.default_rng(1)
+    limit = cost_limit(tiny, "macs", "60%")
+    archive = Archive(rugged, [limit], tiny.columns)
+    count = len(tiny.changes[0])
+
+    def guess(genes: Genes) -> Floats:
+        return rng.standard_normal((len(genes), count))
+
+    numbers = archive.add(tiny.sample(rng, 30)).tolist()
+    tried: list[int] = []
+    local = LocalSearch(tiny, archive, archive.limits, guess)
+    add = archive.add
+
+    def counted(genes: Genes) -> np.ndarray:
+        tried.append(len(genes))
+        return add(genes)
+
+    archive.add = counted  # type: ignore[method-assign]
+    (end,) = local.improve(numbers[:1])
+    assert archive.over[end] == 0
+    assert tried[0] == tried[-2] == EARLY
+    assert tried[-1] > EARLY, "the others, after the first few did not help"
+
+
+def test_one_that_is_far_outside_comes_inside(tiny: SearchSpace) -> None:
+    limit = cost_limit(tiny, "macs", "10%")
+    archive = Archive(additive, [limit], tiny.columns)
+    ends = LocalSearch(tiny, archive, archive.limits).improve(archive.add(tiny.genes([tiny.extreme(True)])).tolist())
+    assert (archive.over[ends] == 0).all()

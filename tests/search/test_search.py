@@ -219,7 +219,7 @@ def test_everything_that_is_evaluated_is_a_network(space: SearchSpace) -> None:
 
 def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
     limits = [cost_limit(space, "macs", "50%")]
-    settings = Settings(population=40, generations=1000, patience=5, restarts=0)
+    settings = Settings(population=40, generations=1000, patience=5, restarts=0, recombinations=0)
     found = search(space, None, limits, settings)
     assert found.history[-6:] == (found.history[-1],) * 6
     assert len(found.history) < 200

@@ -1,13 +1,14 @@
-"""What a model makes of all single changes of a network, to first order.
+"""What a model makes of all single changes of a network, at once and roughly.
 
 A network and one of its changes differ in few features. So the first hidden layer of all changes takes a sum over those
-features alone; what follows that layer is taken to be linear, with the slopes that it has at the network. A model
-without hidden units is taken to be linear in the features.
+features alone; what follows that layer is taken to be linear, with the slopes that it has at the network. Models
+without rectifying units are taken to second order where that is cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,137 +17,206 @@ from ofa_deploy.accuracy.predictors.inference import Array, Arrays, known_weight
 from ofa_deploy.costs import Floats, Genes, Ints
 from ofa_deploy.space import SearchSpace
 
-LEARNED = CONTINUOUS - 2
-"""Continuous features that every model takes as they are; the others are costs."""
-
 
 class Gains:
-    """The gains of all single changes of networks, by one model.
+    """The gains of all single changes of networks by one model, see `SearchSpace.changes`.
 
     Args:
         space: of the networks.
-        model: one of `inference.MODELS`.
-        arrays: as `inference.prepared` gives them.
+        arrays: of the model, as `inference.prepared` gives them.
     """
 
-    def __init__(self, space: SearchSpace, model: str, arrays: Arrays) -> None:
-        self._space, self._model, self._arrays = space, model, arrays
-        self._columns, values = space.changes
+    continuous: ClassVar[int] = CONTINUOUS
+    """Features at the end that are no one-hot code."""
+
+    def __init__(self, space: SearchSpace, arrays: Arrays) -> None:
+        self.space, self.arrays = space, arrays
+        self.columns, values = space.changes
         alone = np.zeros((1 + len(values), space.columns), np.int16)
-        alone[1 + np.arange(len(values)), self._columns] = values
-        inputs = self._inputs(alone)
-        self._features = inputs[1:] - inputs[0]  # what each value of each gene contributes to the features
-        if self._own:
-            self._features[:, -CONTINUOUS:] = 0
-        self._units, self._offsets = self._first_layer()
-        self._received = self._features @ self._units
-        self._starts = np.searchsorted(self._columns, np.arange(space.columns))
+        alone[1 + np.arange(len(values)), self.columns] = values
+        inputs = self.inputs(alone)
+        self.codes = inputs[1:] - inputs[0]  # one-hot features of each value of each gene
+        self.codes[:, self.codes.shape[1] - self.continuous :] = 0
+        self.starts = np.searchsorted(self.columns, np.arange(space.columns))
 
     def __call__(self, genes: Genes) -> Floats:
-        """In percent of top-1 accuracy, shape (n, m), from genes of shape (n, columns); see `SearchSpace.changes`."""
-        x = self._inputs(genes)
-        received = x @ self._units + self._offsets
-        linear, slopes = self._slopes(x, received)
-        present = self._starts + genes
-        moved = self._moved(genes, x) if self._own else np.zeros((len(genes), len(self._columns), 0), x.dtype)
-        out = np.zeros((len(genes), len(self._columns)))
-        if linear is not None:
-            out += self._less_present(linear @ self._features.T, present)
-            if self._own:
-                out += (moved @ linear[:, -CONTINUOUS:, None])[..., 0]
-        if slopes.shape[1]:
-            out += (self._curved if self._model == "mlp" else self._rectified)(received, slopes, present, moved)
-        return out * float(self._arrays["target"][1])
+        """In percent of top-1 accuracy, shape (n, m), from genes of shape (n, columns)."""
+        x = self.inputs(genes)
+        gains = self.gained(x, self.starts + genes, self.moved(genes, x))
+        return np.asarray(gains * float(self.arrays["target"][1]), np.float64)
 
-    def _less_present(self, each: Array, present: Ints) -> Array:
-        """What each change adds, shape (n, m), from what the features of each value do, less those that a gene has."""
-        return np.asarray(each - np.take_along_axis(each, present, axis=1)[:, self._columns])
+    def inputs(self, genes: Genes) -> Array:
+        """Features as the model takes them, shape (n, f)."""
+        return features(self.space, genes)
 
-    def _rectified(self, received: Array, slopes: Array, present: Ints, moved: Array) -> Array:
-        """What changes gain through units that rectify, shape (n, m).
+    def moved(self, genes: Genes, x: Array) -> Array:
+        """By what each change moves the continuous features, shape (n, m, `continuous`)."""
+        after = self.continuous_inputs(continuous_changed(self.space, genes))
+        return np.asarray((after - x[:, None, -self.continuous :]).astype(x.dtype))
+
+    def continuous_inputs(self, values: Array) -> Array:
+        """The continuous features as the model takes them."""
+        return values
+
+    def gained(self, x: Array, present: Ints, moved: Array) -> Array:
+        """Gains in the unit of the model's target, shape (n, m).
 
         Args:
-            received: by the units, shape (n, units).
-            slopes: of the prediction by them, shape (n, units).
+            x: see `inputs`.
             present: numbers of the changes to the values that genes have, shape (n, columns).
-            moved: see `_moved`, shape (n, m, `CONTINUOUS`) or (n, m, 0).
+            moved: see `moved`.
         """
-        out = np.empty((len(received), len(self._columns)))
-        for i, own in enumerate(present):
-            h = (received[i] - self._received[own])[self._columns]
-            h += self._received
-            if self._own:
-                h += moved[i] @ self._units[-CONTINUOUS:]
-            np.maximum(h, 0, out=h)
-            out[i] = h @ slopes[i]
-        return np.asarray(out - out[np.arange(len(out)), present[:, 0]][:, None])
+        raise NotImplementedError
 
-    def _curved(self, received: Array, slopes: Array, present: Ints, moved: Array) -> Array:
-        """What changes gain through SiLU units, to second order, shape (n, m); see `_rectified`."""
-        share = 1 / (1 + np.exp(-np.maximum(received, -60)))
+    def less_present(self, each: Array, present: Ints) -> Array:
+        """What each value does, shape (n, m), less what the present one of its gene does."""
+        return np.asarray(each - np.take_along_axis(each, present, axis=1)[:, self.columns])
+
+    def along(self, slopes: Array, present: Ints, moved: Array) -> Array:
+        """Gains by slopes of the features, shape (n, f)."""
+        of_codes = self.less_present(slopes @ self.codes.T, present)
+        return np.asarray(of_codes + (moved @ slopes[:, -CONTINUOUS:, None])[..., 0])
+
+
+class _Rectified(Gains):
+    """Of a model whose first hidden units rectify.
+
+    Args:
+        space: see `Gains`.
+        arrays: see `Gains`.
+        weights: of those units, shape (f, units).
+        biases: of those units, shape (units,).
+    """
+
+    def __init__(self, space: SearchSpace, arrays: Arrays, weights: Array, biases: Array) -> None:
+        super().__init__(space, arrays)
+        self.weights, self.biases = weights, biases
+        self._of_codes = self.codes @ weights
+
+    def through_units(self, x: Array, slopes: Array, present: Ints, moved: Array) -> Array:
+        """Gains by slopes of the units, shape (n, units), or the same for all, shape (1, units)."""
+        received = x @ self.weights + self.biases
+        out = np.empty((len(x), len(self.columns)))
+        for i, own in enumerate(present):
+            h = (received[i] - self._of_codes[own])[self.columns]
+            h += self._of_codes
+            if self.continuous:
+                h += moved[i] @ self.weights[-self.continuous :]
+            np.maximum(h, 0, out=h)
+            out[i] = h @ slopes[i % len(slopes)]
+        return np.asarray(out - np.take_along_axis(out, present[:, :1], axis=1))
+
+
+class _Official(_Rectified):
+    continuous = 0
+
+    def __init__(self, space: SearchSpace, arrays: Arrays) -> None:
+        super().__init__(space, arrays, arrays["weight0"][0], arrays["bias0"][0])
+
+    def inputs(self, genes: Genes) -> Array:
+        return official.features(self.space, genes, self.arrays)
+
+    def moved(self, genes: Genes, x: Array) -> Array:
+        return np.zeros((len(genes), len(self.columns), 0), x.dtype)
+
+    def gained(self, x: Array, present: Ints, moved: Array) -> Array:
+        slopes = _behind(self.arrays, 0, x @ self.weights + self.biases, smooth=False)
+        return self.through_units(x, slopes, present, moved)
+
+
+class _Concave(_Rectified):
+    """Has nothing behind its units: its gains are exact."""
+
+    def __init__(self, space: SearchSpace, arrays: Arrays) -> None:
+        super().__init__(space, arrays, *_members(arrays, "units", "offsets"))
+        self._slope = arrays["slope"].mean(axis=0).T / arrays["scale"]
+        self._drop = -np.logaddexp(0, arrays["drop"]).reshape(1, -1) / len(arrays["drop"])
+
+    def inputs(self, genes: Genes) -> Array:
+        return with_linear_costs(features(self.space, genes))
+
+    def continuous_inputs(self, values: Array) -> Array:
+        return with_linear_costs(values)
+
+    def gained(self, x: Array, present: Ints, moved: Array) -> Array:
+        return self.along(self._slope, present, moved) + self.through_units(x, self._drop, present, moved)
+
+
+class _MLP(Gains):
+    """Its first layer to second order."""
+
+    def __init__(self, space: SearchSpace, arrays: Arrays) -> None:
+        super().__init__(space, arrays)
+        self._weights, self._biases = _members(arrays, "weight0", "bias0")
+        self._of_codes = self.codes @ self._weights
+
+    def gained(self, x: Array, present: Ints, moved: Array) -> Array:
+        received = x @ self._weights + self._biases
+        members = np.split(received, len(self.arrays["weight0"]), axis=1)
+        slopes = np.concatenate([_behind(self.arrays, i, part, smooth=True) for i, part in enumerate(members)], axis=1)
+        slopes /= len(members)
+        share = _logistic(received)
         steep = slopes * share * (1 + received * (1 - share))
         curved = slopes * share * (1 - share) * (2 + received * (1 - 2 * share)) / 2
-        out = self._less_present(steep @ self._received.T, present)
-        square = curved @ np.square(self._received).T
-        out += square + np.take_along_axis(square, present, axis=1)[:, self._columns]
-        for column, values in enumerate(np.split(self._received, self._starts[1:])):
-            start = self._starts[column]
-            both = (self._received[present[:, column]] * curved) @ values.T
-            out[:, start : start + len(values)] -= 2 * both
-        costs = self._units[-CONTINUOUS:]
+        out = self.less_present(steep @ self._of_codes.T, present)
+        square = curved @ np.square(self._of_codes).T  # (a - b)^2 of a value and the present one: a^2 + b^2 - 2 a b
+        out += square + np.take_along_axis(square, present, axis=1)[:, self.columns]
+        for column, values in enumerate(np.split(self._of_codes, self.starts[1:])):
+            start = self.starts[column]
+            out[:, start : start + len(values)] -= 2 * (self._of_codes[present[:, column]] * curved) @ values.T
+        costs = self._weights[-CONTINUOUS:]
         for cost, by in zip(costs, moved.transpose(2, 0, 1), strict=True):
-            of_both = self._less_present((curved * cost) @ self._received.T, present)
-            among = (curved * cost) @ costs.T
-            out += by * ((steep @ cost)[:, None] + 2 * of_both + (moved @ among[:, :, None])[..., 0])
+            with_codes = self.less_present((curved * cost) @ self._of_codes.T, present)
+            with_costs = (moved @ ((curved * cost) @ costs.T)[:, :, None])[..., 0]
+            out += by * ((steep @ cost)[:, None] + 2 * with_codes + with_costs)
         return out
 
-    @property
-    def _own(self) -> bool:
-        """Whether the model is of the toolkit's own, with its features, or an official one."""
-        return self._model != "official"
 
-    def _inputs(self, genes: Genes) -> Array:
-        """Features as the model takes them, before it scales them, shape (n, f)."""
-        if not self._own:
-            return official.features(self._space, genes, self._arrays)
-        x = features(self._space, genes)
-        return with_linear_costs(x) if self._model == "concave" else x
+class _GP(Gains):
+    """To first order; of blocks and widths also the part of the second order that all known inputs have in common."""
 
-    def _moved(self, genes: Genes, x: Array) -> Array:
-        """By what each change moves the continuous features, shape (n, m, `CONTINUOUS`)."""
-        after = continuous_changed(self._space, genes)
-        if self._model == "concave":
-            after[..., LEARNED:] = 10.0 ** after[..., LEARNED:]
-        return np.asarray((after - x[:, None, -CONTINUOUS:]).astype(x.dtype))
+    def __init__(self, space: SearchSpace, arrays: Arrays) -> None:
+        super().__init__(space, arrays)
+        self._apart = []  # squared distances of all values' codes, for each of the squared exponentials
+        for inverse in arrays["inverse_squares"]:
+            by = (self.codes / arrays["scale"] * inverse) @ (self.codes / arrays["scale"]).T
+            self._apart.append(np.diag(by)[:, None] + np.diag(by) - 2 * by)
 
-    def _first_layer(self) -> tuple[Array, Array]:
-        """Weights of the first hidden units, shape (f, units), and biases, shape (units,), for unscaled features."""
-        arrays = self._arrays
-        if self._model == "official":
-            return arrays["weight0"][0], arrays["bias0"][0]
-        names = {"mlp": ("weight0", "bias0"), "concave": ("units", "offsets")}.get(self._model)
-        if names is None:
-            return np.zeros((self._features.shape[1], 0), np.float32), np.zeros(0, np.float32)
-        weights, biases = (
-            arrays[name] for name in names
-        )  # of members, shapes (members, f, units), (members, 1, units)
-        units = weights.transpose(1, 0, 2).reshape(weights.shape[1], -1) / arrays["scale"][:, None]
-        return units.astype(weights.dtype), (biases.ravel() - arrays["shift"] @ units).astype(weights.dtype)
+    def gained(self, x: Array, present: Ints, moved: Array) -> Array:
+        arrays, z = self.arrays, scaled(self.arrays, x)
+        slopes = np.repeat(arrays["trend"][None], len(z), axis=0)
+        out = np.zeros((len(x), len(self.columns)))
+        known = zip(arrays["inverse_squares"], self._apart, known_weights(arrays, z), strict=True)
+        for inverse, apart, weights in known:
+            total = weights.sum(axis=1)[:, None]
+            slopes += (weights @ arrays["known"] - total * z) * inverse
+            out -= total * apart[np.arange(len(self.columns)), present[:, self.columns]] / 2
+        return out + self.along(slopes / arrays["scale"], present, moved)
 
-    def _slopes(self, x: Array, received: Array) -> tuple[Array | None, Array]:
-        """Of the prediction by the features, shape (n, f), None for zero, and by the first units, shape (n, units)."""
-        arrays = self._arrays
-        if self._model in ("official", "mlp"):
-            members = len(arrays["weight0"])
-            parts = np.split(received, members, axis=1)
-            slopes = [_behind(arrays, member, part, self._model == "mlp") for member, part in enumerate(parts)]
-            return None, np.concatenate(slopes, axis=1) / members
-        if self._model == "concave":
-            drop = -np.logaddexp(0, arrays["drop"]).reshape(1, -1) / len(arrays["drop"])
-            linear = arrays["slope"].mean(axis=0).T / arrays["scale"]
-            return np.repeat(linear, len(x), axis=0), np.repeat(drop, len(x), axis=0)
-        of_scaled = {"gp": _gp, "ridge": _ridge}[self._model](arrays, scaled(arrays, x))
-        return of_scaled / arrays["scale"], received
+
+class _Ridge(Gains):
+    """Exactly: its only curvature are the products of continuous features, see `inference.with_products`."""
+
+    def __init__(self, space: SearchSpace, arrays: Arrays) -> None:
+        super().__init__(space, arrays)
+        upper = np.triu_indices(CONTINUOUS)
+        self._products = np.zeros((CONTINUOUS, CONTINUOUS))
+        self._products[upper] = arrays["slope"][-len(upper[0]) :]
+
+    def gained(self, x: Array, present: Ints, moved: Array) -> Array:
+        z, by = scaled(self.arrays, x), moved / self.arrays["scale"][-CONTINUOUS:]
+        slopes = np.repeat(self.arrays["slope"][None, : z.shape[1]], len(z), axis=0)
+        slopes[:, -CONTINUOUS:] += z[:, -CONTINUOUS:] @ (self._products + self._products.T)
+        along = self.along(slopes / self.arrays["scale"], present, moved)
+        return np.asarray(along + ((by @ self._products) * by).sum(axis=2))
+
+
+def _members(arrays: Arrays, weights: str, biases: str) -> tuple[Array, Array]:
+    """First layers of all members side by side, for features that are not scaled: shapes (f, units), (units,)."""
+    of_members = arrays[weights]  # (members, f, units)
+    side_by_side = of_members.transpose(1, 0, 2).reshape(of_members.shape[1], -1) / arrays["scale"][:, None]
+    shifted = arrays[biases].ravel() - arrays["shift"] @ side_by_side
+    return side_by_side.astype(of_members.dtype), shifted.astype(of_members.dtype)
 
 
 def _behind(arrays: Arrays, member: int, received: Array, smooth: bool) -> Array:
@@ -162,7 +232,7 @@ def _behind(arrays: Arrays, member: int, received: Array, smooth: bool) -> Array
         shape (n, units).
     """
     layers = sum(name.startswith("weight") for name in arrays)
-    weights: Sequence[Array] = [arrays[f"weight{layer}"][member] for layer in range(layers)]
+    weights = [arrays[f"weight{layer}"][member] for layer in range(layers)]
     h, behind = received, []
     for layer in range(1, layers - 1):
         h = silu(h.copy()) if smooth else np.maximum(h, 0)
@@ -170,30 +240,17 @@ def _behind(arrays: Arrays, member: int, received: Array, smooth: bool) -> Array
         behind.append(h)
     out = np.repeat(weights[-1].T, len(received), axis=0)
     for weight, h in zip(weights[-2:0:-1], behind[::-1], strict=True):
-        out = (out * (_silu_slopes(h) if smooth else h > 0)) @ weight.T
+        slope = _logistic(h) * (1 + h * (1 - _logistic(h))) if smooth else h > 0
+        out = (out * slope) @ weight.T
     return out
 
 
-def _silu_slopes(received: Array) -> Array:
-    share = 1 / (1 + np.exp(-np.maximum(received, -60)))
-    return np.asarray(share * (1 + received * (1 - share)))
+def _logistic(x: Array) -> Array:
+    return np.asarray((1 + np.tanh(x / 2)) / 2)
 
 
-def _gp(arrays: Arrays, z: Array) -> Array:
-    """Slopes of the Gaussian process's mean by the scaled features, shape (n, f)."""
-    out = np.repeat(arrays["trend"][None], len(z), axis=0)
-    for inverse, weights in zip(arrays["inverse_squares"], known_weights(arrays, z), strict=True):
-        out += (weights @ arrays["known"] - weights.sum(axis=1)[:, None] * z) * inverse
-    return out
-
-
-def _ridge(arrays: Arrays, z: Array) -> Array:
-    """Slopes of the ridge regression by the scaled features, shape (n, f); see `inference.with_products`."""
-    features_ = z.shape[1]
-    out = np.repeat(arrays["slope"][None, :features_], len(z), axis=0)
-    products = np.split(arrays["slope"][features_:], np.cumsum(range(CONTINUOUS, 1, -1)))
-    for i, slopes in enumerate(products):
-        of = slice(features_ - CONTINUOUS + i, features_)
-        out[:, of] += slopes * z[:, of][:, :1]
-        out[:, of.start] += z[:, of] @ slopes
-    return out
+MODELS: Mapping[str, type[Gains]] = {
+    "mlp": _MLP, "gp": _GP, "ridge": _Ridge, "concave": _Concave,
+    "official": _Official,
+}  # fmt: skip
+"""For each of `inference.MODELS`."""

@@ -77,7 +77,7 @@ def with_products(x: Array) -> Array:
 
 def with_linear_costs(x: Array) -> Array:
     """Features with the costs themselves instead of their logarithms: sums over the choices of an architecture."""
-    return np.concatenate([x[:, :-2], 10.0 ** x[:, -2:].astype(np.float64)], axis=1)
+    return np.concatenate([x[..., :-2], 10.0 ** x[..., -2:].astype(np.float64)], axis=-1)
 
 
 def kernel(arrays: Arrays, x: Array, z: Array) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, official
+from ofa_deploy.accuracy.predictors.gains import MODELS as GAINS
 from ofa_deploy.accuracy.predictors.gains import Gains
 from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict, prepared
 from ofa_deploy.costs import Floats, Genes
@@ -68,11 +69,11 @@ class Predictor:
         For a search that looks for the best changes: thousands are told as quickly as a few are predicted. Those that
         are not possible (a block where the stage has none) have some number.
         """
-        return np.asarray(np.mean([gains(genes) for gains in self._gains], axis=0))
+        return np.asarray(np.mean([told(genes) for told in self._gains], axis=0))
 
     @cached_property
     def _gains(self) -> list[Gains]:
-        return [Gains(self.space, name, arrays) for name, arrays in self._ready]
+        return [GAINS[name](self.space, arrays) for name, arrays in self._ready]
 
     @cached_property
     def _ready(self) -> list[tuple[str, Arrays]]:

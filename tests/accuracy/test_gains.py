@@ -1,0 +1,74 @@
+"""What predictors tell of all changes at once, against predictions of the changed networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ofa_deploy import artifacts
+from ofa_deploy.accuracy.predictors import features, file_name, official_files
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.costs import Genes
+from ofa_deploy.families import get_space
+from ofa_deploy.search.polish import Changes
+from tests.accuracy.test_official_predictors import nas_state, sequential
+from tests.accuracy.test_predictors import made_up, quick
+
+
+def open_share(predictor: Predictor, genes: Genes, blocks: bool = False) -> float:
+    """Of how predictions differ after the possible changes (of blocks alone, or all), what gains leave open."""
+    space = predictor.space
+    told, true = [], []
+    for row, gains in zip(genes, predictor.gains(genes), strict=True):
+        changes = Changes.of(space, row, range(len(space.resolutions)))
+        which = np.flatnonzero((changes.columns > 0) | (not blocks))
+        told.append(gains[changes.numbers[which]])
+        true.append(predictor.mean(changes.applied(row, which)) - predictor.mean(row[None]))
+    gains, differences = np.concatenate(told), np.concatenate(true)
+    return float(np.sqrt(np.mean((gains - differences) ** 2)) / differences.std())
+
+
+def fitted(*names: str) -> Predictor:
+    space = get_space("mbv3-w1.0")
+    some = made_up(space, 200)
+    x = features(space, some.genes)
+    return Predictor(space, tuple((name, quick(name, space).fit(x, some.top1_percent).arrays_) for name in names))
+
+
+@pytest.mark.parametrize("models", ["concave", "ridge", "concave ridge"])
+def test_gains_of_simple_models_are_exact(models: str) -> None:
+    predictor = fitted(*models.split())
+    assert open_share(predictor, predictor.space.sample(np.random.default_rng(1), 12)) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "model", "share"), [("fmnist", "gp", 0.12), ("mbv3-w1.0", "mlp", 0.03)])
+def test_gains_of_the_shipped_predictors(name: str, model: str, share: float) -> None:
+    space = get_space(name)
+    predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
+    assert predictor.model == model
+    assert open_share(predictor, space.sample(np.random.default_rng(1), 12), blocks=True) < share
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("mbv3-w1.2", 145), ("resnet50d", 82)])
+@pytest.mark.parametrize(("bias", "share"), [(10.0, 1e-3), (0.0, 0.6)])
+def test_gains_of_official_predictors(name: str, inputs: int, bias: float, share: float, tmp_path: Path) -> None:
+    """With a bias that turns all units on but those of the first layer, what follows is linear, and gains are exact."""
+    space = get_space(name)
+    net = sequential(inputs, False)
+    for layer in (net[2], net[4]):
+        nn.init.constant_(layer.bias, bias)
+    torch.save(nas_state(net, 0.7), tmp_path / "p.pth")
+    official_files.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
+    predictor = Predictor.load(tmp_path / "p.safetensors", space)
+    assert open_share(predictor, space.sample(np.random.default_rng(1), 8)) < share
+
+
+def test_a_value_that_is_there_gains_nothing() -> None:
+    predictor = fitted("mlp", "ridge")
+    genes = predictor.space.sample(np.random.default_rng(1), 5)
+    columns, values = predictor.space.changes
+    same = values == genes[:, columns]
+    assert (same.sum(axis=1) == predictor.space.columns).all()
+    assert predictor.gains(genes)[same] == pytest.approx(0, abs=1e-4)
