@@ -251,7 +251,7 @@ class SearchSpace:
         return out[:, :features]
 
     @cached_property
-    def _one_hots(self) -> tuple[int, npt.NDArray[np.intp]]:
+    def _one_hots(self) -> tuple[int, Ints]:
         """Number of features of `encode`; which two (or one, twice) are 1 for each value of each gene.
 
         Shape (2, columns, values); inactive slots have the number of features.

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 from deap import base, tools
 
-from ofa_deploy.costs import Cost, Floats, Genes
+from ofa_deploy.costs import Cost, Floats, Genes, Ints
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.front import front_of, hypervolume
@@ -84,7 +83,7 @@ class Archive:
         self._genes, self._scores, self._over = np.zeros((1024, columns), np.int16), np.zeros(1024), np.zeros(1024)
         self.size = 0
 
-    def add(self, genes: Genes) -> npt.NDArray[np.intp]:
+    def add(self, genes: Genes) -> Ints:
         """Evaluate those of the architectures that are new; returns the numbers of all, shape (n,).
 
         New ones have the next numbers, in order.
@@ -131,7 +130,7 @@ class Archive:
         """The score of the best architecture, see `best`; without sorting."""
         return float(self.scores[self.over == self.over.min()].max())
 
-    def front(self, cost: Cost) -> npt.NDArray[np.intp]:
+    def front(self, cost: Cost) -> Ints:
         """Numbers of the front of score against a cost, among those within the limits; cheapest first."""
         within = np.flatnonzero(self.over == 0)
         return within[front_of(self.scores[within], cost(self.genes[within]))]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ofa_deploy.costs import Floats
+from ofa_deploy.costs import Floats, Ints
 
 
-def front_of(scores: Floats, costs: Floats) -> npt.NDArray[np.intp]:
+def front_of(scores: Floats, costs: Floats) -> Ints:
     """Numbers of the networks for which no other has a score as high at a cost as low, cheapest first.
 
     Args:

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.costs import AdditiveCost, Floats, Genes, Ints
 from ofa_deploy.extremes import Part, parts_of
 from ofa_deploy.space import SearchSpace
 
 BINS = 300
 """Steps of a budget."""
-_Ints = npt.NDArray[np.intp]
 
 
 def best_within(
@@ -80,7 +78,7 @@ class _Filled:
     totals: Floats
 
 
-def _filled(parts: Sequence[Part], values: Floats, steps: _Ints, bins: int) -> list[_Filled]:
+def _filled(parts: Sequence[Part], values: Floats, steps: Ints, bins: int) -> list[_Filled]:
     """For each part, from values and steps of shape (resolutions, places, contexts, choices + 1)."""
     out: list[_Filled] = []
     states = np.zeros((1, len(values), bins + 1))
@@ -91,7 +89,7 @@ def _filled(parts: Sequence[Part], values: Floats, steps: _Ints, bins: int) -> l
     return out
 
 
-def _totals(part: Part, values: Floats, steps: _Ints, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
+def _totals(part: Part, values: Floats, steps: Ints, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
     """Of a part that follows one input width: before its places and after each."""
     before, first, later = way
     totals = [states[before]]
@@ -109,8 +107,8 @@ def _totals(part: Part, values: Floats, steps: _Ints, states: Floats, way: tuple
 
 
 def _read(
-    parts: Sequence[Part], filled: Sequence[_Filled], values: Floats, steps: _Ints, genes: Genes, rows: _Ints,
-    left: _Ints,
+    parts: Sequence[Part], filled: Sequence[_Filled], values: Floats, steps: Ints, genes: Genes, rows: Ints,
+    left: Ints,
 ) -> Genes:  # fmt: skip
     """Decide from the last part to the first, for resolutions `rows` with `left` steps of the budget each."""
     genes, n = genes.copy(), np.arange(len(rows))

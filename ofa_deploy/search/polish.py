@@ -127,11 +127,11 @@ class LocalSearch:
         """Numbers of the best networks that are found next to some: their own where nothing helps."""
         archive = self._archive
         fresh = [number for number in climbers if number not in self._left]
-        self._left.update(zip(fresh, self._promising(fresh), strict=True))
+        promising = dict(zip(fresh, self._promising(fresh), strict=True))
         tried = []
         for number in climbers:
-            genes = self._left.pop(number)
-            few = len(genes) if number not in fresh else EARLY
+            genes = promising[number] if number in promising else self._left.pop(number)
+            few = EARLY if number in promising else len(genes)
             tried.append(genes[:few])
             if len(genes) > few:
                 self._left[number] = genes[few:]

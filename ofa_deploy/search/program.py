@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ofa_deploy.accuracy.predictors import CONTINUOUS, features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.costs import AdditiveCost, Floats, Genes, Ints
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.extremes import extreme, parts_of
 from ofa_deploy.search.limits import Limit
@@ -47,10 +47,10 @@ class Binaries:
         right: the equations' right-hand sides, shape (rows,).
     """
 
-    place: npt.NDArray[np.intp]
-    context: npt.NDArray[np.intp]
-    choice: npt.NDArray[np.intp]
-    gene: npt.NDArray[np.intp]
+    place: Ints
+    context: Ints
+    choice: Ints
+    gene: Ints
     one_hot: Floats
     equal: Floats
     right: Floats
