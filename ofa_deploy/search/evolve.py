@@ -17,17 +17,19 @@ from dataclasses import dataclass, fields
 import numpy as np
 from deap import base, tools
 
-from ofa_deploy.costs import Cost, Floats, Genes, Ints
+from ofa_deploy.costs import Floats, Genes, Ints
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import Report
 from ofa_deploy.search.front import front_of, hypervolume
-from ofa_deploy.search.limits import Limit, over
+from ofa_deploy.search.limits import Limit, outside
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.space import SearchSpace
 
 Score = Callable[[Genes], Floats]
 """From genes, shape (n, columns), to what is maximised, shape (n,)."""
 SECONDS_BETWEEN_LINES = 2.0
+FRONT_RATE = 0.1
+"""Of the mutation probability, for fronts: what is close to them is good, and no local search improves the children."""
 LEAST = 1e-6
 """Relative improvement that is worth waiting for more."""
 
@@ -81,6 +83,8 @@ class Archive:
         self.score, self.limits = score, limits
         self._numbers: dict[bytes, int] = {}
         self._genes, self._scores, self._over = np.zeros((1024, columns), np.int16), np.zeros(1024), np.zeros(1024)
+        self._costs = np.zeros((1024, len(limits)))
+        self._front, self._fronted = np.zeros(0, np.intp), 0  # the front of so many
         self.size = 0
 
     def add(self, genes: Genes) -> Ints:
@@ -99,14 +103,16 @@ class Archive:
                 fresh.append(i)
                 self.size += 1
         while len(self._genes) < self.size:
-            self._genes, self._scores, self._over = (
-                np.concatenate([a, np.zeros_like(a)]) for a in (self._genes, self._scores, self._over)
+            self._genes, self._scores, self._over, self._costs = (
+                np.concatenate([a, np.zeros_like(a)]) for a in (self._genes, self._scores, self._over, self._costs)
             )
         if fresh:
             new = rows[fresh]
             start = self.size - len(fresh)
             self._genes[start : self.size] = new
-            self._over[start : self.size] = over(self.limits, new)
+            for i, limit in enumerate(self.limits):
+                self._costs[start : self.size, i] = limit.cost(new)
+            self._over[start : self.size] = outside(self.limits, self._costs[start : self.size])
             self._scores[start : self.size] = self.score(new)
         return np.array(numbers, np.intp)
 
@@ -126,14 +132,21 @@ class Archive:
         return self._over[: self.size]
 
     @property
+    def costs(self) -> Floats:
+        """What each costs by each limit, shape (size, limits)."""
+        return self._costs[: self.size]
+
+    @property
     def reached(self) -> float:
         """The score of the best architecture, see `best`; without sorting."""
         return float(self.scores[self.over == self.over.min()].max())
 
-    def front(self, cost: Cost) -> Ints:
-        """Numbers of the front of score against a cost, among those within the limits; cheapest first."""
-        within = np.flatnonzero(self.over == 0)
-        return within[front_of(self.scores[within], cost(self.genes[within]))]
+    def front(self) -> Ints:
+        """Numbers of the front of score against the first limit's cost, of those within the limits; cheapest first."""
+        fresh = self._fronted + np.flatnonzero(self.over[self._fronted :] == 0)
+        among = np.sort(np.concatenate([self._front, fresh]))
+        self._front, self._fronted = among[front_of(self.scores[among], self.costs[among, 0])], self.size
+        return self._front
 
     def best(self, number: int) -> list[int]:
         """Numbers of the best architectures, best first: those within the limits by score, then the closest ones."""
@@ -204,16 +217,16 @@ def evolve(
 
 
 def evolve_front(
-    space: SearchSpace, archive: Archive, limits: Sequence[Limit], cost: Cost, worst: tuple[float, float],
-    settings: Settings, start: Genes, report: Report,
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], worst: tuple[float, float], settings: Settings,
+    start: Genes, report: Report,
 ) -> list[float]:  # fmt: skip
-    """NSGA-II (doi 10.1109/4235.996017): the networks for which no other has both a higher score and a lower cost.
+    """NSGA-II (doi 10.1109/4235.996017): networks for which no other has a higher score and a lower cost, by the first
+    limit.
 
     Args:
         space: the search space.
         archive: see `evolve`; its front is the answer, see `front.front_of`.
         limits: those of the archive.
-        cost: what is minimised.
         worst: score and cost of the hypervolume's reference point.
         settings: how.
         start: see `evolve`.
@@ -224,11 +237,10 @@ def evolve_front(
     """
 
     def individuals(numbers: Sequence[int]) -> list[Individual]:
-        outside = archive.over[numbers]
-        costs = cost(archive.genes[numbers])
-        worst = 1e6 * (1 + outside)  # dominated by everything within the limits, and by what is less outside
-        scores = np.where(outside > 0, -worst, archive.scores[numbers])
-        pairs = zip(numbers, scores.tolist(), np.where(outside > 0, worst, costs).tolist(), strict=True)
+        over, costs = archive.over[numbers], archive.costs[numbers, 0]
+        worst = 1e6 * (1 + over)  # dominated by everything within the limits, and by what is less outside
+        scores = np.where(over > 0, -worst, archive.scores[numbers])
+        pairs = zip(numbers, scores.tolist(), np.where(over > 0, worst, costs).tolist(), strict=True)
         return [Individual(number, _Pair(values)) for number, *values in pairs]
 
     def crowded(population: list[Individual], number: int) -> list[Individual]:
@@ -240,14 +252,14 @@ def evolve_front(
 
     toolbox = base.Toolbox()
     variation = Variation(
-        space, allowed_resolutions(space, limits), settings.mutate, np.random.default_rng(settings.seed)
+        space, allowed_resolutions(space, limits), FRONT_RATE * settings.mutate, np.random.default_rng(settings.seed)
     )
     toolbox.register("vary", variation.children)
     toolbox.register("select", crowded)
 
     def reached() -> float:
-        within = archive.over == 0
-        return hypervolume(archive.scores[within], cost(archive.genes[within]), *worst)
+        front = archive.front()
+        return hypervolume(archive.scores[front], archive.costs[front, 0], *worst)
 
     toolbox.register("survive", tools.selNSGA2, nd="log")
     toolbox.register("individuals", individuals)

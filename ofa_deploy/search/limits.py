@@ -89,7 +89,13 @@ class Limit:
 
 def over(limits: Sequence[Limit], genes: Genes) -> Floats:
     """How far each network is outside of all the limits together, shape (n,); 0 within."""
-    return np.asarray(sum((limit.over(genes) for limit in limits), np.zeros(len(genes))))
+    return outside(limits, np.array([limit.cost(genes) for limit in limits]).reshape(len(limits), len(genes)).T)
+
+
+def outside(limits: Sequence[Limit], costs: Floats) -> Floats:
+    """The same as `over`, from what each network costs by each limit, shape (n, limits)."""
+    each = (limit.beyond(cost) for limit, cost in zip(limits, costs.T, strict=True))
+    return np.asarray(sum(each, np.zeros(len(costs))))
 
 
 def latency_limit(table: LatencyTable, text: str, margin_percent: float | None = None) -> Limit:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ofa_deploy.costs import Floats, Genes, Ints
 from ofa_deploy.search.evolve import Archive, allowed_resolutions
-from ofa_deploy.search.limits import SLACK, Limit, over
+from ofa_deploy.search.limits import SLACK, Limit, outside
 from ofa_deploy.space import SearchSpace
 
 PAIRS = 24
@@ -80,7 +80,7 @@ class LocalSearch:
     Args:
         space: of the networks.
         archive: what is evaluated is added to it.
-        limits: that the networks should keep: those of the archive or others.
+        limits: that the networks should keep: those of the archive, or others on the same costs.
         gains: tells which changes are worth evaluating; None evaluates all single ones.
     """
 
@@ -153,12 +153,12 @@ class LocalSearch:
         about = [self._changes_of(row) for row in rows]
         gains = self._expected(climbers, rows, about)
         costs = [(limit, limit.cost.changed(rows, *self._space.changes), limit.cost(rows)) for limit in self.limits]
-        outside = self._outside(np.array(climbers))
+        over = self._outside(np.array(climbers))
         out = []
         for i, (row, changes, gain) in enumerate(zip(rows, about, gains, strict=True)):
             gain[changes.values == row[changes.columns]] = -np.inf
             bounds = [(limit, changed[i, changes.numbers], own[i]) for limit, changed, own in costs]
-            least = -np.inf if outside[i] else 0.0
+            least = -np.inf if over[i] else 0.0
             alone = changes.applied(row, _best_alone(gain, least, bounds))
             pairs = changes.applied(row, *_best_pairs(gain, least, changes.apart, bounds))
             early = EARLY // 3
@@ -180,7 +180,7 @@ class LocalSearch:
     def _outside(self, numbers: Ints) -> Floats:
         """How far networks are outside of the limits, shape (n,)."""
         known = self.limits is self._archive.limits
-        return self._archive.over[numbers] if known else over(self.limits, self._archive.genes[numbers])
+        return self._archive.over[numbers] if known else outside(self.limits, self._archive.costs[numbers])
 
 
 _Bounds = Sequence[tuple[Limit, Floats, float]]

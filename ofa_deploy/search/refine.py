@@ -85,7 +85,7 @@ def search_refined(
 def _unmeasured(space: SearchSpace, explored: Explored, known: Samples) -> list[Arch]:
     """Networks spread over the front that are not among the samples."""
     archive = explored.archive
-    front = archive.front(explored.limits[0].cost)
+    front = archive.front()
     seen = {row.tobytes() for row in known.genes}
     fresh = [int(i) for i in front if archive.genes[i].tobytes() not in seen]
     spread = sorted({round(i) for i in np.linspace(0, len(fresh) - 1, min(NUMBER, len(fresh)))}) if fresh else []

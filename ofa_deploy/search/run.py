@@ -17,7 +17,7 @@ from ofa_deploy.progress import Report
 from ofa_deploy.search.certify import certify, check_provable
 from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
-from ofa_deploy.search.limits import Limit, check_feasible, none_within, over
+from ofa_deploy.search.limits import Limit, check_feasible, none_within, outside
 from ofa_deploy.search.memetic import BROOD, Optima
 from ofa_deploy.search.polish import Gains, LocalSearch
 from ofa_deploy.search.result import SearchResult, in_words
@@ -35,7 +35,7 @@ BEGUN = 8
 """Networks of each restart that are improved by local search."""
 LAST = 4
 """Networks that are improved by local search after evolution."""
-FRONT_SHARES = tuple(np.linspace(0.0625, 1, 16).tolist())
+FRONT_SHARES = tuple((np.arange(1, 33) / 32).tolist())
 """Of the range of costs, where a front is improved by local search."""
 
 
@@ -198,15 +198,16 @@ def _front(
     def improve() -> list[int]:
         ends = []
         for local in closer:
-            outside = over(local.limits, archive.genes)
-            ends += local.improve([int(np.lexsort((-archive.scores, outside))[0])])
+            over = outside(local.limits, archive.costs)
+            closest = np.flatnonzero(over == over.min())
+            ends += local.improve([int(closest[archive.scores[closest].argmax()])])
         return ends
 
     shares = [step.upper / most for step in steps]
     archive.add(seeds(space, score, [replace(first, upper=most, margin_percent=0.0)], known, shares))
     begun = sorted(set(improve()))
     worst = float(score(extreme(space, first.cost)[0])[0]), most
-    history = evolve_front(space, archive, limits, first.cost, worst, settings, archive.genes[begun], report)
+    history = evolve_front(space, archive, limits, worst, settings, archive.genes[begun], report)
     improve()
     return history
 
@@ -233,7 +234,7 @@ def result_of(
 def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> SearchResult:
     """The result with the front of its archive, against the first limit's cost."""
     archive, first = explored.archive, explored.limits[0]
-    chosen = archive.front(first.cost)
+    chosen = archive.front()
     genes = archive.genes[chosen]
     columns = {
         "arch": list(map(str, space.archs(genes))), "score": np.round(archive.scores[chosen], 4).tolist(),
