@@ -62,6 +62,21 @@ def test_neighbours_are_all_that_differ_in_one_gene(tiny: SearchSpace, wide: Sea
             assert (alone[:, slots] == row[slots]).all()
 
 
+def test_the_front_of_an_archive_grows_with_it(tiny: SearchSpace) -> None:
+    limits = [cost_limit(tiny, "macs", "50%"), cost_limit(tiny, "params", "70%")]
+    archive = Archive(rugged, limits, tiny.columns)
+    rng = np.random.default_rng(0)
+    fronts = set()
+    for _ in range(8):
+        archive.add(tiny.sample(rng, 20))
+        assert archive.costs == pytest.approx(np.stack([limit.cost(archive.genes) for limit in limits], axis=1))
+        within = np.flatnonzero(archive.over == 0)
+        expected = within[front_of(archive.scores[within], limits[0].cost(archive.genes[within]))]
+        assert archive.front().tolist() == archive.front().tolist() == expected.tolist()
+        fronts.add(tuple(expected.tolist()))
+    assert len(fronts) > 3
+
+
 def test_archive_evaluates_each_architecture_once(tiny: SearchSpace) -> None:
     seen: list[Genes] = []
 
