@@ -87,6 +87,7 @@ def test_tutorial_predictor(tmp_path: Path, ofa: Run) -> None:
     found = Predictor.load(tmp_path / done.stdout.strip(), space)
     assert found.mean(genes) == pytest.approx(said(net, tutorial, space, genes), abs=1e-4)
     assert found.predict(genes)[0] == pytest.approx(found.mean(genes))
+    assert found.mean(genes[:0]).shape == (0,)
     (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(True)}\n")
     row = ofa("predict", "a.csv", "--space", "mbv3-w1.2").stdout.splitlines()[1]
     assert row.endswith(",,"), "it does not say how sure it is"

@@ -7,6 +7,7 @@ without rectifying units are taken to second order where that is cheap.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from ofa_deploy.costs import Floats, Genes, Ints
 from ofa_deploy.space import SearchSpace
 
 
-class Gains:
+class Gains(ABC):
     """The gains of all single changes of networks by one model, see `SearchSpace.changes`.
 
     Args:
@@ -58,6 +59,7 @@ class Gains:
         """The continuous features as the model takes them."""
         return values
 
+    @abstractmethod
     def gained(self, x: Array, present: Ints, moved: Array) -> Array:
         """Gains in the unit of the model's target, shape (n, m).
 
@@ -66,7 +68,6 @@ class Gains:
             present: numbers of the changes to the values that genes have, shape (n, columns).
             moved: see `moved`.
         """
-        raise NotImplementedError
 
     def less_present(self, each: Array, present: Ints) -> Array:
         """What each value does, shape (n, m), less what the present one of its gene does."""
@@ -93,10 +94,13 @@ class _Rectified(Gains):
         self.weights, self.biases = weights, biases
         self._of_codes = self.codes @ weights
 
-    def through_units(self, x: Array, slopes: Array, present: Ints, moved: Array) -> Array:
+    def received(self, x: Array) -> Array:
+        """By the units, shape (n, units)."""
+        return np.asarray(x @ self.weights + self.biases)
+
+    def through_units(self, received: Array, slopes: Array, present: Ints, moved: Array) -> Array:
         """Gains by slopes of the units, shape (n, units), or the same for all, shape (1, units)."""
-        received = x @ self.weights + self.biases
-        out = np.empty((len(x), len(self.columns)))
+        out = np.empty((len(received), len(self.columns)))
         for i, own in enumerate(present):
             h = (received[i] - self._of_codes[own])[self.columns]
             h += self._of_codes
@@ -120,8 +124,9 @@ class _Official(_Rectified):
         return np.zeros((len(genes), len(self.columns), 0), x.dtype)
 
     def gained(self, x: Array, present: Ints, moved: Array) -> Array:
-        slopes = _behind(self.arrays, 0, x @ self.weights + self.biases, smooth=False)
-        return self.through_units(x, slopes, present, moved)
+        received = self.received(x)
+        slopes = _behind(self.arrays, 0, received, smooth=False)
+        return self.through_units(received, slopes, present, moved)
 
 
 class _Concave(_Rectified):
@@ -139,7 +144,8 @@ class _Concave(_Rectified):
         return with_linear_costs(values)
 
     def gained(self, x: Array, present: Ints, moved: Array) -> Array:
-        return self.along(self._slope, present, moved) + self.through_units(x, self._drop, present, moved)
+        through_units = self.through_units(self.received(x), self._drop, present, moved)
+        return self.along(self._slope, present, moved) + through_units
 
 
 class _MLP(Gains):
@@ -149,6 +155,7 @@ class _MLP(Gains):
         super().__init__(space, arrays)
         self._weights, self._biases = _members(arrays, "weight0", "bias0")
         self._of_codes = self.codes @ self._weights
+        self._squares = np.square(self._of_codes)
 
     def gained(self, x: Array, present: Ints, moved: Array) -> Array:
         received = x @ self._weights + self._biases
@@ -159,7 +166,7 @@ class _MLP(Gains):
         steep = slopes * share * (1 + received * (1 - share))
         curved = slopes * share * (1 - share) * (2 + received * (1 - 2 * share)) / 2
         out = self.less_present(steep @ self._of_codes.T, present)
-        square = curved @ np.square(self._of_codes).T  # (a - b)^2 of a value and the present one: a^2 + b^2 - 2 a b
+        square = curved @ self._squares.T  # (a - b)^2 of a value and the present one: a^2 + b^2 - 2 a b
         out += square + np.take_along_axis(square, present, axis=1)[:, self.columns]
         for column, values in enumerate(np.split(self._of_codes, self.starts[1:])):
             start = self.starts[column]
@@ -240,7 +247,8 @@ def _behind(arrays: Arrays, member: int, received: Array, smooth: bool) -> Array
         behind.append(h)
     out = np.repeat(weights[-1].T, len(received), axis=0)
     for weight, h in zip(weights[-2:0:-1], behind[::-1], strict=True):
-        slope = _logistic(h) * (1 + h * (1 - _logistic(h))) if smooth else h > 0
+        share = _logistic(h) if smooth else None
+        slope = h > 0 if share is None else share * (1 + h * (1 - share))
         out = (out * slope) @ weight.T
     return out
 

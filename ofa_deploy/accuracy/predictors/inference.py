@@ -135,7 +135,7 @@ def _official(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
         weight = arrays[f"weight{layer}"][0]
         if layer:  # of the units behind the first layer, one in three or four is on at all
             np.maximum(h, 0, out=h)
-            on = h.max(axis=0) > 0
+            on = (h > 0).any(axis=0)
             h, weight = h[:, on], weight[on]
         h = h @ weight
         h += arrays[f"bias{layer}"][0]

@@ -64,7 +64,7 @@ class Predictor:
         return blend(each)[0], blend(each)[1] * self.widen
 
     def gains(self, genes: Genes) -> Floats:
-        """What each of the m changes of `SearchSpace.changes` adds to `mean`, shape (n, m), to first order.
+        """What each of the m changes of `SearchSpace.changes` adds to `mean`, shape (n, m), roughly: see `gains`.
 
         For a search that looks for the best changes: thousands are told as quickly as a few are predicted. Those that
         are not possible (a block where the stage has none) have some number.
