@@ -20,12 +20,12 @@ import pandas as pd
 import torch
 from export_quality import header, subjects, timed
 
-from ofa_deploy import artifacts
-from ofa_deploy.export.check import PARITY_IMAGES
+from ofa_deploy.device.tflite import interpreter_class, start
+from ofa_deploy.export.checks import PARITY_IMAGES
 from ofa_deploy.export.formats import Subject
+from ofa_deploy.files import artifacts
 from ofa_deploy.graphs import tflite
-from ofa_deploy.latency.device.tflite import interpreter_class, start
-from ofa_deploy.latency.whole import side_by_side
+from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.supernet.network import Subnet
 
 RESULT = Path(__file__).parent / "results" / "converters_fmnist.csv"
@@ -71,13 +71,21 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     times = side_by_side(sessions, 1, rounds)
     rows: list[dict[str, object]] = []
     for maker, content in contents.items():
-        rows.append({
-            "network": name, "arch": str(net.arch), "maker": maker, "operators": operators(content, False).total(),
-            "parts": operators(content, True)["DELEGATE"], "left": operators(content, True).total(),
-            "bytes": len(content), "cpu_seconds": round(seconds[maker], 3),
-            "latency_ms": times[maker]["latency_ms"], "typical_ms": times[maker]["typical_ms"],
-            "max_difference": float(np.abs(outputs[OURS] - outputs[THEIRS]).max()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "network": name,
+                "arch": str(net.arch),
+                "maker": maker,
+                "operators": operators(content, False).total(),
+                "parts": operators(content, True)["DELEGATE"],
+                "left": operators(content, True).total(),
+                "bytes": len(content),
+                "cpu_seconds": round(seconds[maker], 3),
+                "latency_ms": times[maker]["latency_ms"],
+                "typical_ms": times[maker]["typical_ms"],
+                "max_difference": float(np.abs(outputs[OURS] - outputs[THEIRS]).max()),
+            }
+        )
     return rows
 
 
@@ -94,8 +102,10 @@ def show() -> None:
         f"{'network':12} {'made by':14}{'operators':>10}{'parts':>7}{'MB':>7}{'CPU s':>8}{'ms':>9}  outputs differ by"
     )
     for row in table.itertuples():
-        print(f"{row.network:12} {row.maker:14}{row.operators:10}{row.parts:7}{row.bytes / 1e6:7.2f}"
-              f"{row.cpu_seconds:8.3f}{row.latency_ms:9.4f}  {row.max_difference:.1g}")  # fmt: skip
+        print(
+            f"{row.network:12} {row.maker:14}{row.operators:10}{row.parts:7}{row.bytes / 1e6:7.2f}"
+            f"{row.cpu_seconds:8.3f}{row.latency_ms:9.4f}  {row.max_difference:.1g}"
+        )
     print("parts: that XNNPACK takes; run again with: python benchmarks/converters.py (needs litert-torch)")
 
 

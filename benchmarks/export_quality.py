@@ -20,17 +20,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy import artifacts, data
-from ofa_deploy.accuracy.measure import count_correct, specialise
-from ofa_deploy.arch import Arch
+from ofa_deploy.data import dataset
 from ofa_deploy.export.formats import FORMATS, Subject
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
 from ofa_deploy.graphs import tflite
-from ofa_deploy.latency.runtimes import RUNTIMES
-from ofa_deploy.latency.whole import side_by_side
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.graphs.runtimes import RUNTIMES
+from ofa_deploy.latency.comparison import side_by_side
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.evaluation import count_correct_by_session, specialise
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
@@ -71,9 +72,11 @@ def correct(subject: Subject, content: bytes | None, runtime: str = "") -> int:
     images, size = subject.data.test, subject.net.arch.resolution
     assert images is not None
     if content is not None:
-        return count_correct(RUNTIMES[runtime].session(content, 1), subject.data, images, size, 1)
+        return count_correct_by_session(RUNTIMES[runtime].session(content, 1), subject.data, images, size, 1)
     with torch.inference_mode():
-        return count_correct(lambda x: subject.net(torch.from_numpy(x)).numpy(), subject.data, images, size, 100)
+        return count_correct_by_session(
+            lambda x: subject.net(torch.from_numpy(x)).numpy(), subject.data, images, size, 100
+        )
 
 
 def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]]:
@@ -95,12 +98,17 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     for one, content in contents.items():
         fp32 = times["onnx" if runtimes[one] == "onnxruntime" else "tflite"]
         found = correct(subject, content, runtimes[one])
-        rows.append({
-            **about, "format": one, "correct": found,
-            "drop_points": round(100 * (reference - found) / len(subject.data.test or ()), 2), "bytes": len(content),
-            "latency_ratio": round(times[one]["latency_ms"] / fp32["latency_ms"], 3),
-            "typical_ratio": round(times[one]["typical_ms"] / fp32["typical_ms"], 3),
-        })  # fmt: skip
+        rows.append(
+            {
+                **about,
+                "format": one,
+                "correct": found,
+                "drop_points": round(100 * (reference - found) / len(subject.data.test or ()), 2),
+                "bytes": len(content),
+                "latency_ratio": round(times[one]["latency_ms"] / fp32["latency_ms"], 3),
+                "typical_ratio": round(times[one]["typical_ms"] / fp32["typical_ms"], 3),
+            }
+        )
     return rows
 
 
@@ -108,7 +116,7 @@ def subjects() -> Iterator[tuple[str, Subject]]:
     """The networks, cut out of the shipped supernet and recalibrated, smallest first."""
     space = get_space("fmnist")
     net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = data.load(None, space)
+    images = dataset.load(None, space)
     for name, arch in networks(space).items():
         yield name, Subject(specialise(net, arch, images), images)
 

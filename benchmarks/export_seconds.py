@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 from export_quality import header, middle, timed
 
-from ofa_deploy import artifacts
-from ofa_deploy.accuracy.measure import specialise
-from ofa_deploy.data import RECALIBRATION, Dataset, Images
-from ofa_deploy.export.check import DROP_IMAGES
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset, Images
+from ofa_deploy.export.checks import DROP_IMAGES
 from ofa_deploy.export.formats import FORMATS, Subject
 from ofa_deploy.export.run import check_content
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.supernet.evaluation import specialise
 from ofa_deploy.supernet.network import Supernet
 
 RESULT = Path(__file__).parent / "results" / "export-seconds_mbv3-w1.0.csv"

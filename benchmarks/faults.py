@@ -42,8 +42,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy import arch_lists, artifacts, partials
-from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors.fit import fit
 from ofa_deploy.accuracy.predictors.official_files import convert as convert_predictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
@@ -51,22 +49,25 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.sampling import _Shards
 from ofa_deploy.cli import main as command_line
 from ofa_deploy.cli.options import NOT_KEPT
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.device.rounds import Plan, read
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.latency import whole
+from ofa_deploy.files import artifacts, journals
+from ofa_deploy.files.torch_files import tensors
+from ofa_deploy.latency import comparison
 from ofa_deploy.latency.build import Job, build
-from ofa_deploy.latency.device.rounds import Plan, read
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.official import to_ofa
 from ofa_deploy.progress import Progress
-from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.search.result import load_results, write
 from ofa_deploy.search.run import search
+from ofa_deploy.spaces import arch_lists
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.official import to_ofa
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.pretrained import convert as convert_weights
-from ofa_deploy.torch_files import tensors
 
 RESULTS = Path(__file__).parent / "results"
 SPACE = get_space("fmnist")
@@ -110,21 +111,32 @@ class Killed:
 
 
 COMMANDS = {
-    "train": Killed("train --data ../images.npz --epochs 6 --batch 70 --threads 1 --out s.safetensors",
-                    ("s.safetensors",), "s.checkpoint"),
-    "sample": Killed("sample --number 12 --jobs 1 --data ../images.npz --weights ../w.safetensors --out s.csv",
-                     ("s.csv",), "s.partial"),
+    "train": Killed(
+        "train --data ../images.npz --epochs 6 --batch 70 --threads 1 --out s.safetensors",
+        ("s.safetensors",),
+        "s.checkpoint",
+    ),
+    "sample": Killed(
+        "sample --number 12 --jobs 1 --data ../images.npz --weights ../w.safetensors --out s.csv",
+        ("s.csv",),
+        "s.partial",
+    ),
     "build-lut": Killed("build-lut --resolutions 16 --rounds 3 --out t.csv", (), "t.partial"),
     "search --verify": Killed(
         "search --latency 50% --verify 1 --lut ../t.csv --objective macs --generations 5 --out r.json",
-        (), "r.json.partial"),
-    "export": Killed(f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --out m.safetensors",
-                     ("m.safetensors",)),
+        (),
+        "r.json.partial",
+    ),
+    "export": Killed(
+        f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --out m.safetensors", ("m.safetensors",)
+    ),
     "export --finetune-epochs": Killed(
         f"export --arch {SMALL} --data ../images.npz --weights ../w.safetensors --finetune-epochs 4 "
         "--out f.safetensors",
-        ("f.safetensors",), "f.finetune"),
-}  # fmt: skip
+        ("f.safetensors",),
+        "f.finetune",
+    ),
+}
 
 
 def started(arguments: str, folder: Path) -> int:
@@ -199,20 +211,27 @@ def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iter
         os.kill(child, signal.SIGKILL)
         was_killed = ended(child) == -signal.SIGKILL
         kept = progress_of(job, work)
-        rows.append({
-            "command": name, "kill": number, "share_percent": round(100 * moment / length, 1),
-            "killed": was_killed, "kept": kept > 0, "resumed": kept >= before or not was_killed,
-        })  # fmt: skip
+        rows.append(
+            {
+                "command": name,
+                "kill": number,
+                "share_percent": round(100 * moment / length, 1),
+                "killed": was_killed,
+                "kept": kept > 0,
+                "resumed": kept >= before or not was_killed,
+            }
+        )
         if in_a_row and was_killed and number + 1 < kills:
             continue
         code = ended(started(job.arguments, work))
         rows[-1]["resumed"] &= not kept or "resuming" in (folder / "said").read_text()
         left = {path.name: path.read_bytes() for path in work.iterdir()} if code in WORKED else {}
         end = {
-            "ended": code in WORKED, "outputs_whole": code in WORKED and set(expected) <= set(left),
+            "ended": code in WORKED,
+            "outputs_whole": code in WORKED and set(expected) <= set(left),
             "nothing_left_over": set(left) <= set(expected),
             "identical": all(left.get(file) == expected[file] for file in job.exact),
-        }  # fmt: skip
+        }
         yield from (row | end for row in rows)
         rows.clear()
 
@@ -285,7 +304,7 @@ def interrupted(*_: object, **__: object) -> None:
 def visits(folder: Path) -> Any:
     path = folder / "t.partial"
     header = json.loads(path.with_suffix(".header").read_text())
-    return sorted([*key, *vars(visit).values()] for key, visit in read(partials.resume(path, header), path).items())
+    return sorted([*key, *vars(visit).values()] for key, visit in read(journals.resume(path, header), path).items())
 
 
 def make_samples(folder: Path) -> None:
@@ -565,7 +584,7 @@ def run(
 
 def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
     """A row for each kill of a command."""
-    whole.PAUSE, whole.PASSES, whole.ROUNDS = 0.0, 1, 4
+    comparison.PAUSE, comparison.PASSES, comparison.ROUNDS = 0.0, 1, 4
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         make_inputs(folder, images)

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ofa_deploy import arch_lists, artifacts
-from ofa_deploy.families import get_space
-from ofa_deploy.latency.fitted import fit_table
+from ofa_deploy.files import artifacts
+from ofa_deploy.latency.regression import fit_table
+from ofa_deploy.spaces import arch_lists
+from ofa_deploy.spaces.families import get_space
 
 RESULT = Path(__file__).parent / "results" / "fitted-tables_gpu.csv"
 SOURCE = "gpu_latency_mbv3-w1.2.csv"
@@ -45,9 +46,18 @@ def run(path: Path) -> pd.DataFrame:
         for gpu, latency in measured.items():
             tables[gpu] = table = fitted(order[:MANY], latency)
             relative = 100 * np.abs(table.latency_ms(genes[apart]) / latency[apart] - 1)
-            out.append({"gpu": gpu, "batch": batch, "networks": MANY, "others": 0, "draw": 0,
-                        "mape_percent": relative.mean().round(3), "median_percent": np.median(relative).round(3),
-                        "expected_mape_percent": table.error["mape_percent"]})  # fmt: skip
+            out.append(
+                {
+                    "gpu": gpu,
+                    "batch": batch,
+                    "networks": MANY,
+                    "others": 0,
+                    "draw": 0,
+                    "mape_percent": relative.mean().round(3),
+                    "median_percent": np.median(relative).round(3),
+                    "expected_mape_percent": table.error["mape_percent"],
+                }
+            )
             print(out[-1], file=sys.stderr)
         for gpu, latency in measured.items():
             others = [table for name, table in tables.items() if name != gpu]
@@ -55,9 +65,18 @@ def run(path: Path) -> pd.DataFrame:
                 some = np.random.default_rng(100 + draw).permutation(order[:MANY])[:FEW]
                 table = fitted(some, latency, others)
                 relative = 100 * np.abs(table.latency_ms(genes[apart]) / latency[apart] - 1)
-                out.append({"gpu": gpu, "batch": batch, "networks": FEW, "others": len(others), "draw": draw,
-                            "mape_percent": relative.mean().round(3), "median_percent": np.median(relative).round(3),
-                            "expected_mape_percent": table.error["mape_percent"]})  # fmt: skip
+                out.append(
+                    {
+                        "gpu": gpu,
+                        "batch": batch,
+                        "networks": FEW,
+                        "others": len(others),
+                        "draw": draw,
+                        "mape_percent": relative.mean().round(3),
+                        "median_percent": np.median(relative).round(3),
+                        "expected_mape_percent": table.error["mape_percent"],
+                    }
+                )
     return pd.DataFrame(out)
 
 

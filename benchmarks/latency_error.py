@@ -22,14 +22,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ofa_deploy import artifacts, families
-from ofa_deploy.arch import Arch
-from ofa_deploy.families import get_space
+from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device.rounds import Plan, Started, measure
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.build import Job, build
-from ofa_deploy.latency.device.conditions import DEVICES, conditions
-from ofa_deploy.latency.device.rounds import Plan, Started, measure
-from ofa_deploy.latency.estimates import estimates
+from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.table import LatencyTable, file_name
+from ofa_deploy.spaces import families
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("fmnist", "mbv3-w1.0")
@@ -68,19 +69,29 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
             say(f"the machine is {100 * state - 100:.1f} % slower than during the build")
     c = table.conditions
     about = {
-        "space": name, "device": device, "runtime": f"{runtime} {c['runtime_version']}", "cpu": c["machine"]["cpu"],
-        "threads": 1, "batch": 1, "precision": c["precision"], "rounds": plan.rounds,
-        "state_since_build": round(state, 4), "expected_mape_percent": table.error["mape_percent"],
-    }  # fmt: skip
+        "space": name,
+        "device": device,
+        "runtime": f"{runtime} {c['runtime_version']}",
+        "cpu": c["machine"]["cpu"],
+        "threads": 1,
+        "batch": 1,
+        "precision": c["precision"],
+        "rounds": plan.rounds,
+        "state_since_build": round(state, 4),
+        "expected_mape_percent": table.error["mape_percent"],
+    }
     found = [measured[str(arch)] for arch in archs]
     halves = [estimates({key: visit for key, visit in visits.items() if key[0] % 2 == half}) for half in (0, 1)]
     apart = np.array([halves[0][str(arch)].latency_ms / halves[1][str(arch)].latency_ms for arch in archs])
-    rows = pd.DataFrame({
-        "arch": list(map(str, archs)), "predicted_ms": table.latency_ms(space.genes(archs)).round(5),
-        "measured_ms": [round(f.latency_ms, 5) for f in found],
-        "spread_percent": [round(f.spread_percent, 2) for f in found],
-        "halves_percent": (100 * (apart / np.median(apart) - 1)).round(2),
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "arch": list(map(str, archs)),
+            "predicted_ms": table.latency_ms(space.genes(archs)).round(5),
+            "measured_ms": [round(f.latency_ms, 5) for f in found],
+            "spread_percent": [round(f.spread_percent, 2) for f in found],
+            "halves_percent": (100 * (apart / np.median(apart) - 1)).round(2),
+        }
+    )
     path = out / f"latency-error_{name}_{device}_1t_{artifacts.slug(c['machine']['cpu'])}.csv"
     artifacts.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
     return path
@@ -97,15 +108,19 @@ def show(path: Path) -> None:
     own, off = rows.measured_ms, error.abs()
     where = f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread)"
     print(f"{where}: {len(rows)} networks, {own.min():.2f} to {own.max():.2f} ms")
-    print(f"    MAPE {off.mean():.2f} % (the table itself expected {about['expected_mape_percent']:.2f} %), "
-          f"bias {error.mean():+.2f} %, worst {off.max():.1f} %, within 5 % {(off <= 5).mean():.0%}, "
-          f"Spearman {order:.4f}")  # fmt: skip
+    print(
+        f"    MAPE {off.mean():.2f} % (the table itself expected {about['expected_mape_percent']:.2f} %), "
+        f"bias {error.mean():+.2f} %, worst {off.max():.1f} %, within 5 % {(off <= 5).mean():.0%}, "
+        f"Spearman {order:.4f}"
+    )
     print(f"    their own spread over {about['rounds']} rounds: {rows.spread_percent.median():.1f} % (median)")
     if "halves_percent" in rows:  # older results lack it
         noise = rows.halves_percent.abs().mean()
         print(f"    by the even rounds and by the odd ones they differ by {noise:.2f} %")
-    print(f"    networks measured during the build measure {100 * state - 100:+.1f} % now (median); beyond that change "
-          f"of the machine's state the MAPE is {rest.mean():.2f} %")  # fmt: skip
+    print(
+        f"    networks measured during the build measure {100 * state - 100:+.1f} % now (median); beyond that change "
+        f"of the machine's state the MAPE is {rest.mean():.2f} %"
+    )
 
 
 def main() -> None:

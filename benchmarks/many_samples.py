@@ -19,11 +19,11 @@ import pandas as pd
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, errors, folds
 from ofa_deploy.accuracy.samples import Samples, file_name
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.families import get_space
 
 RESULT = Path(__file__).parent / "results" / "many-samples_fmnist.csv"
 MANY = "fmnist-trie_samples.csv"

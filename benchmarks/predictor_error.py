@@ -27,22 +27,14 @@ from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts, partials
 from ofa_deploy.accuracy.predictors import features
-from ofa_deploy.accuracy.predictors.evaluate import (
-    ESTIMATORS,
-    choose,
-    cross_validated,
-    errors,
-    folds,
-    line,
-    widening,
-)
+from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, choose, cross_validated, errors, folds, line, widening
 from ofa_deploy.accuracy.predictors.predictor import blend
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples, file_name
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts, journals
+from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = (100, 250, 500, 0)  # 0: all of the 70 %
@@ -80,8 +72,17 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
 
     def add(model: str, predicted: tuple[np.ndarray, np.ndarray], seconds: float, chosen: str = "") -> None:
         found = errors(y, predicted, resolution)
-        rows.append({"list": name, "labels": len(fitted), "seed": seed, "model": model, **found,
-                     "cpu_seconds": round(seconds, 2), "chosen": chosen})  # fmt: skip
+        rows.append(
+            {
+                "list": name,
+                "labels": len(fitted),
+                "seed": seed,
+                "model": model,
+                **found,
+                "cpu_seconds": round(seconds, 2),
+                "chosen": chosen,
+            }
+        )
 
     with threadpool_limits(1):
         began = time.process_time()
@@ -108,7 +109,7 @@ def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds
     """Judge all models on a list and write its CSV."""
     partial = Path(f".predictor-error_{name}.partial")
     header = {"sha256": [artifacts.sha256(path) for path in paths], "labels": labels}
-    rows: Rows = [row for text in partials.resume(partial, header) for row in json.loads(text)]
+    rows: Rows = [row for text in journals.resume(partial, header) for row in json.loads(text)]
     done = {(row["labels"] if row["labels"] in labels else 0, row["seed"]) for row in rows}
     todo = [(n, seed) for seed in range(seeds) for n in labels if (n, seed) not in done]
     say(f"{name}: {len(todo)} of {len(labels) * seeds} to do")

@@ -27,16 +27,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy import artifacts
-from ofa_deploy.accuracy.measure import count_correct, specialise
-from ofa_deploy.arch import Arch
-from ofa_deploy.data import Dataset, load
-from ofa_deploy.families import get_space
-from ofa_deploy.parts import Stage
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.data.dataset import Dataset, load
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.parts import Stage
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.evaluation import count_correct_by_session, specialise
 from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
-from ofa_deploy.supernet.train import train
+from ofa_deploy.supernet.training import train
 
 RESULT = Path(__file__).parent / "results" / "progressive-shrinking_fmnist.csv"
 WORK = Path(".progressive-shrinking")
@@ -89,8 +89,10 @@ def recipes(space: SearchSpace, epochs: int, images: int, seed: int) -> dict[str
     joint = replace(last, name="joint", epochs=1, lr=first.lr / 2, warmup=1)
     joint = replace(joint, epochs=round(budget / images / macs_an_image(space, joint, False)))
     out: dict[str, dict[Arch | None, Recipe]] = {
-        "progressive shrinking": {None: shrinking}, "joint": {None: replace(shrinking, phases=(joint,))}, "alone": {},
-    }  # fmt: skip
+        "progressive shrinking": {None: shrinking},
+        "joint": {None: replace(shrinking, phases=(joint,))},
+        "alone": {},
+    }
     for size in SIZES:
         arch = network(space, *size)
         cost = macs_an_image(only(space, arch), first, False)
@@ -108,7 +110,7 @@ def top1(path: Path, space: SearchSpace, arch: Arch, data: Dataset) -> float:
         with torch.inference_mode():
             return plain(torch.from_numpy(x)).numpy()
 
-    return 100 * count_correct(logits, data, data.test, arch.resolution, 200) / len(data.test)
+    return 100 * count_correct_by_session(logits, data, data.test, arch.resolution, 200) / len(data.test)
 
 
 def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
@@ -133,11 +135,18 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
                 result = json.loads(done.read_text())
                 for name, percent in result["top1"].items():
                     genes = space.genes([Arch.parse(name)])
-                    rows.append({
-                        "method": method, "seed": seed, "arch": name, "macs": int(space.macs(genes)[0]),
-                        "top1_percent": round(percent, 2), "epochs": recipe.epochs, "seconds": result["seconds"],
-                        "tera_macs": round(compute(part, recipe, images) / 1e12, 1),
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "method": method,
+                            "seed": seed,
+                            "arch": name,
+                            "macs": int(space.macs(genes)[0]),
+                            "top1_percent": round(percent, 2),
+                            "epochs": recipe.epochs,
+                            "seconds": result["seconds"],
+                            "tera_macs": round(compute(part, recipe, images) / 1e12, 1),
+                        }
+                    )
     return pd.concat([pd.DataFrame(rows), shipped(space, data)], ignore_index=True)
 
 
@@ -146,12 +155,18 @@ def shipped(space: SearchSpace, data: Dataset) -> pd.DataFrame:
     path = artifacts.shipped("supernets") / checkpoint.file_name(space)
     about = artifacts.describe(path, checkpoint.KIND)
     archs = [network(space, *size) for size in SIZES]
-    return pd.DataFrame({
-        "method": SHIPPED, "seed": about["recipe"]["seed"], "arch": list(map(str, archs)),
-        "macs": space.macs(space.genes(archs)), "top1_percent": [round(top1(path, space, a, data), 2) for a in archs],
-        "epochs": about["last_epoch"]["epoch"], "seconds": about["seconds"],
-        "tera_macs": round(compute(space, get_recipe("short"), about["training_images"]) / 1e12, 1),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "method": SHIPPED,
+            "seed": about["recipe"]["seed"],
+            "arch": list(map(str, archs)),
+            "macs": space.macs(space.genes(archs)),
+            "top1_percent": [round(top1(path, space, a, data), 2) for a in archs],
+            "epochs": about["last_epoch"]["epoch"],
+            "seconds": about["seconds"],
+            "tera_macs": round(compute(space, get_recipe("short"), about["training_images"]) / 1e12, 1),
+        }
+    )
 
 
 def show(table: pd.DataFrame) -> None:
@@ -171,8 +186,10 @@ def show(table: pd.DataFrame) -> None:
     for other in METHODS[1:]:
         gain = wide[METHODS[0]] - wide[other]
         small = gain[wide.macs <= sizes.macs.iloc[2]]
-        print(f"progressive shrinking minus {other}: {gain.mean():+.2f} points over all networks and seeds, "
-              f"{small.mean():+.2f} over the three smallest ({small.min():+.2f} to {small.max():+.2f})")  # fmt: skip
+        print(
+            f"progressive shrinking minus {other}: {gain.mean():+.2f} points over all networks and seeds, "
+            f"{small.mean():+.2f} over the three smallest ({small.min():+.2f} to {small.max():+.2f})"
+        )
     spent = table.drop_duplicates(["method", "seed", "epochs", "tera_macs"]).groupby(["method", "seed"]).tera_macs.sum()
     print("compute in 10^12 MACs:", ", ".join(f"{m} {spent[m].mean():.0f}" for m in (*METHODS, SHIPPED)))
     seeds = table[table.method == METHODS[0]].seed.nunique()

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, groups
 from ofa_deploy.accuracy.predictors.evaluate import errors
 from ofa_deploy.accuracy.predictors.gp import GP
@@ -27,7 +26,8 @@ from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.sampling import sample
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet import checkpoint
 
 RESULT = Path(__file__).parent / "results" / "sample-design_fmnist.csv"
@@ -74,8 +74,16 @@ def run(number: int, jobs: int) -> pd.DataFrame:
                 with threadpool_limits(1):
                     predicted = model.fit(x, y).predict(unseen, return_std=True)
                 found = errors(apart.top1_percent, predicted, apart.genes[:, 0])
-                rows.append({"design": design, "networks": len(y), "cpu_minutes": round(len(y) * seconds / 60, 1),
-                             "cpu_seconds_each": round(seconds, 3), "model": name, **found})  # fmt: skip
+                rows.append(
+                    {
+                        "design": design,
+                        "networks": len(y),
+                        "cpu_minutes": round(len(y) * seconds / 60, 1),
+                        "cpu_seconds_each": round(seconds, 3),
+                        "model": name,
+                        **found,
+                    }
+                )
                 say(str(rows[-1]))
     return pd.DataFrame(rows)
 

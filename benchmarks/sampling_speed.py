@@ -21,13 +21,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy import artifacts, data
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
-from ofa_deploy.arch import Arch
-from ofa_deploy.data import Dataset
-from ofa_deploy.families import get_space
+from ofa_deploy.data import dataset
+from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recalibration import recalibrate
@@ -68,7 +69,7 @@ def run(groups: int, networks: int) -> pd.DataFrame:
     torch.set_num_threads(1)
     space = get_space("fmnist")
     net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = data.load(None, space)
+    images = dataset.load(None, space)
     drawn = [group for group in draw(space, "trie", 16_000, 0) if len(group) > 100]
     rng = np.random.default_rng(0)
     rows = []
@@ -87,8 +88,15 @@ def run(groups: int, networks: int) -> pd.DataFrame:
             found, seconds = timed(ways[part])
             counts[part] = [found[i] for i in some] if part == PARTS[3] else found
             measured = len(archs) if part == PARTS[3] else networks
-            rows.append({"group": number, "resolution": archs[0].resolution, "part": part, "networks": measured,
-                         "cpu_seconds_each": round(seconds / measured, 4)})  # fmt: skip
+            rows.append(
+                {
+                    "group": number,
+                    "resolution": archs[0].resolution,
+                    "part": part,
+                    "networks": measured,
+                    "cpu_seconds_each": round(seconds / measured, 4),
+                }
+            )
         assert counts[PARTS[2]] == counts[PARTS[3]], "shared beginnings changed a count"
         differ = [abs(a - b) for a, b in zip(counts[PARTS[0]], counts[PARTS[3]], strict=True)]
         rows[-1]["largest_difference"] = max(differ)
@@ -106,12 +114,16 @@ def show() -> None:
     print(f"{'':24}{'CPU s a network':>24}{'times faster than the loop':>36}")
     for part in PARTS:
         each, ratio = wide[part], wide[PARTS[0]] / wide[part]
-        print(f"{part:24}{each.median():10.2f} ({each.min():.2f}-{each.max():.2f})"
-              f"{ratio.median():22.2f} ({ratio.min():.2f}-{ratio.max():.2f})")  # fmt: skip
-    print(f"median (lowest-highest) of {len(wide)} groups; shared beginnings save "
-          f"{table.macs_saved.mean():.0%} of the MACs; counts differ by at most {table.largest_difference.max():.0f} "
-          f"images from the plain loop's, by none from the folded one's; the process needed at most "
-          f"{table.peak_memory_mb.max():.0f} MB")  # fmt: skip
+        print(
+            f"{part:24}{each.median():10.2f} ({each.min():.2f}-{each.max():.2f})"
+            f"{ratio.median():22.2f} ({ratio.min():.2f}-{ratio.max():.2f})"
+        )
+    print(
+        f"median (lowest-highest) of {len(wide)} groups; shared beginnings save "
+        f"{table.macs_saved.mean():.0%} of the MACs; counts differ by at most {table.largest_difference.max():.0f} "
+        f"images from the plain loop's, by none from the folded one's; the process needed at most "
+        f"{table.peak_memory_mb.max():.0f} MB"
+    )
     print("run again with: python benchmarks/sampling_speed.py")
 
 

@@ -19,17 +19,17 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.run import search
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 
 RESULT = Path(__file__).parent / "results" / "search-fronts.csv"
 
@@ -72,9 +72,12 @@ def pymoo(space: SearchSpace, predictor: Predictor, limit: Limit, evaluations: i
             out["F"] = np.stack([-predictor.mean(genes), limit.cost(genes)], axis=1)
 
     algorithm = NSGA2(
-        pop_size=128, sampling=IntegerRandomSampling(), eliminate_duplicates=True,
-        crossover=SBX(vtype=float, repair=RoundingRepair()), mutation=PM(vtype=float, repair=RoundingRepair()),
-    )  # fmt: skip
+        pop_size=128,
+        sampling=IntegerRandomSampling(),
+        eliminate_duplicates=True,
+        crossover=SBX(vtype=float, repair=RoundingRepair()),
+        mutation=PM(vtype=float, repair=RoundingRepair()),
+    )
     found = minimize(Networks(), algorithm, ("n_eval", evaluations), seed=seed)
     return -found.F[:, 0], found.F[:, 1]
 
@@ -97,9 +100,17 @@ def run(seeds: int) -> pd.DataFrame:
             begun = time.process_time()
             other = pymoo(space, predictor, limit, found.evaluations, seed)
             volumes["pymoo"], times["pymoo"] = hypervolume(*other, *worst), time.process_time() - begun
-            rows += [{"space": name, "method": method, "seed": seed, "hypervolume": round(volume, 5),
-                      "cpu_seconds": round(times[method], 3), "evaluations": found.evaluations}
-                     for method, volume in volumes.items()]  # fmt: skip
+            rows += [
+                {
+                    "space": name,
+                    "method": method,
+                    "seed": seed,
+                    "hypervolume": round(volume, 5),
+                    "cpu_seconds": round(times[method], 3),
+                    "evaluations": found.evaluations,
+                }
+                for method, volume in volumes.items()
+            ]
             say(str(rows[-2:]))
     return pd.DataFrame(rows)
 

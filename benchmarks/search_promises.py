@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.arch import Arch
-from ofa_deploy.families import get_space
+from ofa_deploy.delivery.verification import search_verified
+from ofa_deploy.device.rounds import Plan
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.build import Job, build
-from ofa_deploy.latency.device.rounds import Plan
-from ofa_deploy.latency.whole import beside_table
-from ofa_deploy.search.evolve import Settings
-from ofa_deploy.search.verify import search_verified
+from ofa_deploy.latency.comparison import beside_table
+from ofa_deploy.search.evolution import Settings
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -44,15 +44,20 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
         table = build(job, device, Path(folder) / "table.csv", say)
     rows = []
     for share in np.linspace(4, 60, budgets):
-        found = search_verified(
-            space, predictor, table, f"{share:.1f}%", [], Settings(), candidates, say, 0.5, {}
-        )  # fmt: skip
+        found = search_verified(space, predictor, table, f"{share:.1f}%", [], Settings(), candidates, say, 0.5, {})
         about = found.verified
         assert about is not None
-        rows.append({"share_percent": round(share, 1), "budget_ms": about["budget_ms"], "arch": str(found.arch),
-                     "table_ms": round(float(table.latency_ms(space.genes([found.arch]))[0]), 5),
-                     "measured_ms": about["measured_ms"], "within_budget": about["within_budget"],
-                     "rounds": about["rounds"]})  # fmt: skip
+        rows.append(
+            {
+                "share_percent": round(share, 1),
+                "budget_ms": about["budget_ms"],
+                "arch": str(found.arch),
+                "table_ms": round(float(table.latency_ms(space.genes([found.arch]))[0]), 5),
+                "measured_ms": about["measured_ms"],
+                "within_budget": about["within_budget"],
+                "rounds": about["rounds"],
+            }
+        )
         say(str(rows[-1]))
     runtime = table.conditions["runtime"]
     sessions = {str(i): job.started(space.walk(Arch.parse(str(row["arch"]))), runtime) for i, row in enumerate(rows)}
@@ -65,13 +70,18 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
 def summary(rows: pd.DataFrame, device: str) -> dict[str, object]:
     used, off = rows["again_ms"] / rows["budget_ms"], rows["table_ms"] / rows["again_ms"] - 1
     return {
-        "device": device, "budgets": len(rows), "within": f"{100 * rows['within_budget'].mean():.0f} %",
+        "device": device,
+        "budgets": len(rows),
+        "within": f"{100 * rows['within_budget'].mean():.0f} %",
         "used": f"{100 * (rows['measured_ms'] / rows['budget_ms']).mean():.1f} %",
         "measured again: within": f"{100 * (used <= 1).mean():.0f} %",
-        "within 1 %": f"{100 * (used <= 1.01).mean():.0f} %", "used ": f"{100 * used.mean():.1f} %",
-        "most": f"{100 * used.max():.1f} %", "table alone off by": f"{100 * abs(off).mean():.1f} %",
-        "rounds": f"{rows['rounds'].mean():.1f}", "machine slower": f"{rows['machine_slower_percent'].iloc[0]:.0f} %",
-    }  # fmt: skip
+        "within 1 %": f"{100 * (used <= 1.01).mean():.0f} %",
+        "used ": f"{100 * used.mean():.1f} %",
+        "most": f"{100 * used.max():.1f} %",
+        "table alone off by": f"{100 * abs(off).mean():.1f} %",
+        "rounds": f"{rows['rounds'].mean():.1f}",
+        "machine slower": f"{rows['machine_slower_percent'].iloc[0]:.0f} %",
+    }
 
 
 def main() -> None:

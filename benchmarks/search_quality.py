@@ -34,22 +34,22 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import Merged, merge
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.families import get_space
-from ofa_deploy.latency.imported import import_tables
+from ofa_deploy.files import artifacts
+from ofa_deploy.latency.foreign_tables import import_tables
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.certify import certify
-from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.certificates import certify
+from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
 from ofa_deploy.search.run import search
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 
 RESULTS = Path(__file__).parent / "results"
 PREFIX = "search-quality_"
@@ -142,10 +142,11 @@ class Published:
     def random(self) -> Config:
         space = self.space
         return {
-            "r": self.rng.choice(self.sizes), "d": [self.rng.choice(s.depths) for s in space.stages],
+            "r": self.rng.choice(self.sizes),
+            "d": [self.rng.choice(s.depths) for s in space.stages],
             "ks": [self.rng.choice(space.kernels) for _ in space.slots],
             "e": [self.rng.choice(space.expands) for _ in space.slots],
-        }  # fmt: skip
+        }
 
     def mutated(self, parents: list[tuple[float, Config]], rate: float = 0.1) -> Config:
         new, fresh = copy.deepcopy(self.rng.choice(parents)[1]), self.random()
@@ -247,8 +248,16 @@ def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:
     rows = []
 
     def add(method: str, seed: int, score: float, seconds: float, evaluations: int) -> None:
-        rows.append({"case": case.name, "method": method, "seed": seed, "score": round(score, 5),
-                     "cpu_seconds": round(seconds, 3), "evaluations": evaluations})  # fmt: skip
+        rows.append(
+            {
+                "case": case.name,
+                "method": method,
+                "seed": seed,
+                "score": round(score, 5),
+                "cpu_seconds": round(seconds, 3),
+                "evaluations": evaluations,
+            }
+        )
         say(f"{case.name}: {method}, seed {seed}: {score:.4f} in {seconds:.2f} s")
 
     for seed in range(max(1, seeds // 2)):
@@ -280,15 +289,22 @@ def table(rows: pd.DataFrame) -> str:
         by = dict(iter(of.groupby("method")))
         ours, published = by["ofa-deploy"], by["published"]
         quicker = published["cpu_seconds"].median() / ours["seconds_to_published"].median()
-        out.append({
-            "case": case, "published": f"{published['score'].median():.3f}",
-            "spread": f"{np.ptp(published['score']):.3f}", "s": f"{published['cpu_seconds'].median():.1f}",
-            "as good in s": f"{ours['seconds_to_published'].median():.3f}", "times": f"{quicker:.0f}",
-            "ofa-deploy": f"{ours['score'].median():.3f}", "s ": f"{ours['cpu_seconds'].median():.2f}",
-            "best known": f"{best:.3f}", f"within {NEAR}": f"{(ours['score'] > best - NEAR).sum()}/{len(ours)}",
-            "worst": f"{best - ours['score'].min():.4f}",
-            "proved in s": f"{by['proof']['cpu_seconds'].iloc[0]:.2f}" if "proof" in by else "-",
-        })  # fmt: skip
+        out.append(
+            {
+                "case": case,
+                "published": f"{published['score'].median():.3f}",
+                "spread": f"{np.ptp(published['score']):.3f}",
+                "s": f"{published['cpu_seconds'].median():.1f}",
+                "as good in s": f"{ours['seconds_to_published'].median():.3f}",
+                "times": f"{quicker:.0f}",
+                "ofa-deploy": f"{ours['score'].median():.3f}",
+                "s ": f"{ours['cpu_seconds'].median():.2f}",
+                "best known": f"{best:.3f}",
+                f"within {NEAR}": f"{(ours['score'] > best - NEAR).sum()}/{len(ours)}",
+                "worst": f"{best - ours['score'].min():.4f}",
+                "proved in s": f"{by['proof']['cpu_seconds'].iloc[0]:.2f}" if "proof" in by else "-",
+            }
+        )
     return pd.DataFrame(out).to_string(index=False)
 
 

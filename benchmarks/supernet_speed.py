@@ -22,12 +22,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recipes import Phase, Recipe
-from ofa_deploy.supernet.train import optimizer
+from ofa_deploy.supernet.training import optimizer
 
 RESULT = Path(__file__).parent / "results" / "supernet-speed_cpu_1t.csv"
 BATCH = 64
@@ -50,12 +50,15 @@ def interleaved(repeats: int, *works: Callable[[], object]) -> list[np.ndarray]:
 def row(what: str, space: str, arch: Arch, ours: np.ndarray, other: np.ndarray | None) -> dict[str, object]:
     ratio = np.array([np.nan]) if other is None else ours / other
     return {
-        "what": what, "space": space, "arch": str(arch), "ours_ms": round(float(np.median(ours)), 2),
+        "what": what,
+        "space": space,
+        "arch": str(arch),
+        "ours_ms": round(float(np.median(ours)), 2),
         "plain_ms": None if other is None else round(float(np.median(other)), 2),
         "ratio": None if other is None else round(float(np.median(ratio)), 3),
         "ratio_low": None if other is None else round(float(np.quantile(ratio, 0.1)), 3),
         "ratio_high": None if other is None else round(float(np.quantile(ratio, 0.9)), 3),
-    }  # fmt: skip
+    }
 
 
 def forward(name: str, resolution: int, repeats: int) -> list[dict[str, object]]:
@@ -72,9 +75,7 @@ def forward(name: str, resolution: int, repeats: int) -> list[dict[str, object]]
     first, second = drawn
     pair = (net.subnet(first), net.subnet(second))
     with torch.inference_mode():
-        ours, other = interleaved(
-            repeats, lambda: (net(x, first), net(x, second)), lambda: (pair[0](x), pair[1](x))
-        )  # fmt: skip
+        ours, other = interleaved(repeats, lambda: (net(x, first), net(x, second)), lambda: (pair[0](x), pair[1](x)))
     rows.append(row("forward, new network each batch", name, first, ours, other))
     return rows
 

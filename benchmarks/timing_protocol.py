@@ -26,14 +26,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import lsq_linear
 
-from ofa_deploy import artifacts
-from ofa_deploy.families import get_space
+from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device.rounds import Key, Plan, Started, measure
+from ofa_deploy.device.timing import Array, Session, Visit, preempted, visited
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.build import Job
-from ofa_deploy.latency.device.conditions import DEVICES, conditions
-from ofa_deploy.latency.device.rounds import Key, Plan, Started, measure
-from ofa_deploy.latency.device.timing import Array, Session, Visit, preempted, visited
-from ofa_deploy.latency.estimates import estimates
+from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.table import errors
+from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"
 SPACE = "fmnist"
@@ -116,10 +116,17 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
     header = {**job.about, **measured, "study": "timing protocol"}
     visits = measure(names, started, job.started(job.sentinel, runtime), job.plan, partial, header, say)
     about = {
-        "space": SPACE, "resolutions": list(resolutions), "runtime": f"{runtime} {measured['runtime_version']}",
-        "cpu": measured["machine"]["cpu"], "cores": measured["machine"]["cores"], "threads": 1, "batch": 1,
-        "rounds": rounds, "test_networks": networks, "minutes": round((time.monotonic() - began) / 60, 1),
-    }  # fmt: skip
+        "space": SPACE,
+        "resolutions": list(resolutions),
+        "runtime": f"{runtime} {measured['runtime_version']}",
+        "cpu": measured["machine"]["cpu"],
+        "cores": measured["machine"]["cores"],
+        "threads": 1,
+        "batch": 1,
+        "rounds": rounds,
+        "test_networks": networks,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
     artifacts.write(path, f"# {json.dumps(about)}\n{analysed(job, visits).to_csv(index=False)}")
     partial.unlink()
     return path
@@ -147,8 +154,15 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
                     bounds = ([0.0, -np.inf, 0.0, -np.inf][: len(used)], np.inf)
                     predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
                 found_errors = errors(predicted[own:], truth[own:])
-                rows.append({"weights": state, "estimate": estimate, "rounds": rounds, "calibration": way,
-                             **{key: found_errors[key] for key in ERRORS}})  # fmt: skip
+                rows.append(
+                    {
+                        "weights": state,
+                        "estimate": estimate,
+                        "rounds": rounds,
+                        "calibration": way,
+                        **{key: found_errors[key] for key in ERRORS},
+                    }
+                )
     if job.plan.rounds > 1:
         half = job.plan.rounds // 2
         for estimate, latencies in ESTIMATES.items():
@@ -157,8 +171,15 @@ def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
                 for first in (True, False)
             ]
             floor = errors(*(np.array([found[f"warm:{net}"] for net in nets]) for found in halves))
-            rows.append({"weights": "noise floor", "estimate": estimate, "rounds": half, "calibration": "none",
-                         **{key: floor[key] for key in ERRORS}})  # fmt: skip
+            rows.append(
+                {
+                    "weights": "noise floor",
+                    "estimate": estimate,
+                    "rounds": half,
+                    "calibration": "none",
+                    **{key: floor[key] for key in ERRORS},
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -166,16 +187,20 @@ def show(path: Path) -> None:
     """Print a CSV that `run` wrote."""
     about = json.loads(path.read_text().splitlines()[0][2:])
     rows = pd.read_csv(path, comment="#")
-    print(f"{about['space']} with {about['runtime']} on {about['cpu']}, one thread: {about['test_networks']} networks, "
-          f"{about['minutes']} minutes; MAPE in %")  # fmt: skip
+    print(
+        f"{about['space']} with {about['runtime']} on {about['cpu']}, one thread: {about['test_networks']} networks, "
+        f"{about['minutes']} minutes; MAPE in %"
+    )
     tables = rows[rows.weights != "noise floor"]
     index = ["weights", "estimate", "calibration"]
     wide = tables.pivot_table(index=index, columns="rounds", values="mape_percent", sort=False)
     print(wide.sort_index(level=0, ascending=False, sort_remaining=False).round(2).to_string())
     for row in rows[rows.weights == "noise floor"].itertuples():
-        print(f"noise floor: the {row.estimate} of the same networks in the first {row.rounds} rounds against the "
-              f"others differs by {row.mape_percent:.2f} % (of 95 % of them by less than "
-              f"{row.p95_percent:.2f} %)")  # fmt: skip
+        print(
+            f"noise floor: the {row.estimate} of the same networks in the first {row.rounds} rounds against the "
+            f"others differs by {row.mape_percent:.2f} % (of 95 % of them by less than "
+            f"{row.p95_percent:.2f} %)"
+        )
 
 
 def main() -> None:

@@ -10,34 +10,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ofa_deploy.accuracy.measure import measure as count_correct
+    from ofa_deploy.accuracy.measure import count_correct
     from ofa_deploy.accuracy.predictors.fit import fit as fit_predictor
     from ofa_deploy.accuracy.predictors.predictor import Predictor
     from ofa_deploy.accuracy.samples import Samples
     from ofa_deploy.accuracy.sampling import sample as sample_accuracies
     from ofa_deploy.accuracy.workers import Workers
-    from ofa_deploy.arch import Arch
-    from ofa_deploy.artifacts import find as find_artifact
-    from ofa_deploy.data import load as load_data
-    from ofa_deploy.deploy import deploy as deploy_models
+    from ofa_deploy.data.dataset import load as load_data
+    from ofa_deploy.delivery.deploy import deploy as deploy_models
+    from ofa_deploy.delivery.verification import search_verified as find_verified_network
+    from ofa_deploy.device.rounds import Plan
     from ofa_deploy.errors import InfeasibleError, OfaDeployError
     from ofa_deploy.export.run import export as export_model
-    from ofa_deploy.families import get_space
+    from ofa_deploy.files.artifacts import find as find_artifact
     from ofa_deploy.latency.build import Job
     from ofa_deploy.latency.build import build as build_table
-    from ofa_deploy.latency.device.rounds import Plan
     from ofa_deploy.latency.table import LatencyTable
-    from ofa_deploy.search.evolve import Settings
+    from ofa_deploy.search.evolution import Settings
     from ofa_deploy.search.limits import cost_limit, latency_limit
     from ofa_deploy.search.result import SearchResult, load_result
     from ofa_deploy.search.result import write as write_results
     from ofa_deploy.search.run import search as find_network
-    from ofa_deploy.search.verify import search_verified as find_verified_network
-    from ofa_deploy.space import SearchSpace
+    from ofa_deploy.spaces.arch import Arch
+    from ofa_deploy.spaces.families import get_space
+    from ofa_deploy.spaces.space import SearchSpace
     from ofa_deploy.supernet.checkpoint import load as load_supernet
     from ofa_deploy.supernet.checkpoint import load_subnet
     from ofa_deploy.supernet.recipes import get_recipe
-    from ofa_deploy.supernet.train import train as train_supernet
+    from ofa_deploy.supernet.training import train as train_supernet
 
 __version__ = "0.1.0"
 __all__ = [
@@ -75,31 +75,31 @@ __all__ = [
 ]
 
 _PLACES = {
-    "accuracy.measure": {"count_correct": "measure"},
+    "accuracy.measure": {"count_correct": "count_correct"},
     "accuracy.predictors.fit": {"fit_predictor": "fit"},
     "accuracy.predictors.predictor": {"Predictor": "Predictor"},
     "accuracy.samples": {"Samples": "Samples"},
     "accuracy.sampling": {"sample_accuracies": "sample"},
     "accuracy.workers": {"Workers": "Workers"},
-    "arch": {"Arch": "Arch"},
-    "artifacts": {"find_artifact": "find"},
-    "data": {"load_data": "load"},
-    "deploy": {"deploy_models": "deploy"},
+    "spaces.arch": {"Arch": "Arch"},
+    "files.artifacts": {"find_artifact": "find"},
+    "data.dataset": {"load_data": "load"},
+    "delivery.deploy": {"deploy_models": "deploy"},
     "errors": {"InfeasibleError": "InfeasibleError", "OfaDeployError": "OfaDeployError"},
     "export.run": {"export_model": "export"},
-    "families": {"get_space": "get_space"},
+    "spaces.families": {"get_space": "get_space"},
     "latency.build": {"Job": "Job", "build_table": "build"},
-    "latency.device.rounds": {"Plan": "Plan"},
+    "device.rounds": {"Plan": "Plan"},
     "latency.table": {"LatencyTable": "LatencyTable"},
-    "search.evolve": {"Settings": "Settings"},
+    "search.evolution": {"Settings": "Settings"},
     "search.limits": {"cost_limit": "cost_limit", "latency_limit": "latency_limit"},
     "search.result": {"SearchResult": "SearchResult", "load_result": "load_result", "write_results": "write"},
     "search.run": {"find_network": "search"},
-    "search.verify": {"find_verified_network": "search_verified"},
-    "space": {"SearchSpace": "SearchSpace"},
+    "delivery.verification": {"find_verified_network": "search_verified"},
+    "spaces.space": {"SearchSpace": "SearchSpace"},
     "supernet.checkpoint": {"load_subnet": "load_subnet", "load_supernet": "load"},
     "supernet.recipes": {"get_recipe": "get_recipe"},
-    "supernet.train": {"train_supernet": "train"},
+    "supernet.training": {"train_supernet": "train"},
 }
 """Where each public name is, and what it is called there."""
 

@@ -20,16 +20,16 @@ import pytest
 import torch
 from hypothesis import settings
 
-from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import fit as fitting
 from ofa_deploy.cli import main
-from ofa_deploy.families import get_space, mobilenet_v3
-from ofa_deploy.latency import whole
-from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.estimates import Estimate
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.latency import comparison
+from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.parts import Stage
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space, mobilenet_v3
+from ofa_deploy.spaces.parts import Stage
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
@@ -37,7 +37,7 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this one
-whole.PAUSE, whole.ROUNDS = 0.02, 4  # no test is about how good a measurement is
+comparison.PAUSE, comparison.ROUNDS = 0.02, 4  # no test is about how good a measurement is
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -99,7 +99,7 @@ def few_images(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     For tests of commands, which are about no exact accuracy or latency.
     """
     shutil.copytree(packed, tmp_path / "supernets")
-    monkeypatch.setattr(whole, "PASSES", 1)
+    monkeypatch.setattr(comparison, "PASSES", 1)
 
 
 @pytest.fixture(scope="session")

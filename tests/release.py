@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_deploy import artifacts
-from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.arch import Arch
 from ofa_deploy.cli import main as command_line
-from ofa_deploy.families import get_space
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.result import load_results
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
 DATA = Path(__file__).parent / "data" / "releases"
@@ -103,9 +103,13 @@ def results(path: Path, archs: Archs) -> Any:
 
 
 READERS = {
-    "lut": table, "predictors": predictor_or_samples, "supernets": supernet_or_log, "models": subnetwork,
-    "images": images, "results": results,
-}  # fmt: skip
+    "lut": table,
+    "predictors": predictor_or_samples,
+    "supernets": supernet_or_log,
+    "models": subnetwork,
+    "images": images,
+    "results": results,
+}
 """What reads the files of each folder."""
 
 

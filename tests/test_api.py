@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import ofa_deploy
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
 ROOT = Path(__file__).parents[1]

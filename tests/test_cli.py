@@ -18,19 +18,19 @@ import onnxruntime
 import pytest
 import typer
 
-from ofa_deploy import artifacts, deploy
-from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy.predictors import evaluate
 from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.cli import app
-from ofa_deploy.families import get_space
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.delivery import deploy, requests, verification
+from ofa_deploy.device import tflite
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.device import tflite
-from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.search import files, verify
 from ofa_deploy.search.result import load_results
+from ofa_deploy.spaces.families import get_space
 from tests.conftest import Run, made_up_table, refused, succeeded
 
 ROOT = Path(__file__).parents[1]
@@ -231,10 +231,19 @@ def test_own_images_from_training_to_a_model(
     succeeded(ofa("export", *own, "--arch", SMALL))
     names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
     assert names == {
-        "few.npz", "supernets/fmnist.safetensors", "supernets/fmnist.json", "supernets/fmnist_log.csv",
-        "predictors/fmnist_samples.csv", "predictors/fmnist_samples.json", "predictors/fmnist.safetensors",
-        "predictors/fmnist.json", "predictors/fmnist.png", "fmnist.onnx", "fmnist.json", "fmnist.md",
-    }  # fmt: skip
+        "few.npz",
+        "supernets/fmnist.safetensors",
+        "supernets/fmnist.json",
+        "supernets/fmnist_log.csv",
+        "predictors/fmnist_samples.csv",
+        "predictors/fmnist_samples.json",
+        "predictors/fmnist.safetensors",
+        "predictors/fmnist.json",
+        "predictors/fmnist.png",
+        "fmnist.onnx",
+        "fmnist.json",
+        "fmnist.md",
+    }
     assert json.loads((tmp_path / "fmnist.json").read_text())["licences"]["weights"] == "CC0-1.0"
     about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
     assert [phase["epochs"] for phase in about["recipe"]["phases"]] == [1] * 6
@@ -243,9 +252,15 @@ def test_own_images_from_training_to_a_model(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [("--recipe long", "short, imagenet"), ("--epochs 3", "at least 6"), ("--batch 0", "at least 2"),
-     ("--precision fp8", "bf16"), ("--lr-factor -1", "positive"), ("--batch 5000", "350 training images")],
-)  # fmt: skip
+    [
+        ("--recipe long", "short, imagenet"),
+        ("--epochs 3", "at least 6"),
+        ("--batch 0", "at least 2"),
+        ("--precision fp8", "bf16"),
+        ("--lr-factor -1", "positive"),
+        ("--batch 5000", "350 training images"),
+    ],
+)
 def test_train_refuses(ofa: Run, images: Path, tmp_path: Path, options: str, words: str) -> None:
     refused(ofa("train", "--data", images, *options.split()), words)
     assert not list(tmp_path.iterdir())
@@ -486,7 +501,7 @@ def test_a_promise_that_is_not_kept_has_an_exit_code_of_its_own(
     def slow(sessions: Mapping[str, Any], *_: Any) -> tuple[dict[str, Any], float]:
         return {name: {"latency_ms": 9.0, "spread_percent": 1.0} for name in sessions}, 0.0
 
-    monkeypatch.setattr(verify, "beside_table", slow)
+    monkeypatch.setattr(verification, "beside_table", slow)
     options = ("search", "--latency", "40%", "--objective", "macs", "--verify", 1, "--generations", 2, "--json")
     done = ofa(*options)
     assert done.returncode == 3
@@ -498,7 +513,7 @@ def test_a_promise_that_is_not_kept_has_an_exit_code_of_its_own(
 
 
 def test_a_search_that_is_interrupted_says_how_to_go_on(ofa: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "search_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(requests, "search_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     done = ofa("search", "--latency", "30%")
     assert done.returncode == 130
     assert done.stderr == "ofa-deploy: interrupted; repeat the command: what left a .partial goes on from there\n"

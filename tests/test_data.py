@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa_deploy import artifacts
-from ofa_deploy import data as data_sets
-from ofa_deploy.data import Dataset
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.errors import ArtifactError, DataError
-from ofa_deploy.families import get_space
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 
 full = pytest.mark.skipif(
     not data_sets.DEBIAN_FOLDER.exists(), reason="needs all of Fashion-MNIST: apt-get install dataset-fashion-mnist"
@@ -120,8 +120,9 @@ def test_folders_of_images_by_class(tmp_path: Path) -> None:
     assert data.test is not None
     assert data.train.pixels.shape[1:] == (1, 28, 28)
     assert {(int(p.mean()), int(label)) for p, label in zip(data.train.pixels, data.train.labels, strict=True)} == {
-        (50, 0), (150, 1),
-    }  # fmt: skip
+        (50, 0),
+        (150, 1),
+    }
     with pytest.raises(DataError, match="fmnist-2classes"):
         data_sets.load(str(tmp_path), get_space("fmnist"))
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"no picture")

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_deploy import arch_lists, artifacts
-from ofa_deploy.arch import Arch
 from ofa_deploy.cli.options import numbers
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import SPACES, get_space
-from ofa_deploy.official import from_net_config, from_ofa, to_ofa
+from ofa_deploy.files import artifacts
 from ofa_deploy.search.budget import UNITS, parse_range
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces import arch_lists
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import SPACES, get_space
+from ofa_deploy.spaces.official import from_net_config, from_ofa, to_ofa
+from ofa_deploy.spaces.space import SearchSpace
 
 SPACE = get_space("mbv3-w1.0")
 SCALARS = st.none() | st.booleans() | st.integers(-10, 300) | st.integers() | st.floats() | st.text(max_size=5)
@@ -28,16 +29,20 @@ ALMOST = st.lists(st.sampled_from([2, 3, 4, 5, 6, 7, 3.0]) | SCALARS, min_size=2
 """As long as what is wanted, and right for the most part."""
 CONFIGS = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(("ks", "e"), ALMOST | JSON) | {"d": st.lists(st.integers(1, 5), min_size=5, max_size=5),
-                                                            "r": st.sampled_from([128, 224, [160]]) | JSON,
-                                                            "w": JSON},
-)  # fmt: skip
+    optional=dict.fromkeys(("ks", "e"), ALMOST | JSON)
+    | {
+        "d": st.lists(st.integers(1, 5), min_size=5, max_size=5),
+        "r": st.sampled_from([128, 224, [160]]) | JSON,
+        "w": JSON,
+    },
+)
 LAYERS = st.fixed_dictionaries(
     {},
-    optional={name: st.sampled_from([16, 24, 40, 80, 112, 160, 3, 5, 1, 2]) | SCALARS
-              for name in ("in_channels", "out_channels", "kernel_size", "stride", "mid_channels", "expand_ratio",
-                           "use_se")},
-)  # fmt: skip
+    optional={
+        name: st.sampled_from([16, 24, 40, 80, 112, 160, 3, 5, 1, 2]) | SCALARS
+        for name in ("in_channels", "out_channels", "kernel_size", "stride", "mid_channels", "expand_ratio", "use_se")
+    },
+)
 AMOUNTS = st.tuples(
     st.from_regex(r"[0-9]{0,4}\.?[0-9]{0,400}", fullmatch=True),
     st.sampled_from([*(unit for _, units, _ in UNITS.values() for unit in units), "%", " ms", "x"]),

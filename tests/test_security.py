@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from benchmarks.faults import KINDS
+from ofa_deploy.device.rounds import Plan
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
-from ofa_deploy.latency.device.rounds import Plan
+from ofa_deploy.spaces.families import get_space
 from tests.conftest import Run, refused
 
 

@@ -7,10 +7,10 @@ from collections.abc import Container, Hashable, Iterable, Iterator
 
 import numpy as np
 
-from ofa_deploy.arch import Arch, Block
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.parts import Stage
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch, Block
+from ofa_deploy.spaces.parts import Stage
+from ofa_deploy.spaces.space import SearchSpace
 
 DESIGNS = ("trie", "uniform")
 _INNER = 2

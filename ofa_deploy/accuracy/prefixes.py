@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ofa_deploy.arch import Arch
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recalibration import BatchStatistics, collecting, norms, pieces_of
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import arch_lists, artifacts
-from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces import arch_lists
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "accuracy-samples"
 
@@ -77,9 +78,13 @@ class Samples:
             if not 0 <= percent[number - 1] <= 100:
                 raise ArtifactError(f"{path}, row {number}: an accuracy is 0 to 100 percent, not {row['top1_percent']}")
         return cls(
-            space, space.genes(archs), percent, hashlib.sha256(data).hexdigest(), about.get("weights_sha256"),
+            space,
+            space.genes(archs),
+            percent,
+            hashlib.sha256(data).hexdigest(),
+            about.get("weights_sha256"),
             about.get("label_noise", {}),
-        )  # fmt: skip
+        )
 
 
 def file_name(space: SearchSpace) -> str:

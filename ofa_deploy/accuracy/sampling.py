@@ -18,19 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ofa_deploy import artifacts, outputs, partials
-from ofa_deploy import data as data_sets
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
 from ofa_deploy.accuracy.samples import KIND, Samples
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.arch import Arch
-from ofa_deploy.data import RECALIBRATION, Dataset
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts, journals, outputs
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
@@ -58,10 +58,18 @@ class Inputs:
 
 
 def sample(
-    weights: Path | str, space: SearchSpace, data: str | None, number: int, seed: int, workers: Workers,
+    weights: Path | str,
+    space: SearchSpace,
+    data: str | None,
+    number: int,
+    seed: int,
+    workers: Workers,
     out: Path | str,
-    report: Report = lambda line: None, design: str = "uniform", until_flat: bool = False, batch: int | None = None,
-) -> Samples:  # fmt: skip
+    report: Report = lambda line: None,
+    design: str = "uniform",
+    until_flat: bool = False,
+    batch: int | None = None,
+) -> Samples:
     """Measure randomly drawn subnetworks and save them; a run that was killed goes on where it was.
 
     Args:
@@ -90,11 +98,18 @@ def sample(
     checkpoint.load(weights, space)
     outputs.check_output(out, ".csv")
     header: dict[str, Any] = {
-        "weights_sha256": artifacts.sha256(weights), "dataset": images.name, "images": len(images.heldout),
-        "images_sha256": images.sha256(RECALIBRATION), "number": number, "seed": seed, "design": design,
-        "until_flat": until_flat, "recalibration_images": RECALIBRATION,
-        "recalibration_batch": data_sets.RECALIBRATION_BATCH, "batch": batch or f"{BATCH_PIXELS} pixels",
-    }  # fmt: skip
+        "weights_sha256": artifacts.sha256(weights),
+        "dataset": images.name,
+        "images": len(images.heldout),
+        "images_sha256": images.sha256(RECALIBRATION),
+        "number": number,
+        "seed": seed,
+        "design": design,
+        "until_flat": until_flat,
+        "recalibration_images": RECALIBRATION,
+        "recalibration_batch": data_sets.RECALIBRATION_BATCH,
+        "batch": batch or f"{BATCH_PIXELS} pixels",
+    }
     place = str(Path(data).resolve()) if data not in (None, "fmnist") and Path(str(data)).exists() else data
     inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"], batch)
     partial = out.with_suffix(".partial")
@@ -126,12 +141,15 @@ def sample(
             again = np.random.default_rng(seed).permutation(len(archs))[:NOISE_NETWORKS]
             noise = label_noise(inputs, [archs[i] for i in again], seed, workers)
         details = {
-            **header, "number": len(archs), "cpu_seconds": round(sum(shards.seconds.values())),
+            **header,
+            "number": len(archs),
+            "cpu_seconds": round(sum(shards.seconds.values())),
             "label_noise": noise,
             **({"at_most": number, "learning_curve": curve} if until_flat else {}),
             "top1_percent": {"lowest": float(percent.min()), "highest": float(percent.max())},
-            "source": images.source, "data_licence": images.licence,
-        }  # fmt: skip
+            "source": images.source,
+            "data_licence": images.licence,
+        }
         samples.save(out, details)
         shards.remove()
     return samples
@@ -199,9 +217,9 @@ class _Shards:
         self.found: dict[int, list[int]] = {}
         self.seconds: dict[int, float] = {}
         self.drawn: dict[int, int] = {}
-        for number, text in enumerate(partials.resume(partial, header), 1):
+        for number, text in enumerate(journals.resume(partial, header), 1):
             try:
-                index, counts, seconds, drawn = json.loads(partials.unnumbered(number, text))
+                index, counts, seconds, drawn = json.loads(journals.unnumbered(number, text))
                 self.found[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
                 self.drawn[index] = drawn
             except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
@@ -239,7 +257,7 @@ class _Shards:
         """Keep the counts of a group and the CPU seconds that they took, also on disk."""
         self.found[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
         line = json.dumps([index, counts, round(seconds, 3), self.drawn[index]])
-        partials.append(self.partial, partials.numbered(len(self.found), line))
+        journals.append(self.partial, journals.numbered(len(self.found), line))
 
 
 def _checksum(group: Sequence[Arch]) -> int:

@@ -131,6 +131,8 @@ def _answers(address: str) -> bool:
 
 
 BACKENDS: dict[str, Callable[[Workers], contextlib.AbstractContextManager[None]]] = {
-    "loky": _loky, "dask": _dask, "ray": _ray,
-}  # fmt: skip
+    "loky": _loky,
+    "dask": _dask,
+    "ray": _ray,
+}
 """What a backend needs around the work."""

@@ -13,9 +13,11 @@ from ofa_deploy.cli import accuracy, models, searches, supernets, tables, views
 from ofa_deploy.errors import OfaDeployError
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
-)  # fmt: skip
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -35,11 +37,22 @@ def _root(
 
 
 for _command in (
-    supernets.download_data, supernets.pack_data, supernets.train, supernets.import_weights, supernets.weights,
-    accuracy.sample, accuracy.fit_predictor, accuracy.import_predictor, accuracy.predict,
-    models.build_lut, searches.search, models.export, models.deploy,
-    views.report, views.doctor,
-):  # fmt: skip
+    supernets.download_data,
+    supernets.pack_data,
+    supernets.train,
+    supernets.import_weights,
+    supernets.weights,
+    accuracy.sample,
+    accuracy.fit_predictor,
+    accuracy.import_predictor,
+    accuracy.predict,
+    models.build_lut,
+    searches.search,
+    models.export,
+    models.deploy,
+    views.report,
+    views.doctor,
+):
     app.command()(_command)
 
 app.command("list")(views.list_)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, say, space_of, weights_of
-from ofa_deploy.families import get_space
+from ofa_deploy.spaces.families import get_space
 
 
 def sample(
@@ -91,12 +91,16 @@ def fit_predictor(
         return
     say(_compared(found["models"]))
     for one in found["samples"][1:]:
-        say(f"{one['file']} reads {one['offset_points']:+.2f} points against the first, its noise is "
-            f"{one['noise_points']:.2f} points against {found['samples'][0]['noise_points']:.2f}")  # fmt: skip
+        say(
+            f"{one['file']} reads {one['offset_points']:+.2f} points against the first, its noise is "
+            f"{one['noise_points']:.2f} points against {found['samples'][0]['noise_points']:.2f}"
+        )
     if found["label_noise"]:
         noise = found["label_noise"]
-        say(f"noise of the measured accuracies: {noise['heldout_points']:.3f} points from the held-out images, "
-            f"{noise['recalibration_points']:.3f} from those for recalibration")  # fmt: skip
+        say(
+            f"noise of the measured accuracies: {noise['heldout_points']:.3f} points from the held-out images, "
+            f"{noise['recalibration_points']:.3f} from those for recalibration"
+        )
     if found["apart"]:
         say(f"on {found['apart'].pop('file')}: " + ", ".join(f"{k} {v}" for k, v in found["apart"].items()))
     say(f"chosen: {found['model']}, now fitted on all {found['error']['fitted']:.0f} samples")
@@ -134,7 +138,7 @@ def predict(
 
     Example: ofa-deploy predict archs.csv --lut lut/mine.csv
     """
-    from ofa_deploy.score import score_file, to_csv
+    from ofa_deploy.views.scores import score_file, to_csv
 
     chosen = space_of(space, lut)
     rows = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
@@ -147,9 +151,12 @@ def predict(
 def _compared(models: Mapping[str, Mapping[str, float]]) -> str:
     """A table of the errors of models."""
     names = {
-        "rmse_points": "RMSE, points", "kendall_tau": "Kendall", "spearman_rho": "Spearman",
-        "kendall_tau_within_resolution": "Kendall, one resolution", "coverage90_percent": "in 90 % interval",
-    }  # fmt: skip
+        "rmse_points": "RMSE, points",
+        "kendall_tau": "Kendall",
+        "spearman_rho": "Spearman",
+        "kendall_tau_within_resolution": "Kendall, one resolution",
+        "coverage90_percent": "in 90 % interval",
+    }
     shown = [key for key in names if any(key in errors for errors in models.values())]
     rows = [["each sample predicted unseen", *(names[key] for key in shown)]]
     for name, errors in models.items():

@@ -30,10 +30,10 @@ from ofa_deploy.cli.options import (
     say,
     tables_of,
     weights_of,
-)  # fmt: skip
+)
+from ofa_deploy.device.conditions import with_precision
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.latency.device.conditions import with_precision
+from ofa_deploy.spaces.families import get_space
 
 FEW = 10
 """Networks that `build-lut --from` measures by default."""
@@ -67,11 +67,11 @@ def build_lut(
 
     Example: ofa-deploy build-lut --device tflite --precision int8
     """
+    from ofa_deploy.device.conditions import conditions
+    from ofa_deploy.device.rounds import Plan
     from ofa_deploy.latency import table as tables
     from ofa_deploy.latency.build import Job, build
-    from ofa_deploy.latency.device.conditions import conditions
-    from ofa_deploy.latency.device.rounds import Plan
-    from ofa_deploy.latency.fitted import covered
+    from ofa_deploy.latency.regression import covered
     from ofa_deploy.latency.remote import build_over_ssh
 
     chosen = get_space(space)
@@ -159,9 +159,21 @@ def export(
         cards = export_family(chosen, family, number, data, found, folder, format_, say, max_drop, recalibration)
     else:
         cards = export_files(
-            chosen, arch, result, data, found, out, format_, max_drop, config, resolution, finetune_epochs, seed, say,
+            chosen,
+            arch,
+            result,
+            data,
+            found,
+            out,
+            format_,
+            max_drop,
+            config,
+            resolution,
+            finetune_epochs,
+            seed,
+            say,
             recalibration,
-        )  # fmt: skip
+        )
     if as_json:
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
         return
@@ -174,14 +186,19 @@ def _exported(card: dict[str, Any]) -> str:
     """What `export` says of a file."""
     checked, drop = card["agreement_with_torch"], card.get("accuracy")
     latency = card["measured"].get("latency")
-    return "; ".join([
-        f"{card['format']}: {card['bytes'] / 1e6:.2f} MB",
-        *([f"{latency['latency_ms']:.3g} ms"] if latency else []),
-        f"logits differ from torch by {checked['max_difference']:.1g} at most, classes agree on "
-        f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images",
-        *([f"top-1 {drop['drop_points']:.2f} points (±{drop['interval95_points']:.2f}) lower on {drop['images']}"]
-          if drop else []),
-    ])  # fmt: skip
+    return "; ".join(
+        [
+            f"{card['format']}: {card['bytes'] / 1e6:.2f} MB",
+            *([f"{latency['latency_ms']:.3g} ms"] if latency else []),
+            f"logits differ from torch by {checked['max_difference']:.1g} at most, classes agree on "
+            f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images",
+            *(
+                [f"top-1 {drop['drop_points']:.2f} points (±{drop['interval95_points']:.2f}) lower on {drop['images']}"]
+                if drop
+                else []
+            ),
+        ]
+    )
 
 
 def deploy(
@@ -204,11 +221,11 @@ def deploy(
 
     Example: ofa-deploy deploy --latency 10% --latency 0.4ms --report page.html
     """
-    from ofa_deploy.deploy import deploy as run
-    from ofa_deploy.deploy import results_file
-    from ofa_deploy.latency.device.rounds import Plan
+    from ofa_deploy.delivery.deploy import deploy as run
+    from ofa_deploy.delivery.deploy import results_file
+    from ofa_deploy.device.rounds import Plan
     from ofa_deploy.report.page import check_page, write_report
-    from ofa_deploy.search.evolve import Settings
+    from ofa_deploy.search.evolution import Settings
 
     chosen = get_space(space)
     if page is not None:
@@ -251,11 +268,17 @@ def _deployed(rows: Sequence[dict[str, Any]]) -> str:
     def cells(row: dict[str, Any]) -> list[str]:
         test = row["test_top1_percent"]
         return [
-            f"{row['budget_ms']:.4g} ms", f"{row['predicted_ms']:.4g} ms", f"{row['measured_ms']:.4g} ms",
-            "yes" if row["within_budget"] else "NO", f"{row['predicted_top1_percent']:.2f}",
-            f"{row['heldout_top1_percent']:.2f}", "-" if test is None else f"{test:.2f}",
-            f"{row['macs'] / 1e6:.2f} M", f"{row['bytes'] / 1e6:.2f} MB", Path(row["file"]).name,
-        ]  # fmt: skip
+            f"{row['budget_ms']:.4g} ms",
+            f"{row['predicted_ms']:.4g} ms",
+            f"{row['measured_ms']:.4g} ms",
+            "yes" if row["within_budget"] else "NO",
+            f"{row['predicted_top1_percent']:.2f}",
+            f"{row['heldout_top1_percent']:.2f}",
+            "-" if test is None else f"{test:.2f}",
+            f"{row['macs'] / 1e6:.2f} M",
+            f"{row['bytes'] / 1e6:.2f} MB",
+            Path(row["file"]).name,
+        ]
 
     head = ["budget", "predicted", "measured", "kept", "predicted", "held-out", "test", "MACs", "size", "file"]
     return "\n".join(["             latency                      top-1", aligned([head, *map(cells, rows)])])

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from ofa_deploy import artifacts
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import KIND, LatencyTable
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 
 Space = Annotated[str | None, typer.Option(help="Search space; default: $OFA_DEPLOY_SPACE, else fmnist.")]
 Data = Annotated[str | None, typer.Option(help="fmnist (the default), a folder of images by class, or an .npz file.")]

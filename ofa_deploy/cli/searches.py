@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ofa_deploy import outputs
 from ofa_deploy.cli.options import (
     NOT_KEPT,
     AsJson,
@@ -26,8 +25,9 @@ from ofa_deploy.cli.options import (
     say,
     space_of,
 )
+from ofa_deploy.device.conditions import with_precision
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.latency.device.conditions import with_precision
+from ofa_deploy.files import outputs
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.result import in_words as limit_in_words
 
@@ -83,8 +83,9 @@ def search(
 
     Example: ofa-deploy search --latency 25% --params 5M --out result.json
     """
-    from ofa_deploy.search import files
-    from ofa_deploy.search.evolve import Settings
+    from ofa_deploy.delivery.requests import Request, checked, search_each, search_files
+    from ofa_deploy.delivery.requests import again as search_again
+    from ofa_deploy.search.evolution import Settings
     from ofa_deploy.search.result import dumps, write
 
     given = _given(context)
@@ -95,31 +96,43 @@ def search(
     if again is not None:
         if told := sorted(given - {"again", "out", "as_json"}):
             raise OfaDeployError(f"--again repeats a search as it was, without --{told[0].replace('_', '-')}")
-        found = [files.again(again, say)]
+        found = [search_again(again, say)]
     else:
         if verify is not None and refine is not None:
             raise OfaDeployError("--verify and --refine are two searches; take one of them")
         _check_together(given, objective)
         searched = space_of(space, lut[0] if lut else None).name
-        request = files.Request(
-            searched, tuple(latency or ()), tuple(map(str, lut or ())), macs, params, size,
-            with_precision(device, precision), threads, batch, None if predictor is None else str(predictor),
-            objective, margin, risk, front, (60.0 if certify_seconds is None else certify_seconds) if certify else None,
+        request = Request(
+            searched,
+            tuple(latency or ()),
+            tuple(map(str, lut or ())),
+            macs,
+            params,
+            size,
+            with_precision(device, precision),
+            threads,
+            batch,
+            None if predictor is None else str(predictor),
+            objective,
+            margin,
+            risk,
+            front,
+            (60.0 if certify_seconds is None else certify_seconds) if certify else None,
             Settings(population=population, generations=generations, seed=seed),
-        )  # fmt: skip
+        )
         requests = request.each() if each else [request]
         if verify is not None:
-            from ofa_deploy.search.verify import verify_files
+            from ofa_deploy.delivery.verification import verify_files
 
             found = verify_files(requests, verify, weights, data, out, say)
         elif refine is not None:
-            from ofa_deploy.search.refine import refine_files
+            from ofa_deploy.delivery.refinement import refine_files
 
             if each:
-                files.checked(requests, say)
+                checked(requests, say)
             found = [refine_files(one, refine, weights, data, say) for one in requests]
         else:
-            found = files.search_each(request, say) if each else [files.search_files(request, say)]
+            found = search_each(request, say) if each else [search_files(request, say)]
     if out is not None and verify is None:
         write(found, out)
     if as_json:
@@ -169,9 +182,11 @@ def _print_result(result: SearchResult) -> None:
     print(f"searched          {result.evaluations} architectures")
     if result.certificate is not None:
         proof = result.certificate
-        print(f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "
-              f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
-              f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)")  # fmt: skip
+        print(
+            f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "
+            f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
+            f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)"
+        )
     print(f"architecture      {result.arch}")
     if result.verified is not None:
         _print_verified(result)
@@ -184,11 +199,15 @@ def _print_result(result: SearchResult) -> None:
 def _print_refined(refined: dict[str, Any]) -> None:
     """How far predictions were off, round by round, and what was measured of the chosen network."""
     for row in refined["rounds"]:
-        print(f"round {row['round']}           {len(row['networks'])} networks of the front: predicted "
-              f"{row['bias_points']:+.2f} ±{row['bias_interval95_points'] or 0:.2f} points above measured")  # fmt: skip
+        print(
+            f"round {row['round']}           {len(row['networks'])} networks of the front: predicted "
+            f"{row['bias_points']:+.2f} ±{row['bias_interval95_points'] or 0:.2f} points above measured"
+        )
     (chosen,) = refined["chosen"]["networks"]
-    print(f"measured top-1    {chosen['measured_top1_percent']:.2f} % (±{chosen['interval95_points']:.2f}) "
-          "on the held-out images")  # fmt: skip
+    print(
+        f"measured top-1    {chosen['measured_top1_percent']:.2f} % (±{chosen['interval95_points']:.2f}) "
+        "on the held-out images"
+    )
 
 
 def _print_verified(result: SearchResult) -> None:
@@ -198,12 +217,15 @@ def _print_verified(result: SearchResult) -> None:
     rows = [["predicted", "measured", "predicted", "held-out", "architecture"]]
     for row in about["candidates"]:
         top, expected = row["measured_top1_percent"], row["predicted_top1_percent"]
-        rows.append([
-            f"{row['predicted_ms']:.4g} ms", f"{row['measured_ms']:.4g} ms",
-            "-" if expected is None else f"{expected:.2f}",
-            "-" if top is None else f"{top:.2f} ±{row['interval95_points']:.2f}",
-            ("* " if row["arch"] == str(result.arch) else "  ") + row["arch"],
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{row['predicted_ms']:.4g} ms",
+                f"{row['measured_ms']:.4g} ms",
+                "-" if expected is None else f"{expected:.2f}",
+                "-" if top is None else f"{top:.2f} ±{row['interval95_points']:.2f}",
+                ("* " if row["arch"] == str(result.arch) else "  ") + row["arch"],
+            ]
+        )
     print(f"\n             latency              top-1\n{aligned(rows)}")
     share = 100 * about["measured_ms"] / about["budget_ms"]
     kept = (
@@ -211,8 +233,10 @@ def _print_verified(result: SearchResult) -> None:
         if about["within_budget"]
         else (f"NO: no measured network is within the budget; the closest takes {about['measured_ms']:.4g} ms")
     )
-    print(f"kept              {kept} (searches: {about['rounds']}; the table was corrected by "
-          f"{about['table_correction_percent']:+.1f} %)")  # fmt: skip
+    print(
+        f"kept              {kept} (searches: {about['rounds']}; the table was corrected by "
+        f"{about['table_correction_percent']:+.1f} %)"
+    )
 
 
 def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
@@ -224,8 +248,15 @@ def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
         limit, about = result.limits[0], result.verified
         measured = [f"{about['measured_ms']:.4g} ms", "yes" if about["within_budget"] else "NO"] if about else []
         allowed = "-" if limit["upper"] is None else f"{limit['upper']:.4g} {limit['unit']}"
-        rows.append([
-            limit["of"], allowed, f"{limit['predicted']:.4g} {limit['unit']}", *measured, f"{result.score:.2f}",
-            f"{result.macs / 1e6:.2f} M", str(result.arch),
-        ])  # fmt: skip
+        rows.append(
+            [
+                limit["of"],
+                allowed,
+                f"{limit['predicted']:.4g} {limit['unit']}",
+                *measured,
+                f"{result.score:.2f}",
+                f"{result.macs / 1e6:.2f} M",
+                str(result.arch),
+            ]
+        )
     return rows

@@ -11,7 +11,7 @@ import typer
 
 from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Threads, say
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.families import get_space
+from ofa_deploy.spaces.families import get_space
 
 Licence = Annotated[str | None, typer.Option(help="Of the weights, for the cards of what is exported from them.")]
 
@@ -23,7 +23,7 @@ def download_data(
 
     Example: ofa-deploy download-data --out fashion-mnist
     """
-    from ofa_deploy.data import download
+    from ofa_deploy.data.dataset import download
 
     download(out, say)
     print(out)
@@ -38,7 +38,7 @@ def pack_data(
 
     Example: ofa-deploy pack-data --space fmnist-7classes --data photos
     """
-    from ofa_deploy.data import load, pack, pack_name
+    from ofa_deploy.data.dataset import load, pack, pack_name
 
     chosen = get_space(space)
     path = out or Path("supernets") / pack_name(chosen)
@@ -73,11 +73,11 @@ def train(
     """
     import torch
 
-    from ofa_deploy.data import load
+    from ofa_deploy.data.dataset import load
     from ofa_deploy.supernet.checkpoint import file_name
     from ofa_deploy.supernet.processes import together
     from ofa_deploy.supernet.recipes import get_recipe
-    from ofa_deploy.supernet.train import train as run
+    from ofa_deploy.supernet.training import train as run
 
     torch.set_num_threads(threads)
     chosen, plan = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
@@ -115,7 +115,7 @@ def weights(
 
     Example: ofa-deploy weights mbv3-w1.0
     """
-    from ofa_deploy.downloads import download
+    from ofa_deploy.files.downloads import download
     from ofa_deploy.supernet.pretrained import FILES, convert, file_of, output
 
     if space is None:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ofa_deploy import artifacts
 from ofa_deploy.cli.options import (
     AsJson,
     Batch,
@@ -28,10 +27,11 @@ from ofa_deploy.cli.options import (
     tables_of,
 )
 from ofa_deploy.cli.views import artifact_rows
-from ofa_deploy.families import get_space
-from ofa_deploy.inventory import items
-from ofa_deploy.latency.device.conditions import precision_of, runtime_of, with_precision
+from ofa_deploy.device.conditions import precision_of, runtime_of, with_precision
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import KIND, LatencyTable, path_elsewhere
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.views.inventory import items
 
 app = typer.Typer(no_args_is_help=True, help="Latency tables: show, import, fit, or carry them.")
 
@@ -65,10 +65,15 @@ def show(
         print(f"             where that was checked it was off by {checks};")
         print(f"             what was off by more than {filled['tolerance_percent']:g} % was measured")
     if slower:
-        print(f"             the machine was slower than in its fast state by {slower['median']:.0f} % (median of the "
-              f"visits), by {slower['worst_tenth']:.0f} % and more for a tenth of them")  # fmt: skip
-    terms = [(1e3 * table.per_op_ms, "each of them"), (1e3 * table.per_million_ms, "each million parameters"),
-             (1e3 * table.constant_ms, "each network")]  # fmt: skip
+        print(
+            f"             the machine was slower than in its fast state by {slower['median']:.0f} % (median of the "
+            f"visits), by {slower['worst_tenth']:.0f} % and more for a tenth of them"
+        )
+    terms = [
+        (1e3 * table.per_op_ms, "each of them"),
+        (1e3 * table.per_million_ms, "each million parameters"),
+        (1e3 * table.constant_ms, "each network"),
+    ]
     words = [f"{value:+.3g} µs for {of}" for value, of in terms if abs(value) >= 0.001]
     print(" ".join([f"a network    {table.scale:.4g} times the sum of its operators", *words]))
     if table.corrections:
@@ -79,8 +84,10 @@ def show(
     print(f"error        {table.error_in_words}")
     if "spearman" in table.error:
         e = table.error
-        print(f"             95 % of them within {e['p95_percent']:.2g} %, {e['within_5_percent']:.0f} % within 5 %, "
-              f"bias {e['bias_percent']:+.2g} %, Spearman {e['spearman']:.4f}")  # fmt: skip
+        print(
+            f"             95 % of them within {e['p95_percent']:.2g} %, {e['within_5_percent']:.0f} % within 5 %, "
+            f"bias {e['bias_percent']:+.2g} %, Spearman {e['spearman']:.4f}"
+        )
 
 
 @app.command("import")
@@ -97,7 +104,7 @@ def import_(
 
     Example: ofa-deploy lut import 160_lookup_table.yaml --device note10 --space mbv3-w1.2
     """
-    from ofa_deploy.latency.imported import import_tables
+    from ofa_deploy.latency.foreign_tables import import_tables
 
     chosen = get_space(space)
     path = out or path_elsewhere(chosen, device)
@@ -126,9 +133,9 @@ def bundle(
 
     Example: ofa-deploy lut bundle --device tflite
     """
+    from ofa_deploy.device.rounds import Plan
     from ofa_deploy.latency import bundle as bundles
     from ofa_deploy.latency.build import Job
-    from ofa_deploy.latency.device.rounds import Plan
 
     chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
@@ -187,7 +194,7 @@ def fit(
 
     Example: ofa-deploy lut fit mine.csv --device npu
     """
-    from ofa_deploy.latency.fitted import fit_file
+    from ofa_deploy.latency.regression import fit_file
 
     chosen = get_space(space)
     path = out or path_elsewhere(chosen, device)
@@ -211,9 +218,9 @@ def networks(
 
     Example: ofa-deploy lut networks --device tflite --number 300
     """
+    from ofa_deploy.device.rounds import Plan
     from ofa_deploy.latency.build import Job
-    from ofa_deploy.latency.device.rounds import Plan
-    from ofa_deploy.latency.networks import write_networks
+    from ofa_deploy.latency.network_files import write_networks
 
     chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ofa_deploy.cli.options import AsJson, Seed, aligned, listed
-from ofa_deploy.figures import figure, mapping
-from ofa_deploy.inventory import Item, error_of, items
+from ofa_deploy.formatting import figure, mapping
+from ofa_deploy.views.inventory import Item, error_of, items
 
 
 def report(
@@ -34,7 +34,7 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: ofa-deploy list
     """
-    from ofa_deploy.inventory import inventory, spaces
+    from ofa_deploy.views.inventory import inventory, spaces
 
     if as_json:
         print(json.dumps(inventory(), indent=1))
@@ -53,7 +53,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: ofa-deploy doctor
     """
-    from ofa_deploy.doctor import examine
+    from ofa_deploy.views.doctor import examine
 
     found = examine()
     print(json.dumps(found, indent=1) if as_json else "\n".join(_examined(found)))
@@ -68,8 +68,11 @@ def _table_cells(item: Item) -> list[str]:
 
 def _predictor_cells(item: Item) -> list[str]:
     error = error_of(item)
-    return [str(item.about.get("model")), figure(error.get("rmse_points"), places=3),
-            figure(error.get("kendall_tau"), places=3)]  # fmt: skip
+    return [
+        str(item.about.get("model")),
+        figure(error.get("rmse_points"), places=3),
+        figure(error.get("kendall_tau"), places=3),
+    ]
 
 
 def _sample_cells(item: Item) -> list[str]:
@@ -109,15 +112,22 @@ def _examined(found: dict[str, Any]) -> list[str]:
     governor = ", ".join(machine["governors"] or ["cannot be read"])
     packages = [f"{name} {version or 'MISSING'}" for name, version in found["packages"].items()]
     lines = [
-        ("python", f"{python['version']} ({python['implementation']}, {python['bits']} bits), {machine['system']} "
-                   f"{machine['architecture']}"),
+        (
+            "python",
+            f"{python['version']} ({python['implementation']}, {python['bits']} bits), {machine['system']} "
+            f"{machine['architecture']}",
+        ),
         ("processor", f"{machine['cpu']}; {cores}; memory {figure(machine['memory_gb'], 'GB')}"),
-        ("governor", governor), ("load", figure(found["load"])),
-        ("clock", f"CPU time spreads by {clock['cpu_spread_percent']:.1f} %, wall time by "
-                  f"{clock['wall_spread_percent']:.1f} %; {clock['preempted_percent']:.0f} % of {clock['samples']} "
-                  "samples preempted"),
+        ("governor", governor),
+        ("load", figure(found["load"])),
+        (
+            "clock",
+            f"CPU time spreads by {clock['cpu_spread_percent']:.1f} %, wall time by "
+            f"{clock['wall_spread_percent']:.1f} %; {clock['preempted_percent']:.0f} % of {clock['samples']} "
+            "samples preempted",
+        ),
         ("", clock["verdict"]),
-    ]  # fmt: skip
+    ]
     lines += [(name, _runtime(about)) for name, about in found["runtimes"].items()]
     for extra, needed in found["extras"].items():
         missing = [package for package, version in needed.items() if version is None]

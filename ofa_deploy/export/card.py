@@ -7,19 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy import artifacts
 from ofa_deploy.export.formats import CALIBRATION, FORMATS, Subject
+from ofa_deploy.files import artifacts
 from ofa_deploy.graphs.weights import INPUT, OUTPUT
-from ofa_deploy.official import to_ofa
+from ofa_deploy.spaces.official import to_ofa
 
 SHOWN = 20
 """Classes that the page names."""
 
 
 def make_card(
-    subject: Subject, name: str, file: str, content: bytes, checked: Mapping[str, Any], origin: Mapping[str, Any],
+    subject: Subject,
+    name: str,
+    file: str,
+    content: bytes,
+    checked: Mapping[str, Any],
+    origin: Mapping[str, Any],
     predicted: Mapping[str, Any] | None,
-) -> artifacts.Json:  # fmt: skip
+) -> artifacts.Json:
     """The card of a file, by the name of its format, the file's name and content.
 
     `checked` is what the checks found (see `export.check`), `origin` says whence the supernet is, and `predicted` holds
@@ -32,22 +37,39 @@ def make_card(
     shape = [shape[i] for i in (0, 2, 3, 1)] if one.layout == "NHWC" else shape
     calibrated = f"{min(CALIBRATION, len(data.train))} training images of {data.name}"
     return {
-        "schema": artifacts.SCHEMA, "kind": "model-card", "space": space.name, "file": file, "format": name,
-        "precision": one.precision, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-        "arch": str(arch), "once_for_all": to_ofa(space, arch),
-        "macs": int(space.macs(genes)[0]), "params": int(space.params(genes)[0]),
+        "schema": artifacts.SCHEMA,
+        "kind": "model-card",
+        "space": space.name,
+        "file": file,
+        "format": name,
+        "precision": one.precision,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "arch": str(arch),
+        "once_for_all": to_ofa(space, arch),
+        "macs": int(space.macs(genes)[0]),
+        "params": int(space.params(genes)[0]),
         "input": {
-            "name": INPUT, "layout": one.layout, "dtype": "float32", "shape": shape,
-            "scale": "pixels / 255, then (x - mean) / std", "mean": data.mean, "std": data.std,
+            "name": INPUT,
+            "layout": one.layout,
+            "dtype": "float32",
+            "shape": shape,
+            "scale": "pixels / 255, then (x - mean) / std",
+            "mean": data.mean,
+            "std": data.std,
             "resize": "bilinear with antialiasing",
         },
-        "output": {"name": OUTPUT, "classes": data.classes}, "run": run_lines(subject, name, file),
+        "output": {"name": OUTPUT, "classes": data.classes},
+        "run": run_lines(subject, name, file),
         "recalibrated_on": f"{min(subject.recalibration, len(data.train))} training images of {data.name}",
         "calibrated_on": calibrated if one.precision == "int8" else None,
         "licences": {"data": data.licence, "weights": origin.get("licence", "not stated")},
-        "weights": dict(origin), **checked, "predicted": dict(predicted or {}), "measured": {},
+        "weights": dict(origin),
+        **checked,
+        "predicted": dict(predicted or {}),
+        "measured": {},
         "made_with": artifacts.made_with(),
-    }  # fmt: skip
+    }
 
 
 def run_lines(subject: Subject, name: str, file: str) -> list[str]:
@@ -108,11 +130,13 @@ def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "top1_percent" in predicted:
         rows.append(("predicted top-1", f"{predicted['top1_percent']:.2f} %"))
     if tuned:
-        rows.append((
-            "fine-tuned",
-            f"{tuned['epochs']} epochs: top-1 on {tuned['heldout_images']} held-out images from "
-            f"{tuned['heldout_top1_percent_before']:.2f} to {tuned['heldout_top1_percent']:.2f} %",
-        ))  # fmt: skip
+        rows.append(
+            (
+                "fine-tuned",
+                f"{tuned['epochs']} epochs: top-1 on {tuned['heldout_images']} held-out images from "
+                f"{tuned['heldout_top1_percent_before']:.2f} to {tuned['heldout_top1_percent']:.2f} %",
+            )
+        )
     if latency := measured.get("latency"):
         at = latency["conditions"]
         where = f"{at['runtime']} {at['runtime_version']}, threads: {at['threads']}, {at['machine']['cpu']}"
@@ -121,21 +145,27 @@ def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("peak memory", f"{memory['model_mb']:.3g} MB, {memory['process_mb']:.3g} MB with Python and runtime")
         )
-    rows.append((
-        "agreement with torch",
-        f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images; logits differ by "
-        f"{checked['max_difference']:.1g} at most",
-    ))  # fmt: skip
+    rows.append(
+        (
+            "agreement with torch",
+            f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images; logits differ by "
+            f"{checked['max_difference']:.1g} at most",
+        )
+    )
     if drop := card.get("accuracy"):
-        rows.append((
-            "top-1",
-            f"{drop['top1_percent']:.2f} %, {drop['drop_points']:.2f} points (95 % interval "
-            f"±{drop['interval95_points']:.2f}) below torch's, on {drop['images']} held-out images",
-        ))  # fmt: skip
+        rows.append(
+            (
+                "top-1",
+                f"{drop['top1_percent']:.2f} %, {drop['drop_points']:.2f} points (95 % interval "
+                f"±{drop['interval95_points']:.2f}) below torch's, on {drop['images']} held-out images",
+            )
+        )
     for key, label in (("heldout", "held-out"), ("test", "test")):
         if found := measured.get(key):
-            rows.append((
-                f"top-1 on {found['images']} {label} images",
-                f"{found['top1_percent']:.2f} % (95 % interval ±{found['interval95_points']:.2f})",
-            ))  # fmt: skip
+            rows.append(
+                (
+                    f"top-1 on {found['images']} {label} images",
+                    f"{found['top1_percent']:.2f} % (95 % interval ±{found['interval95_points']:.2f})",
+                )
+            )
     return rows

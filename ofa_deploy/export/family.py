@@ -10,24 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts, outputs
-from ofa_deploy.arch import Arch
-from ofa_deploy.data import RECALIBRATION, load
+from ofa_deploy.data.dataset import RECALIBRATION, load
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import chosen
 from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
+from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.progress import Progress, Report
 from ofa_deploy.search.result import SearchResult, load_results
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 
 INDEX = "index.csv"
 
 
 def export_family(
-    space: SearchSpace, result: Path, number: int, data: str | None, weights: Path, folder: Path,
-    formats: str | None, report: Report, max_drop: float = MAX_DROP, recalibration: int = RECALIBRATION,
-) -> dict[Path, artifacts.Json]:  # fmt: skip
+    space: SearchSpace,
+    result: Path,
+    number: int,
+    data: str | None,
+    weights: Path,
+    folder: Path,
+    formats: str | None,
+    report: Report,
+    max_drop: float = MAX_DROP,
+    recalibration: int = RECALIBRATION,
+) -> dict[Path, artifacts.Json]:
     """Export every network of a result file, or some of a front.
 
     Args:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ofa_deploy import outputs
-from ofa_deploy.data import RECALIBRATION, Dataset
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset
+from ofa_deploy.device.conditions import DEVICES, precision_of
+from ofa_deploy.device.timing import Array, Session
 from ofa_deploy.errors import ArtifactError, DataError, MeasureError, OfaDeployError
+from ofa_deploy.files import outputs
+from ofa_deploy.graphs.runtimes import RUNTIMES, Runtime
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.latency.device.conditions import DEVICES, precision_of
-from ofa_deploy.latency.device.timing import Array, Session
-from ofa_deploy.latency.runtimes import RUNTIMES, Runtime
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Subnet, folded
 
@@ -207,19 +207,36 @@ FORMATS: dict[str, Format] = {
     "tflite": _of_runtime("tflite", *_TFLITE),
     "tflite-int8": _of_runtime("tflite-int8", *_TFLITE),
     "pt2": Format(
-        ".pt2", "NCHW", "fp32", None, _write_pt2, _start_pt2, "import torch",
+        ".pt2",
+        "NCHW",
+        "fp32",
+        None,
+        _write_pt2,
+        _start_pt2,
+        "import torch",
         'torch.export.load("FILE").module()(torch.from_numpy(x)).detach().numpy()',
     ),
     "pte": Format(
-        ".pte", "NCHW", "fp32", None, _write_pte, _start_pte, "import torch; from executorch.runtime import Runtime",
+        ".pte",
+        "NCHW",
+        "fp32",
+        None,
+        _write_pte,
+        _start_pte,
+        "import torch; from executorch.runtime import Runtime",
         'Runtime.get().load_program("FILE").load_method("forward").execute([torch.from_numpy(x)])[0].numpy()',
     ),
     "safetensors": Format(
-        ".safetensors", "NCHW", "fp32", None, _write_safetensors, _start_safetensors,
+        ".safetensors",
+        "NCHW",
+        "fp32",
+        None,
+        _write_safetensors,
+        _start_safetensors,
         "import torch; from ofa_deploy.supernet.checkpoint import load_subnet",
         'load_subnet("FILE")(torch.from_numpy(x)).detach().numpy()',
     ),
-}  # fmt: skip
+}
 """Every format by the name that users give."""
 DELIVERED = {one.device: name for name, one in FORMATS.items() if one.device is not None}
 """The format that each device name stands for, where tables of that device are about a format."""

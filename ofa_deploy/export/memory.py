@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ofa_deploy.device.conditions import START
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.device.conditions import START
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RUNS = 3

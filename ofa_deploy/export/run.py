@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
-from ofa_deploy.accuracy.measure import specialise
-from ofa_deploy.arch import Arch
-from ofa_deploy.arch_lists import read_one
-from ofa_deploy.data import RECALIBRATION, Dataset, load
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load
+from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.export import memory
 from ofa_deploy.export.card import make_card, write_card
-from ofa_deploy.export.check import accuracy_drop, parity
-from ofa_deploy.export.finetune import RECIPE, SUFFIX, finetune
+from ofa_deploy.export.checks import accuracy_drop, parity
 from ofa_deploy.export.formats import FEWEST, FORMATS, Subject, chosen
-from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.whole import side_by_side
+from ofa_deploy.files import artifacts
+from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.progress import Report
 from ofa_deploy.search.result import load_result
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.arch_lists import read_one
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.evaluation import specialise
+from ofa_deploy.supernet.finetuning import RECIPE, SUFFIX, finetune
 from ofa_deploy.supernet.network import Subnet, Supernet
 
 Made = tuple[Path, bytes, artifacts.Json]
@@ -37,9 +37,14 @@ ROUNDS, PAUSE = 5, 0.1
 
 
 def export(
-    net: Supernet, arch: Arch, data: Dataset, out: Path | str, weights: Mapping[str, Any] | None = None,
-    predicted: Mapping[str, Any] | None = None, format_: str | None = None,
-) -> artifacts.Json:  # fmt: skip
+    net: Supernet,
+    arch: Arch,
+    data: Dataset,
+    out: Path | str,
+    weights: Mapping[str, Any] | None = None,
+    predicted: Mapping[str, Any] | None = None,
+    format_: str | None = None,
+) -> artifacts.Json:
     """Write the model of a subnetwork and its card.
 
     Args:
@@ -66,10 +71,21 @@ def export(
 
 
 def export_files(
-    space: SearchSpace, arch: str | None, result: Path | None, data: str | None, weights: Path, out: Path | None,
-    formats: str | None = None, max_drop: float = MAX_DROP, config: Path | None = None, resolution: int | None = None,
-    finetune_epochs: int = 0, seed: int = 0, report: Report = lambda line: None, recalibration: int = RECALIBRATION,
-) -> dict[Path, artifacts.Json]:  # fmt: skip
+    space: SearchSpace,
+    arch: str | None,
+    result: Path | None,
+    data: str | None,
+    weights: Path,
+    out: Path | None,
+    formats: str | None = None,
+    max_drop: float = MAX_DROP,
+    config: Path | None = None,
+    resolution: int | None = None,
+    finetune_epochs: int = 0,
+    seed: int = 0,
+    report: Report = lambda line: None,
+    recalibration: int = RECALIBRATION,
+) -> dict[Path, artifacts.Json]:
     """Export an architecture from files, with measured latency.
 
     Args:
@@ -145,10 +161,16 @@ def _wanted(
 
 
 def make(
-    net: Supernet, arch: Arch, data: Dataset, files: Mapping[str, Path], weights: Mapping[str, Any],
-    predicted: Mapping[str, Any] | None, max_drop: float, tuned: tuple[Subnet, artifacts.Json] | None = None,
+    net: Supernet,
+    arch: Arch,
+    data: Dataset,
+    files: Mapping[str, Path],
+    weights: Mapping[str, Any],
+    predicted: Mapping[str, Any] | None,
+    max_drop: float,
+    tuned: tuple[Subnet, artifacts.Json] | None = None,
     recalibration: int = RECALIBRATION,
-) -> list[Made]:  # fmt: skip
+) -> list[Made]:
     """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
     net.space.check(arch)
     subnet, tuning = tuned or (specialise(net, arch, data, recalibration), None)

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 OPSET = 17
 IR_VERSION = 8
@@ -114,8 +114,13 @@ def _linear(graph: _Graph, name: str, op: Op, weights: Weights) -> None:
 
 
 _EMITTERS: dict[str, Callable[[_Graph, str, Op, Weights], None]] = {
-    "conv": _conv, "mbconv": _mbconv, "bottleneck": _bottleneck, "maxpool": _maxpool, "pool": _pool, "linear": _linear,
-}  # fmt: skip
+    "conv": _conv,
+    "mbconv": _mbconv,
+    "bottleneck": _bottleneck,
+    "maxpool": _maxpool,
+    "pool": _pool,
+    "linear": _linear,
+}
 
 
 def _window(op: Op) -> dict[str, Any]:
@@ -143,10 +148,11 @@ def emit(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch:
     flat = last.kind == "linear" and last.bias
     out_shape = [batch, last.c_out] if flat else [batch, last.c_out, last.out_size, last.out_size]
     made = helper.make_graph(
-        graph.nodes, "ofa_deploy",
+        graph.nodes,
+        "ofa_deploy",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [batch, first.c_in, first.size, first.size])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, out_shape)],
         graph.arrays,
-    )  # fmt: skip
+    )
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="ofa-deploy")

@@ -15,13 +15,16 @@ from onnx import helper
 
 from ofa_deploy.graphs.onnx import emit as emit_float
 from ofa_deploy.graphs.weights import INPUT, Weights
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 
 def quantised(
-    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], images: npt.NDArray[np.float32],
-    notes: Mapping[str, str] | None = None, batch: int = 1,
-) -> bytes:  # fmt: skip
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    images: npt.NDArray[np.float32],
+    notes: Mapping[str, str] | None = None,
+    batch: int = 1,
+) -> bytes:
     """The ONNX file of operators in sequence, int8 inside, with float32 input and output.
 
     Activations are unsigned, which x86 processors multiply fastest; weights are signed with a scale a channel. Ranges
@@ -52,18 +55,25 @@ def quantised(
     with tempfile.TemporaryDirectory() as folder, _silence():
         path = Path(folder) / "quantised.onnx"
         quantization.quantize_static(
-            emit_float(parts, weights, batch), path, Reader(), quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True, activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-        )  # fmt: skip
+            emit_float(parts, weights, batch),
+            path,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
         model = onnx.load(path)
     helper.set_model_props(model, dict(notes or {}))
     return bytes(model.SerializeToString())
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    batch: int = 1,
     notes: Mapping[str, str] | None = None,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """What `quantised` writes, calibrated on noise: as fast, but not for use."""
     first = parts[0][1]
     noise = np.random.default_rng(0).standard_normal((batch, first.c_in, first.size, first.size))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 try:
     import flatbuffers
@@ -108,7 +108,7 @@ class Graph:
 
     def add(
         self, kind: str, inputs: Sequence[int], shape: Sequence[int], options: Any = None, times: float = 1.0
-    ) -> int:  # fmt: skip
+    ) -> int:
         """An operator at the end: its builtin's name, inputs, its output's shape, options, and the output's times."""
         code = getattr(schema.BuiltinOperator, kind)
         made = schema.OperatorT()
@@ -163,9 +163,15 @@ class Graph:
         return self.act(y, act)
 
     def window(
-        self, x: int, name: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any], act: str, op: Op | None,
+        self,
+        x: int,
+        name: str,
+        weight: npt.NDArray[Any],
+        bias: npt.NDArray[Any],
+        act: str,
+        op: Op | None,
         apart: int = 1,
-    ) -> int:  # fmt: skip
+    ) -> int:
         """A convolution with the part of its activation that can be fused; its rows lie `apart`."""
         span = (weight.shape[2] - 1) * apart + 1
         x, padding = (x, schema.Padding.SAME) if op is None else self.padded(x, op, rows=span)
@@ -309,14 +315,22 @@ def _linear(graph: Graph, name: str, op: Op, weights: Weights) -> None:
 
 
 _EMITTERS: dict[str, Callable[[Graph, str, Op, Weights], None]] = {
-    "conv": _conv, "mbconv": _mbconv, "bottleneck": _bottleneck, "maxpool": _maxpool, "pool": _pool, "linear": _linear,
-}  # fmt: skip
+    "conv": _conv,
+    "mbconv": _mbconv,
+    "bottleneck": _bottleneck,
+    "maxpool": _maxpool,
+    "pool": _pool,
+    "linear": _linear,
+}
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
-    notes: Mapping[str, str] | None = None, forms: type[Graph] = Graph,
-) -> bytes:  # fmt: skip
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    batch: int = 1,
+    notes: Mapping[str, str] | None = None,
+    forms: type[Graph] = Graph,
+) -> bytes:
     """The TFLite file of operators in sequence.
 
     Args:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ofa_deploy.device.tflite import start
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.latency.device.tflite import start
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 CALIBRATION_BATCH = 8
 """Images a run while ranges are collected."""
@@ -47,9 +47,11 @@ class Int8Graph(tflite.Graph):
 
 
 def quantised(
-    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], images: npt.NDArray[np.float32],
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    images: npt.NDArray[np.float32],
     notes: Mapping[str, str] | None = None,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """The TFLite file of operators in sequence, int8 inside, with float32 input and output and a batch of 1.
 
     Weights have a scale a channel. A range that covers every value of every image can be wide, one that cuts off rare
@@ -75,9 +77,11 @@ def quantised(
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    batch: int = 1,
     notes: Mapping[str, str] | None = None,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """What `quantised` writes, for any batch, calibrated on noise: as fast, but not for use.
 
     Raises:

@@ -12,23 +12,29 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import helper, numpy_helper
 
+from ofa_deploy.device.torch import NODES
 from ofa_deploy.graphs import onnx
 from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
-from ofa_deploy.latency.device.torch import NODES
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1,
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    batch: int = 1,
     notes: Mapping[str, str] | None = None,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """The file of operators in sequence, see `graphs.onnx.emit`; `notes` are kept in it."""
     graph = onnx.emit(parts, weights, batch).graph
     nodes = [
-        {"kind": node.op_type, "inputs": list(node.input), "output": node.output[0],
-         "attributes": {a.name: helper.get_attribute_value(a) for a in node.attribute}}
+        {
+            "kind": node.op_type,
+            "inputs": list(node.input),
+            "output": node.output[0],
+            "attributes": {a.name: helper.get_attribute_value(a) for a in node.attribute},
+        }
         for node in graph.node
-    ]  # fmt: skip
+    ]
     about = {"input": INPUT, "output": OUTPUT, "nodes": nodes, "notes": dict(notes or {})}
     arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
     file = io.BytesIO()

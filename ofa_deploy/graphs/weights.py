@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 INPUT, OUTPUT = "image", "logits"
 """Names of a graph's input and output."""

@@ -10,22 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts, outputs
-from ofa_deploy.arch import Arch
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.rounds import Key, Plan, Started, measure
+from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
+from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.graphs import weights
-from ofa_deploy.latency import adaptive
+from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
+from ofa_deploy.latency import interpolation
 from ofa_deploy.latency.calibration import calibrated
-from ofa_deploy.latency.device.conditions import conditions
-from ofa_deploy.latency.device.rounds import Key, Plan, Started, measure
-from ofa_deploy.latency.device.timing import Array, Visit
-from ofa_deploy.latency.estimates import Estimate, estimates, states
-from ofa_deploy.latency.fitted import check_cover, fit_table
-from ofa_deploy.latency.runtimes import RUNTIMES, Parts
+from ofa_deploy.latency.machine_state import Estimate, estimates, states
+from ofa_deploy.latency.regression import check_cover, fit_table
 from ofa_deploy.latency.table import LatencyTable, check_replaces
-from ofa_deploy.ops import Op
 from ofa_deploy.progress import Report
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 
 QUANTILES = {"median": 0.5, "worst_tenth": 0.9}
 """Of how much slower than its fast state the machine was, see `Job.details`."""
@@ -91,9 +91,12 @@ class Job:
         """What identifies the job, as JSON values."""
         resolutions = list(self.resolutions)
         return {
-            "space": self.space.name, "resolutions": resolutions, "plan": asdict(self.plan), "blocks": self.blocks,
+            "space": self.space.name,
+            "resolutions": resolutions,
+            "plan": asdict(self.plan),
+            "blocks": self.blocks,
             "batch": self.batch,
-        }  # fmt: skip
+        }
 
     def model(self, parts: Parts, runtime: str, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
         """A model file of some operators in sequence with random weights, and an input in the runtime's layout."""
@@ -109,9 +112,12 @@ class Job:
         return Started(RUNTIMES[runtime].start(model, self.plan.threads), x)
 
     def table(
-        self, visits: Mapping[Key, Visit], measured: Mapping[str, Any], others: Sequence[LatencyTable] = (),
+        self,
+        visits: Mapping[Key, Visit],
+        measured: Mapping[str, Any],
+        others: Sequence[LatencyTable] = (),
         interpolated: Mapping[Op, Estimate] | None = None,
-    ) -> LatencyTable:  # fmt: skip
+    ) -> LatencyTable:
         """The calibrated table of what was measured.
 
         Args:
@@ -140,10 +146,11 @@ class Job:
         samples, slower = list(visits.values()), states(visits, self.operators.__contains__) - 1
         dropped, runs = sum(v.dropped for v in samples), sum(v.runs for v in samples)
         return {
-            "protocol": asdict(self.plan), "visits": len(samples),
+            "protocol": asdict(self.plan),
+            "visits": len(samples),
             "slower_percent": {name: round(100 * float(np.quantile(slower, q)), 1) for name, q in QUANTILES.items()},
             "dropped_percent": round(100 * dropped / (runs + dropped), 2),
-        }  # fmt: skip
+        }
 
 
 def build(
@@ -162,7 +169,8 @@ def build(
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
         report: receives a line of progress now and then.
         others: see `Job.table`.
-        interpolate: percent that interpolated entries may be off, see `adaptive.fill`; None measures every operator.
+        interpolate: percent that interpolated entries may be off, see `interpolation.fill`; None measures every
+            operator.
 
     Returns:
         the calibrated table.
@@ -186,9 +194,14 @@ def build(
 
     def visit(names: Sequence[str]) -> Mapping[Key, Visit]:
         return measure(
-            names, lambda name: job.started(job.entries[name], runtime), job.started(job.sentinel, runtime), plan,
-            partial, header, report,
-        )  # fmt: skip
+            names,
+            lambda name: job.started(job.entries[name], runtime),
+            job.started(job.sentinel, runtime),
+            plan,
+            partial,
+            header,
+            report,
+        )
 
     with artifacts.locked(out):
         if interpolate is None:
@@ -204,8 +217,8 @@ def build(
 
 def _filled(
     job: Job, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]], report: Report
-) -> tuple[Mapping[Key, Visit], adaptive.Filled]:
-    """What `adaptive.fill` measures and interpolates; whole networks are measured with the first operators."""
+) -> tuple[Mapping[Key, Visit], interpolation.Filled]:
+    """What `interpolation.fill` measures and interpolates; whole networks are measured with the first operators."""
     networks = [str(net) for net in job.networks]
     names = {op: name for name, op in job.operators.items()}
 
@@ -214,4 +227,4 @@ def _filled(
         wanted = {*some, *networks}
         return {key: found for key, found in visit([*some, *networks]).items() if key[1] in wanted}
 
-    return adaptive.fill(job.space, job.resolutions, names, tolerance, job.plan.seed, visits_to, report)
+    return interpolation.fill(job.space, job.resolutions, names, tolerance, job.plan.seed, visits_to, report)

@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import ofa_deploy
-from ofa_deploy import artifacts, outputs
+from ofa_deploy.device.conditions import PACKAGES, precision_of, runtime_of
+from ofa_deploy.device.rounds import Plan, missing, read
+from ofa_deploy.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.graphs import weights
+from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.build import Job
-from ofa_deploy.latency.device.conditions import PACKAGES, precision_of, runtime_of
-from ofa_deploy.latency.device.rounds import Plan, missing, read
-from ofa_deploy.latency.device.runner import MANIFEST, RUNNERS
-from ofa_deploy.latency.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.table import LatencyTable, check_replaces, file_name
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 
 KIND, SCHEMA = "latency-bundle", 1
 MODULES = (
     "__init__.py",
     "errors.py",
-    "artifacts.py",
-    "outputs.py",
-    "partials.py",
     "progress.py",
-    "latency/__init__.py",
-    "latency/device/*.py",
+    "files/__init__.py",
+    "files/artifacts.py",
+    "files/journals.py",
+    "files/outputs.py",
+    "device/*.py",
 )
 """What a bundle carries of ofa-deploy."""
 MANIFEST_LIMIT = 64 << 20
@@ -50,7 +50,7 @@ try:
     import numpy
 except ImportError:
     sys.exit(f"{sys.argv[0]} needs numpy; {sys.executable} -m pip install numpy")
-from ofa_deploy.latency.device.runner import main
+from ofa_deploy.device.runner import main
 
 main()
 """
@@ -102,9 +102,16 @@ def bundle(job: Job, device: str, out: Path, report: Report, runner: str = "pyth
                 entries[name]["operator"] = list(astuple(job.operators[name]))
             progress.add()
         manifest = {
-            "schema": SCHEMA, "kind": KIND, **job.about, "runner": runner, "device": device, "runtime": runtime,
-            "entries": entries, "sentinel": model("sentinel", job.sentinel), "sources": {},
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "kind": KIND,
+            **job.about,
+            "runner": runner,
+            "device": device,
+            "runtime": runtime,
+            "entries": entries,
+            "sentinel": model("sentinel", job.sentinel),
+            "sources": {},
+        }
         for path in sources:
             name = f"ofa_deploy/{path.relative_to(package).as_posix()}"
             add(name, path.read_bytes())
@@ -144,9 +151,12 @@ def collect(
     identity, manifest = _manifest(path)
     try:
         job = Job(
-            get_space(manifest["space"]), tuple(manifest["resolutions"]), Plan(**manifest["plan"]), manifest["blocks"],
+            get_space(manifest["space"]),
+            tuple(manifest["resolutions"]),
+            Plan(**manifest["plan"]),
+            manifest["blocks"],
             manifest["batch"],
-        )  # fmt: skip
+        )
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
         device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
         same = job.plan.networks <= len(names) and names == list(job.entries)
@@ -163,9 +173,12 @@ def collect(
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
     machine = header.get("machine")
     expected = {
-        "device": device, "runtime": runtime, "threads": job.plan.threads, "batch": job.batch,
+        "device": device,
+        "runtime": runtime,
+        "threads": job.plan.threads,
+        "batch": job.batch,
         "precision": precision_of(runtime),
-    }  # fmt: skip
+    }
     if (
         any(header.get(key) != value for key, value in expected.items())
         or not isinstance(header.get("runtime_version"), str)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ofa_deploy.arch import Arch
-from ofa_deploy.costs import Floats
-from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.table import LatencyTable, Numbers, compared, cross_validated, errors
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.costs import Floats
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.ops import Op
 
 SCALE_LIMIT = 4.0
 """A table's scale is kept between 1/4 and 4: beyond, noise of very small networks was fitted."""
@@ -39,10 +39,15 @@ def traits(op: Op, latency_ms: float) -> list[float]:
     """
     inside = op.c_mid * op.size**2
     return [
-        latency_ms**0.5, max(0, op.params - NEAREST_CACHE) / 1e6, op.params / 1e6 if op.se else 0.0,
-        latency_ms if op.kernel == 5 else 0.0, latency_ms if op.kernel == 7 else 0.0,
-        op.c_in * op.size**2 / 1e6, inside / 1e6, inside * op.kernel**2 / 1e6,
-    ]  # fmt: skip
+        latency_ms**0.5,
+        max(0, op.params - NEAREST_CACHE) / 1e6,
+        op.params / 1e6 if op.se else 0.0,
+        latency_ms if op.kernel == 5 else 0.0,
+        latency_ms if op.kernel == 7 else 0.0,
+        op.c_in * op.size**2 / 1e6,
+        inside / 1e6,
+        inside * op.kernel**2 / 1e6,
+    ]
 
 
 def calibrated(table: LatencyTable, measured_ms: Mapping[str, float], seed: int = 0) -> LatencyTable:
@@ -71,11 +76,15 @@ def calibrated(table: LatencyTable, measured_ms: Mapping[str, float], seed: int 
         scale, per_op, per_million, _ = base.tolist()
         changes = np.concatenate([-shared[:3], weights])
         made = dataclasses.replace(
-            table, scale=scale, per_op_ms=per_op, per_million_ms=per_million,
+            table,
+            scale=scale,
+            per_op_ms=per_op,
+            per_million_ms=per_million,
             constant_ms=constant * float(base[3] - shared[3]),
             corrections={op: float(row @ changes) for op, row in own.items()} if weights.any() else {},
-            error=errors(unseen, measured), networks=compared(names, unseen, measured),
-        )  # fmt: skip
+            error=errors(unseen, measured),
+            networks=compared(names, unseen, measured),
+        )
         if extreme(table.space, made.cost)[1] > 0:
             break
     return made

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
-from ofa_deploy.latency.fitted import check_cover
+from ofa_deploy.latency.regression import check_cover
 from ofa_deploy.latency.table import LatencyTable, check_replaces
 from ofa_deploy.progress import Report
 

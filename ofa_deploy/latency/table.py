@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy import artifacts
-from ofa_deploy.costs import Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.latency.estimates import Estimate
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.latency.machine_state import Estimate
+from ofa_deploy.spaces.costs import Cost, Floats, Genes, SmoothMaximum
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "latency-table"
 FOLDS = 5
@@ -155,12 +155,17 @@ class LatencyTable:
             values = [f"{row.latency_ms:.6f}", f"{row.minimum_ms:.6f}", f"{row.spread_percent:.2f}", row.runs]
             writer.writerow([*shape, *values, *(f"{column[op]:.6f}" for column in more.values())])
         about = {
-            **{key: self.conditions[key] for key in _CONDITIONS}, "resolutions": list(self.resolutions),
-            "scale": self.scale, "per_op_ms": self.per_op_ms, "per_million_ms": self.per_million_ms,
+            **{key: self.conditions[key] for key in _CONDITIONS},
+            "resolutions": list(self.resolutions),
+            "scale": self.scale,
+            "per_op_ms": self.per_op_ms,
+            "per_million_ms": self.per_million_ms,
             "constant_ms": self.constant_ms,
             **({"power": self.power} if self.power else {}),
-            "error": dict(self.error), "networks": list(self.networks), **(details or {}),
-        }  # fmt: skip
+            "error": dict(self.error),
+            "networks": list(self.networks),
+            **(details or {}),
+        }
         return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, about)
 
     @classmethod
@@ -209,10 +214,21 @@ class LatencyTable:
             if not all(isinstance(n["arch"], str) and 0 < float(n["measured_ms"]) < np.inf for n in about["networks"]):
                 raise ValueError("one of its networks has no latency")
             return cls(
-                space, rows, resolutions, {key: about[key] for key in _CONDITIONS},
-                scale, per_op, per_million, constant, corrections, about["error"], tuple(about["networks"]),
-                launch_ms, power, about["sha256"],
-            )  # fmt: skip
+                space,
+                rows,
+                resolutions,
+                {key: about[key] for key in _CONDITIONS},
+                scale,
+                per_op,
+                per_million,
+                constant,
+                corrections,
+                about["error"],
+                tuple(about["networks"]),
+                launch_ms,
+                power,
+                about["sha256"],
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
 
@@ -354,9 +370,11 @@ def errors(predicted: Floats, measured: Floats) -> dict[str, float]:
     varied = min(np.ptp(predicted), np.ptp(measured)) > 0
     rank = spearmanr(predicted, measured).statistic if varied else 0.0
     return {
-        "networks": len(measured), "mape_percent": round(float(relative.mean()), 3),
-        "p95_percent": round(float(np.quantile(relative, 0.95)), 3), "worst_percent": round(float(relative.max()), 3),
+        "networks": len(measured),
+        "mape_percent": round(float(relative.mean()), 3),
+        "p95_percent": round(float(np.quantile(relative, 0.95)), 3),
+        "worst_percent": round(float(relative.max()), 3),
         "within_5_percent": round(float(100 * (relative <= 5).mean()), 1),
         "bias_percent": round(float(100 * (predicted / measured - 1).mean()), 3),
         "spearman": round(float(np.nan_to_num(rank)), 4),
-    }  # fmt: skip
+    }

@@ -147,10 +147,17 @@ def _area(
 def _svg(x: Axis, y: Axis, size: tuple[int, int], name: str, title: str, *inside: Html) -> Html:
     ring = tag("circle", r=0, class_="ring")
     return tag(
-        "svg", clip(x, y, name), drawn(x, y), tag("g", *inside, clip_path=f"url(#{name})"), ring,
-        tag("circle", r=0, class_="ring pin"), viewBox=f"0 0 {size[0]} {size[1]}", role="img", aria_label=title,
+        "svg",
+        clip(x, y, name),
+        drawn(x, y),
+        tag("g", *inside, clip_path=f"url(#{name})"),
+        ring,
+        tag("circle", r=0, class_="ring pin"),
+        viewBox=f"0 0 {size[0]} {size[1]}",
+        role="img",
+        aria_label=title,
         tabindex=0,
-    )  # fmt: skip
+    )
 
 
 def _series(layer: Layer, *content: Html) -> Html:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError
-from ofa_deploy.figures import DASH, mapping, number
+from ofa_deploy.formatting import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import Dot, agreement_chart, deviation_chart
 from ofa_deploy.report.markup import Html, figure, tag, text
@@ -17,7 +16,8 @@ from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile
 from ofa_deploy.report.networks import Networks
 from ofa_deploy.report.sections import allowed, candidates_of, kept, listing, swatch, table
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.space import SearchSpace
 
 SIZE = (440, 340)
 """Pixels of the charts that stand side by side."""
@@ -63,8 +63,10 @@ def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: N
     return [
         tag("h3", swatch(colour), text(panel.series[colour].name)),
         listing(_loops([mapping(result.verified) for result in found]), "tiles small"),
-        _pair(charts), tag("p", text(words), class_="hint"), table(head, cells),
-    ]  # fmt: skip
+        _pair(charts),
+        tag("p", text(words), class_="hint"),
+        table(head, cells),
+    ]
 
 
 def _candidate(
@@ -134,10 +136,13 @@ def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, n
         errors.append(Dot(ms, off, which))
     p95 = number(error.get("p95_percent")) if error.get("networks") else None
     figures = [
-        ("off on average", figure(error.get("mape_percent"), "%", 2)), ("95 % are within", figure(p95, "%", 2)),
-        ("at worst", figure(error.get("worst_percent"), "%", 2)), ("bias", figure(error.get("bias_percent"), "%", 2)),
-        ("Spearman", figure(error.get("spearman"), places=3)), ("networks", figure(error.get("networks"))),
-    ]  # fmt: skip
+        ("off on average", figure(error.get("mape_percent"), "%", 2)),
+        ("95 % are within", figure(p95, "%", 2)),
+        ("at worst", figure(error.get("worst_percent"), "%", 2)),
+        ("bias", figure(error.get("bias_percent"), "%", 2)),
+        ("Spearman", figure(error.get("spearman"), places=3)),
+        ("networks", figure(error.get("networks"))),
+    ]
     if not error.get("networks"):
         figures = [("error", "not known")]
     heading = tag("h3", swatch(colour), text(found.table.label))
@@ -161,7 +166,7 @@ def predictor(found: PredictorFile) -> list[Html]:
         ("tau in one resolution", figure(error.get("kendall_tau_within_resolution"), places=3)),
         ("in its 90 % interval", figure(error.get("coverage90_percent"), "%", 3)),
         ("fitted on", figure(error.get("fitted"), "networks")),
-    ]  # fmt: skip
+    ]
     noise = mapping(about.get("label_noise"))
     if (held := number(noise.get("heldout_points"))) is not None:
         named.append(("noise of the labels", f"{held:.2f} points"))
@@ -216,11 +221,20 @@ def _search(result: SearchResult) -> list[tuple[str, str]]:
     own = mapping(result.inputs).get("table_of_this_machine")
     listed = [("asked for", "; ".join(asked))] * bool(asked)
     listed += [
-        ("limits", "; ".join(f"{limit['name']} {allowed(limit)}, margin {figure(limit['margin_percent'], '%', 3)}"
-                             for limit in result.limits) or DASH),
-        ("searched", f"{figure(result.evaluations, 'networks', 9)}, seed {result.settings.seed}, risk "
-                     f"{figure(result.risk)} standard deviations"),
-    ]  # fmt: skip
+        (
+            "limits",
+            "; ".join(
+                f"{limit['name']} {allowed(limit)}, margin {figure(limit['margin_percent'], '%', 3)}"
+                for limit in result.limits
+            )
+            or DASH,
+        ),
+        (
+            "searched",
+            f"{figure(result.evaluations, 'networks', 9)}, seed {result.settings.seed}, risk "
+            f"{figure(result.risk)} standard deviations",
+        ),
+    ]
     if result.front:
         listed.append(("front", f"{len(result.front)} networks, hypervolume {figure(result.hypervolume)}"))
     if own is not None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NewType
 
-from ofa_deploy import figures
+from ofa_deploy import formatting
 
 Html = NewType("Html", str)
 """Markup. Whatever comes from a file becomes this by `text`, `tag` or `script_data`, and in no other way."""
@@ -52,5 +52,5 @@ def script_data(value: object) -> Html:
 
 
 def figure(value: Any, unit: str = "", digits: int = 4, places: int | None = None) -> str:
-    """A number as `figures.figure` writes it, that no line break tears from its unit."""
-    return figures.figure(value, unit, digits, places).replace(" ", SPACE)
+    """A number as `formatting.figure` writes it, that no line break tears from its unit."""
+    return formatting.figure(value, unit, digits, places).replace(" ", SPACE)

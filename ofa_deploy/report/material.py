@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.predictor import KIND as PREDICTOR
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.arch import Arch
-from ofa_deploy.costs import Cost
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.figures import mapping, number
+from ofa_deploy.files import artifacts
+from ofa_deploy.formatting import mapping, number
 from ofa_deploy.latency.table import KIND as TABLE
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS
 from ofa_deploy.search.limits import cost_limit, latency_limit
 from ofa_deploy.search.result import SearchResult, load_results
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.costs import Cost
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 
 CLOUD = 300
 """Random networks that are drawn behind a front."""
@@ -145,15 +145,22 @@ def _panel(
         first = first_limit(result)
         devices.setdefault((str(first.get("of")), str(first.get("sha256"))), []).append(result)
     return Panel(
-        space, objective, cost, unit,
+        space,
+        objective,
+        cost,
+        unit,
         tuple(_series(space, cost, name, of, predictors, seed) for (name, _), of in devices.items()),
-    )  # fmt: skip
+    )
 
 
 def _series(
-    space: SearchSpace, cost: str, name: str, results: Sequence[SearchResult],
-    predictors: Mapping[str, PredictorFile], seed: int,
-) -> Series:  # fmt: skip
+    space: SearchSpace,
+    cost: str,
+    name: str,
+    results: Sequence[SearchResult],
+    predictors: Mapping[str, PredictorFile],
+    seed: int,
+) -> Series:
     table = find_table(space, results[0]) if cost == "latency" else None
     fronts = [_front(result, cost) for result in results if result.front]
     cloud = _cloud(space, cost, results[0], table, predictors, seed)
@@ -171,9 +178,13 @@ def _front(result: SearchResult, cost: str) -> tuple[Point, ...]:
 
 
 def _cloud(
-    space: SearchSpace, cost: str, result: SearchResult, table: TableFile | None,
-    predictors: Mapping[str, PredictorFile], seed: int,
-) -> tuple[Point, ...]:  # fmt: skip
+    space: SearchSpace,
+    cost: str,
+    result: SearchResult,
+    table: TableFile | None,
+    predictors: Mapping[str, PredictorFile],
+    seed: int,
+) -> tuple[Point, ...]:
     """Random networks by the predictor and the cost of a result, where both are there."""
     price, resolutions = _price(space, cost, table)
     model = predictors.get(str(mapping(result.inputs).get("predictor_sha256")))

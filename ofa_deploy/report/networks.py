@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ofa_deploy.arch import Arch
 from ofa_deploy.report.markup import TIMES, Html, join, tag, text
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.space import SearchSpace
 
 Figures = Sequence[tuple[str, str]]
 """What is said of a network: name and value of each figure."""
@@ -52,9 +52,11 @@ def drawing(space: SearchSpace, arch: Arch) -> Html:
                 continue
             kernel, expand = block
             bar = tag(
-                "i", text(kernel), class_=f"k{space.kernels.index(kernel)}",
+                "i",
+                text(kernel),
+                class_=f"k{space.kernels.index(kernel)}",
                 style=f"--share:{expand / space.expands[-1]:.3f}",
-            )  # fmt: skip
+            )
             slots.append(tag("div", bar, tag("span", text(f"{TIMES}{expand:g}")), class_="slot"))
         channels = f"{stage.width} ch" if isinstance(stage.width, int) and stage.width else ""
         caption = tag("div", text(f"stage {number}"), tag("small", text(channels)), class_="caption")
@@ -78,14 +80,25 @@ def card(space: SearchSpace, arch: Arch, title: Html, figures: Figures, more: Se
     """A network with its figures."""
     listed = join(tag("div", tag("dt", text(name)), tag("dd", text(value))) for name, value in figures)
     return tag(
-        "article", tag("h3", title), tag("dl", listed, class_="figures"), drawing(space, arch),
-        tag("code", text(arch)), *more, class_="card",
-    )  # fmt: skip
+        "article",
+        tag("h3", title),
+        tag("dl", listed, class_="figures"),
+        drawing(space, arch),
+        tag("code", text(arch)),
+        *more,
+        class_="card",
+    )
 
 
 def pinned() -> Html:
     """The place where the script shows a network that was clicked."""
     return tag(
-        "article", tag("h3"), tag("dl", class_="figures"), tag("div", class_="net"), tag("code"),
-        class_="card pinned", hidden=True, aria_live="polite",
-    )  # fmt: skip
+        "article",
+        tag("h3"),
+        tag("dl", class_="figures"),
+        tag("div", class_="net"),
+        tag("code"),
+        class_="card pinned",
+        hidden=True,
+        aria_live="polite",
+    )

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa_deploy import artifacts, outputs
 from ofa_deploy.errors import ArtifactError
+from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.report import evidence, sections
 from ofa_deploy.report.markup import Html, join, script_data, tag, text
 from ofa_deploy.report.material import Material, Panel, gather

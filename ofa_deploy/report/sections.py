@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
-from ofa_deploy.figures import DASH, mapping, number
+from ofa_deploy.formatting import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import COLOURS, Dot, Layer, front_chart
 from ofa_deploy.report.markup import NOTHING, SPACE, Html, figure, join, tag, text
@@ -165,10 +165,23 @@ def front(panel: Panel, shown: Networks, name: str) -> Html:
     words += ["bars are 90 % intervals of the prediction"] * any(d.span for layer in layers for d in layer.chosen)
     words += ["rings are what was measured of the chosen networks"] * any(layer.measured for layer in layers)
     missing = [series.name for series, layer in zip(panel.series, layers, strict=True) if not layer.cloud]
-    absent = tag("p", text(f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."),
-                 class_="note") if missing else NOTHING  # fmt: skip
-    caption = tag("p", text(f"{'; '.join(words).capitalize()}{'. ' if words else ''}Point at a network to see its "
-                            "figures, click to see its blocks; arrow keys work too."), class_="hint")  # fmt: skip
+    absent = (
+        tag(
+            "p",
+            text(f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."),
+            class_="note",
+        )
+        if missing
+        else NOTHING
+    )
+    caption = tag(
+        "p",
+        text(
+            f"{'; '.join(words).capitalize()}{'. ' if words else ''}Point at a network to see its "
+            "figures, click to see its blocks; arrow keys work too."
+        ),
+        class_="hint",
+    )
     return tag(
         "figure", _legend(panel, layers), *charts, tag("figcaption", caption, absent), nets.pinned(), class_="chart"
     )
@@ -180,9 +193,7 @@ def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
     def button(what: str, *content: Html) -> Html:
         return tag("button", *content, type="button", data_toggles=what, aria_pressed="true")
 
-    series = [
-        button(f'[data-series="{i}"]', swatch(i), text(one.name)) for i, one in enumerate(panel.series)
-    ]  # fmt: skip
+    series = [button(f'[data-series="{i}"]', swatch(i), text(one.name)) for i, one in enumerate(panel.series)]
     kinds = [("chosen", "chosen"), ("limits", "limits")]
     kinds.insert(1, ("front", "front")) if any(layer.fronts for layer in layers) else None
     kinds.append(("random", "random networks")) if any(layer.cloud for layer in layers) else None
@@ -220,9 +231,14 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
     budgets = [v for r in series.results if (v := number(first_limit(r).get("upper"))) is not None]
     bounds = [v for r in series.results if (v := number(mapping(r.certificate).get("bound_percent"))) is not None]
     return Layer(
-        colour, dots(series.cloud, "Random network"), [dots(points, "On the front") for points in series.fronts],
-        chosen, measured, budgets, bounds,
-    )  # fmt: skip
+        colour,
+        dots(series.cloud, "Random network"),
+        [dots(points, "On the front") for points in series.fronts],
+        chosen,
+        measured,
+        budgets,
+        bounds,
+    )
 
 
 def _found(result: SearchResult, which: int) -> list[Dot]:

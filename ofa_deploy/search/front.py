@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofa_deploy.costs import Floats, Ints
+from ofa_deploy.spaces.costs import Floats, Ints
 
 
 def front_of(scores: Floats, costs: Floats) -> Ints:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ofa_deploy.costs import AdditiveCost, Floats, Genes, Ints
-from ofa_deploy.extremes import Part, parts_of
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
+from ofa_deploy.spaces.extremes import Part, parts_of
+from ofa_deploy.spaces.space import SearchSpace
 
 BINS = 300
 """Steps of a budget."""
@@ -107,9 +107,14 @@ def _totals(part: Part, values: Floats, steps: Ints, states: Floats, way: tuple[
 
 
 def _read(
-    parts: Sequence[Part], filled: Sequence[_Filled], values: Floats, steps: Ints, genes: Genes, rows: Ints,
+    parts: Sequence[Part],
+    filled: Sequence[_Filled],
+    values: Floats,
+    steps: Ints,
+    genes: Genes,
+    rows: Ints,
     left: Ints,
-) -> Genes:  # fmt: skip
+) -> Genes:
     """Decide from the last part to the first, for resolutions `rows` with `left` steps of the budget each."""
     genes, n = genes.copy(), np.arange(len(rows))
     bins = filled[-1].best.shape[2] - 1

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.costs import Cost, Floats, Genes
 from ofa_deploy.errors import InfeasibleError, MeasureError, OfaDeployError
-from ofa_deploy.extremes import extreme
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS, parse_range
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Cost, Floats, Genes
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.space import SearchSpace
 
 SLACK = 1e-9
 """Relative; sums of one network's costs in another order differ in their last digits."""
@@ -81,10 +81,14 @@ class Limit:
         """The limit and what one network (genes of shape (1, columns)) costs, as JSON values."""
         ends = {"lower": self.lower, "upper": self.upper}
         return {
-            "name": self.name, "unit": self.unit, "predicted": round(float(self.cost(genes)[0]), 5),
+            "name": self.name,
+            "unit": self.unit,
+            "predicted": round(float(self.cost(genes)[0]), 5),
             **{end: round(value, 5) if math.isfinite(value) else None for end, value in ends.items()},
-            "margin_percent": self.margin_percent, "of": self.of, "sha256": self.sha256,
-        }  # fmt: skip
+            "margin_percent": self.margin_percent,
+            "of": self.of,
+            "sha256": self.sha256,
+        }
 
 
 def over(limits: Sequence[Limit], genes: Genes) -> Floats:
@@ -235,8 +239,14 @@ def _check_together(space: SearchSpace, limits: Sequence[Limit]) -> None:
         rows = np.column_stack([-np.array(excess), np.ones(len(excess))])
         ones = np.ones((1, len(sides) + 1))
         ones[0, -1] = 0
-        found = linprog([0.0] * len(sides) + [-1.0], rows, np.zeros(len(rows)), ones, [1.0],
-                        bounds=[(0, 1)] * len(sides) + [(None, None)])  # fmt: skip
+        found = linprog(
+            [0.0] * len(sides) + [-1.0],
+            rows,
+            np.zeros(len(rows)),
+            ones,
+            [1.0],
+            bounds=[(0, 1)] * len(sides) + [(None, None)],
+        )
         if found.x is None or found.x[-1] <= SLACK:
             return
         weights = found.x[:-1]

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.search.evolve import Settings
+from ofa_deploy.files import artifacts
+from ofa_deploy.search.evolution import Settings
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
 
 KIND = "search-result"
 _LIMIT = {"name", "unit", "predicted", "lower", "upper", "margin_percent", "of", "sha256"}
@@ -98,9 +98,14 @@ class SearchResult:
         space = get_space(about["space"])
         rows = {key: tuple(dict(row) for row in about[key]) for key in ("limits", "front")}
         made = cls(
-            **{**about, **rows, "arch": space.check(Arch.parse(about["arch"])),
-               "settings": Settings(**about["settings"]), "history": tuple(map(float, about["history"]))}
-        )  # fmt: skip
+            **{
+                **about,
+                **rows,
+                "arch": space.check(Arch.parse(about["arch"])),
+                "settings": Settings(**about["settings"]),
+                "history": tuple(map(float, about["history"])),
+            }
+        )
         if not np.isfinite([made.score, *(limit["predicted"] for limit in made.limits)]).all():
             raise ValueError("a figure is not finite")
         if not all(set(limit) == _LIMIT for limit in made.limits):

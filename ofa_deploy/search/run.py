@@ -10,19 +10,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
-from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.extremes import extreme
 from ofa_deploy.progress import Report
-from ofa_deploy.search.certify import certify, check_provable
-from ofa_deploy.search.evolve import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
+from ofa_deploy.search.certificates import certify, check_provable
+from ofa_deploy.search.evolution import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, check_feasible, none_within, outside
-from ofa_deploy.search.memetic import BROOD, Optima
-from ofa_deploy.search.polish import Gains, LocalSearch
+from ofa_deploy.search.local_search import Gains, LocalSearch
+from ofa_deploy.search.recombination import BROOD, Optima
 from ofa_deploy.search.result import SearchResult, in_words
-from ofa_deploy.search.seeds import seeds
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.search.surrogates import seeds
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.space import SearchSpace
 
 RISK = 0.5
 """Standard deviations that are taken off predictions by default."""
@@ -55,11 +55,17 @@ class Explored:
 
 
 def search(
-    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit],
-    settings: Settings | None = None, report: Report = lambda line: None, risk: float = RISK,
-    inputs: Mapping[str, Any] | None = None, front: bool = False, prove_seconds: float | None = None,
+    space: SearchSpace,
+    predictor: AccuracyPredictor | None,
+    limits: Sequence[Limit],
+    settings: Settings | None = None,
+    report: Report = lambda line: None,
+    risk: float = RISK,
+    inputs: Mapping[str, Any] | None = None,
+    front: bool = False,
+    prove_seconds: float | None = None,
     start: Genes | None = None,
-) -> SearchResult:  # fmt: skip
+) -> SearchResult:
     """The best architecture within limits.
 
     Args:
@@ -106,9 +112,14 @@ def _proof(
 
 
 def explore(
-    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], settings: Settings,
-    report: Report, front: bool = False, start: Genes | None = None,
-) -> Explored:  # fmt: skip
+    space: SearchSpace,
+    predictor: AccuracyPredictor | None,
+    limits: Sequence[Limit],
+    settings: Settings,
+    report: Report,
+    front: bool = False,
+    start: Genes | None = None,
+) -> Explored:
     """Evaluate architectures where the best ones are expected; see `search`."""
     if predictor is not None and predictor.space != space:
         raise OfaDeployError(
@@ -155,9 +166,14 @@ def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: fl
 
 
 def _single(
-    space: SearchSpace, archive: Archive, score: Score, gains: Gains | None, limits: Sequence[Limit],
-    settings: Settings, report: Report,
-) -> list[float]:  # fmt: skip
+    space: SearchSpace,
+    archive: Archive,
+    score: Score,
+    gains: Gains | None,
+    limits: Sequence[Limit],
+    settings: Settings,
+    report: Report,
+) -> list[float]:
     """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
@@ -182,9 +198,14 @@ def _single(
 
 
 def _front(
-    space: SearchSpace, archive: Archive, score: Score, gains: Gains | None, limits: Sequence[Limit],
-    settings: Settings, report: Report,
-) -> list[float]:  # fmt: skip
+    space: SearchSpace,
+    archive: Archive,
+    score: Score,
+    gains: Gains | None,
+    limits: Sequence[Limit],
+    settings: Settings,
+    report: Report,
+) -> list[float]:
     """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
     rng = np.random.default_rng(settings.seed)
     allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
@@ -213,9 +234,14 @@ def _front(
 
 
 def result_of(
-    space: SearchSpace, explored: Explored, chosen: int, predictor: AccuracyPredictor | None, settings: Settings,
-    risk: float, inputs: Mapping[str, Any],
-) -> SearchResult:  # fmt: skip
+    space: SearchSpace,
+    explored: Explored,
+    chosen: int,
+    predictor: AccuracyPredictor | None,
+    settings: Settings,
+    risk: float,
+    inputs: Mapping[str, Any],
+) -> SearchResult:
     """The result that one of the explored networks is."""
     archive = explored.archive
     genes, std = archive.genes[[chosen]], None
@@ -224,11 +250,21 @@ def result_of(
         std = round(deviation, 4) if np.isfinite(deviation) else None
     outcomes = tuple(limit.outcome(genes) for limit in explored.limits)
     return SearchResult(
-        space.name, space.archs(genes)[0], "macs" if predictor is None else "accuracy",
-        round(float(archive.scores[chosen]), 4), std, risk, outcomes, int(space.macs(genes)[0]),
-        int(space.params(genes)[0]), archive.size, tuple(round(s, 4) for s in explored.history), settings, dict(inputs),
+        space.name,
+        space.archs(genes)[0],
+        "macs" if predictor is None else "accuracy",
+        round(float(archive.scores[chosen]), 4),
+        std,
+        risk,
+        outcomes,
+        int(space.macs(genes)[0]),
+        int(space.params(genes)[0]),
+        archive.size,
+        tuple(round(s, 4) for s in explored.history),
+        settings,
+        dict(inputs),
         message="; ".join(f"{o['name']} {in_words(o)}" for o in outcomes),
-    )  # fmt: skip
+    )
 
 
 def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> SearchResult:
@@ -237,13 +273,15 @@ def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> S
     chosen = archive.front()
     genes = archive.genes[chosen]
     columns = {
-        "arch": list(map(str, space.archs(genes))), "score": np.round(archive.scores[chosen], 4).tolist(),
+        "arch": list(map(str, space.archs(genes))),
+        "score": np.round(archive.scores[chosen], 4).tolist(),
         **{
             _column(explored.limits[: i + 1]): np.round(limit.cost(genes), 5).tolist()
             for i, limit in enumerate(explored.limits)
         },
-        "macs": space.macs(genes).astype(int).tolist(), "params": space.params(genes).astype(int).tolist(),
-    }  # fmt: skip
+        "macs": space.macs(genes).astype(int).tolist(),
+        "params": space.params(genes).astype(int).tolist(),
+    }
     rows = tuple(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     worst = extreme(space, first.cost)[0]
     dearest = min(first.allowed, extreme(space, first.cost, dearest=True)[1])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.costs import Genes
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Genes
+from ofa_deploy.spaces.space import SearchSpace
 
 STAGEWISE = 0.5
 """Share of the children that take whole stages from their parents, instead of single blocks."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofa_deploy.data import Dataset
+from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.supernet.processes import Processes
 
 

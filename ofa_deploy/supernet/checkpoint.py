@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet.network import Subnet, Supernet
 
 KIND = "supernet"

@@ -49,9 +49,18 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         kernel, stride = weight.shape[2], ctx.stride
         for_x, _, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, [stride] * 2, [kernel // 2] * 2, [1, 1], False, [0, 0], len(weight),
+            grad,
+            x,
+            weight,
+            None,
+            [stride] * 2,
+            [kernel // 2] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            len(weight),
             [ctx.needs_input_grad[0], False, False],
-        )  # fmt: skip
+        )
         return for_x, _weight_gradient(x, grad, kernel, stride), None
 
 

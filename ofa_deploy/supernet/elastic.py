@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.ops import Op
-from ofa_deploy.parts import Place, Stage
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.parts import Place, Stage
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.layers import ACTIVATIONS, average, bottleneck_convs, conv_bn, plain_layer, squeeze_excite
 
@@ -153,9 +153,11 @@ class ElasticMBConv(Elastic):
             fc = self.depth_conv["se"]["fc"]  # type: ignore[index]
             reduce, grow = fc["reduce"], fc["expand"]
             se = (
-                reduce.weight[: op.se, : op.c_mid], reduce.bias[: op.se],
-                grow.weight[: op.c_mid, : op.se], grow.bias[: op.c_mid],
-            )  # fmt: skip
+                reduce.weight[: op.se, : op.c_mid],
+                reduce.bias[: op.se],
+                grow.weight[: op.c_mid, : op.se],
+                grow.bias[: op.c_mid],
+            )
         return _Slices(
             _first(expand.conv.weight, op.c_mid),
             depthwise.weight(op.c_mid, op.kernel),
@@ -234,10 +236,12 @@ def _importance_order(weight: Tensor, ends: Sequence[int]) -> Tensor:
     importance = weight.abs().sum((0, 2, 3))
     ends = sorted({*ends, len(importance)})
     starts = [0, *ends[:-1]]
-    return torch.cat([
-        start + importance[start:end].argsort(descending=True, stable=True)
-        for start, end in zip(starts, ends, strict=True)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            start + importance[start:end].argsort(descending=True, stable=True)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+    )
 
 
 def _permute(module: nn.Module, order: Tensor, axis: int) -> None:

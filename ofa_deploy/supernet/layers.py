@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.ops import Op
 
 Activation = Callable[[Tensor], Tensor]
 Device = str | None
@@ -227,9 +227,13 @@ def average(x: Tensor, stride: int) -> Tensor:
 
 
 _LAYERS: dict[str, Callable[[Op, float, Device], nn.Module]] = {
-    "conv": ConvLayer, "mbconv": Block, "bottleneck": Bottleneck, "maxpool": MaxPoolLayer, "pool": PoolLayer,
+    "conv": ConvLayer,
+    "mbconv": Block,
+    "bottleneck": Bottleneck,
+    "maxpool": MaxPoolLayer,
+    "pool": PoolLayer,
     "linear": LinearLayer,
-}  # fmt: skip
+}
 
 
 def plain_layer(op: Op, eps: float, device: Device = None) -> nn.Module:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet.elastic import Elastic, supernet_layer
 from ofa_deploy.supernet.layers import bottleneck_convs, plain_layer
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa_deploy import outputs
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.families import SPACES
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import outputs
+from ofa_deploy.files.torch_files import tensors
+from ofa_deploy.spaces.families import SPACES
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
-from ofa_deploy.torch_files import tensors
 
 _GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
 FILES = {

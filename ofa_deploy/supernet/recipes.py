@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.space import SearchSpace
 
 PRECISIONS = ("auto", "float32", "bf16")
 
@@ -147,7 +147,8 @@ RECIPES: dict[str, Recipe] = {
             Phase("expand-1", 4, 0.0075, kernels=3, depths=3, expands=2, subnets=4),
             Phase("expand-2", 16, 0.0075, kernels=3, depths=3, expands=3, subnets=4),
         ),
-        weight_decay=2e-4, erase=0.2,
+        weight_decay=2e-4,
+        erase=0.2,
     ),
     "imagenet": Recipe(
         phases=(
@@ -158,9 +159,10 @@ RECIPES: dict[str, Recipe] = {
             Phase("expand-1", 25, 0.0025, kernels=3, depths=3, expands=2, subnets=4),
             Phase("expand-2", 120, 0.0075, kernels=3, depths=3, expands=3, subnets=4, warmup=5),
         ),
-        batch=2048, weight_decay=3e-5,
+        batch=2048,
+        weight_decay=3e-5,
     ),
-}  # fmt: skip
+}
 """`short` is for tens of thousands of small images on processors; `imagenet` has the paper's epochs (the teacher's 180
 included), learning rates, batch and weight decay."""
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, file_name, official_files
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.costs import Genes
-from ofa_deploy.families import get_space
-from ofa_deploy.search.polish import Changes
+from ofa_deploy.files import artifacts
+from ofa_deploy.search.local_search import Changes
+from ofa_deploy.spaces.costs import Genes
+from ofa_deploy.spaces.families import get_space
 from tests.accuracy.test_official_predictors import nas_state, sequential
 from tests.accuracy.test_predictors import made_up, quick
 

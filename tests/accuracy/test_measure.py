@@ -10,10 +10,10 @@ import torch
 from ofa_deploy.accuracy import measure as measuring
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import DESIGNS, draw
-from ofa_deploy.data import Dataset
+from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.recalibration import recalibrate
 
@@ -25,7 +25,7 @@ def test_count_is_that_of_torch(weights: Path, space: SearchSpace, dataset: Data
         recalibrate(plain, dataset.recalibration(arch.resolution))
         with torch.inference_mode():
             guess = plain(dataset.tensor(dataset.heldout.pixels, arch.resolution)).argmax(1).numpy()
-        assert measuring.measure(net, [arch], dataset) == [int((guess == dataset.heldout.labels).sum())]
+        assert measuring.count_correct(net, [arch], dataset) == [int((guess == dataset.heldout.labels).sum())]
 
 
 @pytest.mark.parametrize("design", ["uniform", "trie"])
@@ -39,8 +39,8 @@ def test_shared_beginnings_change_no_count(weights: Path, space: SearchSpace, da
         archs = space.archs(space.sample(np.random.default_rng(1), 25, [20]))
     first = prefixes.trie(space, archs)
     assert len(first) == 1
-    together = measuring.measure(net, archs, dataset, batch=30)
-    assert together == [measuring.measure(net, [arch], dataset, batch=30)[0] for arch in archs]
+    together = measuring.count_correct(net, archs, dataset, batch=30)
+    assert together == [measuring.count_correct(net, [arch], dataset, batch=30)[0] for arch in archs]
     assert len(set(together)) > 5
     alone = sum(space.macs(space.genes(archs)))
     assert prefixes.macs(first) < (0.3 if design == "trie" else 0.95) * alone

@@ -13,9 +13,9 @@ from torch import nn
 from ofa_deploy.accuracy.predictors import official_files
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.families import get_space
-from ofa_deploy.official import to_ofa
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.official import to_ofa
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import Run
 
 RESNET_SIZES = (128, 144, 160, 176, 192, 224, 240, 256)

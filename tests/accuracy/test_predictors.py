@@ -13,7 +13,6 @@ from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import cross_val_score, train_test_split
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, groups
 from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling
@@ -27,8 +26,9 @@ from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import SHARED, Run
 
 QUICK = {"steps": 300, "members": 2, "weight_decay": 1.0}
@@ -228,7 +228,7 @@ def test_round_trip(space: SearchSpace, fitted: Fitted, tmp_path: Path) -> None:
 def test_predicting_needs_neither_torch_nor_scikit_learn(space: SearchSpace, fitted: Fitted, tmp_path: Path) -> None:
     fitted.predictor.save(tmp_path / "p.safetensors", {})
     code = (
-        "import sys; from pathlib import Path; from ofa_deploy.families import get_space;"
+        "import sys; from pathlib import Path; from ofa_deploy.spaces.families import get_space;"
         "from ofa_deploy.accuracy.predictors.predictor import Predictor; s = get_space('fmnist');"
         f"Predictor.load(Path({str(tmp_path / 'p.safetensors')!r}), s).predict(s.genes([s.extreme(True)]));"
         "print(sorted({'torch', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy import sampling
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import classified
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.data import RECALIBRATION, Dataset, load
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.families import get_space
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from tests.conftest import Run, killed
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from ofa_deploy import artifacts
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.export import run
 from ofa_deploy.export.formats import chosen
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from tests.conftest import Run, refused, succeeded
-from tests.test_arch_lists import net_config
+from tests.spaces.test_arch_lists import net_config
 
 SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
 

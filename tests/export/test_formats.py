@@ -16,19 +16,19 @@ import numpy as np
 import onnx
 import pytest
 
-from ofa_deploy import artifacts
-from ofa_deploy import data as data_sets
-from ofa_deploy.accuracy.measure import specialise
-from ofa_deploy.arch import Arch
-from ofa_deploy.data import Dataset
+from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.device import tflite
 from ofa_deploy.errors import ArtifactError, DataError, MeasureError
 from ofa_deploy.export import run
 from ofa_deploy.export.card import make_card, markdown, write_card
-from ofa_deploy.export.check import parity
+from ofa_deploy.export.checks import parity
 from ofa_deploy.export.formats import FORMATS, Subject
-from ofa_deploy.latency.device import tflite
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.evaluation import specialise
 
 SMALL = "r16_k3e3-k7e4_k3e3-k7e3_k5e3-k3e3_k3e3-k3e3_k3e3-k7e3"
 EXTRAS = {"tflite-int8": ("ai_edge_quantizer", "quant"), "pte": ("executorch", "executorch")}
@@ -38,13 +38,18 @@ EXTRAS = {"tflite-int8": ("ai_edge_quantizer", "quant"), "pte": ("executorch", "
 def those(precision: str) -> list[Any]:
     """The formats of a precision; those that cannot be written here are skipped."""
     return [
-        pytest.param(name, marks=[
-            pytest.mark.skipif(find_spec(package) is None,
-                               reason=f"{package} is not installed: pip install 'ofa-deploy[{extra}]'")
-            for package, extra in ([EXTRAS[name]] if name in EXTRAS else [])
-        ])
-        for name, one in FORMATS.items() if one.precision == precision
-    ]  # fmt: skip
+        pytest.param(
+            name,
+            marks=[
+                pytest.mark.skipif(
+                    find_spec(package) is None, reason=f"{package} is not installed: pip install 'ofa-deploy[{extra}]'"
+                )
+                for package, extra in ([EXTRAS[name]] if name in EXTRAS else [])
+            ],
+        )
+        for name, one in FORMATS.items()
+        if one.precision == precision
+    ]
 
 
 FP32, INT8 = those("fp32"), those("int8")
@@ -126,8 +131,13 @@ def test_onnx_int8_has_unsigned_activations_and_weights_by_channel(
         assert scale.shape == weight.shape[:1]
 
 
-ALONE = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "tflite": "ai-edge-litert", "tflite-int8": "ai-edge-litert",
-         "pt2": "torch"}  # fmt: skip
+ALONE = {
+    "onnx": "onnxruntime",
+    "onnx-int8": "onnxruntime",
+    "tflite": "ai-edge-litert",
+    "tflite-int8": "ai-edge-litert",
+    "pt2": "torch",
+}
 FENCE = """
 import importlib.machinery, json, sys
 class Fence:
@@ -233,9 +243,14 @@ def test_a_missing_quantizer_says_how_to_install_it(subject: Subject, monkeypatc
 def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
     checked = {
         "agreement_with_torch": {"images": 256, "max_difference": 0.123, "agreement_percent": 98.4375},
-        "accuracy": {"images": 2000, "torch_top1_percent": 90.0, "top1_percent": 89.75, "drop_points": 0.25,
-                     "interval95_points": 0.31},
-    }  # fmt: skip
+        "accuracy": {
+            "images": 2000,
+            "torch_top1_percent": 90.0,
+            "top1_percent": 89.75,
+            "drop_points": 0.25,
+            "interval95_points": 0.31,
+        },
+    }
     origin = {"file": "w.safetensors", "sha256": "ab", "licence": "BSD"}
     predicted = {"top1_percent": 90.5, "limits": [{"name": "latency", "unit": "ms", "predicted": 1.5, "of": "a phone"}]}
     card = make_card(subject, "tflite-int8", "m.tflite", b"123", checked, origin, predicted)
@@ -244,9 +259,17 @@ def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
     page = (tmp_path / "m.md").read_text()
     assert page == markdown(card)
     for words in (
-        SMALL, "98.44 % of 256", "89.75 %, 0.25 points (95 % interval ±0.31)", "1.5 ms (a phone)", "90.50 %", "BSD",
-        "Zalando", "10 classes, in this order: T-shirt/top, Trouser", "256 training images", "\n".join(card["run"]),
-    ):  # fmt: skip
+        SMALL,
+        "98.44 % of 256",
+        "89.75 %, 0.25 points (95 % interval ±0.31)",
+        "1.5 ms (a phone)",
+        "90.50 %",
+        "BSD",
+        "Zalando",
+        "10 classes, in this order: T-shirt/top, Trouser",
+        "256 training images",
+        "\n".join(card["run"]),
+    ):
         assert words in page
     assert card["input"]["shape"] == [1, 16, 16, 1]
     assert card["macs"] == sum(op.macs for op in subject.net.space.ops(subject.net.arch))

@@ -7,11 +7,11 @@ import onnx
 import pytest
 import torch
 
-from ofa_deploy.families import SPACES, get_space
+from ofa_deploy.device import onnxruntime
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
-from ofa_deploy.latency.device import onnxruntime
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.families import SPACES, get_space
+from ofa_deploy.spaces.ops import Op
 from ofa_deploy.supernet.network import Supernet, folded
 from ofa_deploy.supernet.recalibration import recalibrate
 

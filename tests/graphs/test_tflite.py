@@ -7,12 +7,12 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from ofa_deploy.families import SPACES, get_space
+from ofa_deploy.device import tflite
 from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.tflite_int8 import Int8Graph
-from ofa_deploy.latency.device import tflite
-from ofa_deploy.ops import Op
+from ofa_deploy.spaces.families import SPACES, get_space
+from ofa_deploy.spaces.ops import Op
 from ofa_deploy.supernet.network import Supernet, folded
 from ofa_deploy.supernet.recalibration import recalibrate
 from tests.graphs.test_onnx import BLOCKS, reference
@@ -38,11 +38,9 @@ def test_whole_network_equals_torch(name: str) -> None:
         assert got.std() > 1e-4
 
 
-MORE = [
-    Op("maxpool", size, 8, 8, kernel=3, stride=2) for size in (7, 8)
-] + [
+MORE = [Op("maxpool", size, 8, 8, kernel=3, stride=2) for size in (7, 8)] + [
     Op("bottleneck", size, 8, 16, 4, 3, stride, "relu", shortcut=False) for size in (7, 8) for stride in (1, 2)
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("op", BLOCKS, ids=lambda op: f"{op.kind}-{op.size}-k{op.kernel}s{op.stride}{op.act}{op.se}")
@@ -58,8 +56,8 @@ def test_block_equals_torch(op: Op) -> None:
 
 @pytest.mark.parametrize("op", MORE, ids=lambda op: f"{op.kind}-{op.size}-s{op.stride}")
 def test_block_of_resnet_equals_onnx(op: Op) -> None:
+    from ofa_deploy.device import onnxruntime
     from ofa_deploy.graphs import onnx
-    from ofa_deploy.latency.device import onnxruntime
 
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ofa_deploy.families import get_space
+from ofa_deploy.device import tflite
 from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import tflite_int8, weights
-from ofa_deploy.latency.device import tflite
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 from tests.graphs.test_onnx import BLOCKS, reference
 from tests.graphs.test_tflite import last
 
@@ -61,8 +61,10 @@ def test_networks_of_all_families_start(name: str, tiny: SearchSpace) -> None:
 
 
 def test_a_summand_is_never_much_finer_than_its_sum() -> None:
-    extremes = {name: (np.array([low], np.float32), np.array([high], np.float32))
-                for name, low, high in (("tiny", 0, 1e-6), ("wide", -1, 1), ("sum", -1, 1))}  # fmt: skip
+    extremes = {
+        name: (np.array([low], np.float32), np.array([high], np.float32))
+        for name, low, high in (("tiny", 0, 1e-6), ("wide", -1, 1), ("sum", -1, 1))
+    }
     found = tflite_int8._ranges(extremes, 1.0, [("tiny", "sum"), ("wide", "sum")])
     assert found["tiny"]["max"] - found["tiny"]["min"] == pytest.approx(2 * 2**-9)
     assert (found["wide"]["min"], found["wide"]["max"]) == (-1, 1)

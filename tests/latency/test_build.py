@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_deploy.device import onnxruntime, rounds, timing
+from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device.rounds import Plan
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.latency import build as building
 from ofa_deploy.latency.build import Job, build
-from ofa_deploy.latency.device import onnxruntime, rounds, timing
-from ofa_deploy.latency.device.conditions import DEVICES, conditions
-from ofa_deploy.latency.device.rounds import Plan
-from ofa_deploy.latency.estimates import estimates
-from ofa_deploy.latency.estimates import states as machine_states
+from ofa_deploy.latency.machine_state import estimates
+from ofa_deploy.latency.machine_state import states as machine_states
 from ofa_deploy.latency.table import LatencyTable, file_name, select
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import killed_build
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, networks=12)

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy import partials
+from ofa_deploy.device.rounds import Plan
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.families import get_space
+from ofa_deploy.files import journals
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
-from ofa_deploy.latency.device.rounds import Plan
 from ofa_deploy.latency.remote import build_over_ssh
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import Run, killed, made_up_table, refused, succeeded
 
 QUICK = Plan(rounds=2, runs=3, seconds=0.005, networks=12)
@@ -141,7 +141,7 @@ def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace
 def changed(line: str, key: int, value: object, number: int = 1) -> str:
     values = json.loads(line.partition("\t")[0])
     values[key] = value
-    return partials.numbered(number, json.dumps(values)).rstrip("\n")
+    return journals.numbered(number, json.dumps(values)).rstrip("\n")
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def changed(line: str, key: int, value: object, number: int = 1) -> str:
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], "damaged"),
         (lambda lines: [lines[0], *lines[2:]], "damaged"),
         (lambda lines: [lines[0], lines[1] + "0", *lines[2:]], "damaged"),
-        (lambda lines: [lines[0], partials.numbered(1, "[" * 100_000)[:-1], *lines[2:]], "damaged"),
-        (lambda lines: [lines[0], partials.numbered(1, "[Infinity, 1]")[:-1], *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], journals.numbered(1, "[" * 100_000)[:-1], *lines[2:]], "damaged"),
+        (lambda lines: [lines[0], journals.numbered(1, "[Infinity, 1]")[:-1], *lines[2:]], "damaged"),
         (lambda lines: [lines[0].replace('"precision"', '"another"'), *lines[1:]], "damaged"),
         (lambda lines: [lines[0].replace('"cpu": "', '"cpu": "\\ud800', 1), *lines[1:]], "half a character"),
     ],

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.extremes import extreme
 from ofa_deploy.latency import calibration
 from ofa_deploy.latency.calibration import calibrated
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.ops import Op
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.ops import Op
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
 

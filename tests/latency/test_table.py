@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy import artifacts
+from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.device.conditions import conditions
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
 

@@ -99,13 +99,21 @@ def browser(folder: Path) -> Iterator[Page]:
     to_child, from_us = os.pipe()
     to_us, from_child = os.pipe()
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-        "--remote-debugging-pipe", f"--user-data-dir={folder}",
-    ]  # fmt: skip
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--remote-debugging-pipe",
+        f"--user-data-dir={folder}",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", START, str(to_child), str(from_child), *command],
-        pass_fds=(to_child, from_child), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        pass_fds=(to_child, from_child),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(to_child)
     os.close(from_child)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_deploy import artifacts
+from ofa_deploy.files import artifacts
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search.result import write
 from tests.report.browser import CHROMIUM, Page, browser

@@ -13,41 +13,58 @@ from typing import Any
 
 import pytest
 
-from ofa_deploy import artifacts
+from ofa_deploy.delivery import requests
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.families import get_space
+from ofa_deploy.files import artifacts
 from ofa_deploy.report import material
 from ofa_deploy.report.axes import axis
 from ofa_deploy.report.charts import Dot, Layer, agreement_chart, front_chart
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
-from ofa_deploy.search import files
-from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.result import SearchResult, write
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
 QUICK = Settings(population=8, generations=3, restarts=1)
 ANYTHING = pytest.mark.parametrize("hostile", ["markup", "null", "list", "object", "nan", "huge", "large", "true"])
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"&\ud800"
 VALUES = {
-    "markup": HOSTILE, "null": None, "list": [HOSTILE], "object": {HOSTILE: HOSTILE}, "nan": float("nan"),
-    "huge": 10**400, "large": -1e308, "true": True,
-}  # fmt: skip
+    "markup": HOSTILE,
+    "null": None,
+    "list": [HOSTILE],
+    "object": {HOSTILE: HOSTILE},
+    "nan": float("nan"),
+    "huge": 10**400,
+    "large": -1e308,
+    "true": True,
+}
 FIXED = "_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
 VERIFIED = {
     "candidates": [
         {
-            "arch": f"r28_k3e3-k3e3{FIXED}", "predicted_ms": 0.2, "measured_ms": 0.21, "spread_percent": 2.0,
-            "predicted_top1_percent": 91.0, "measured_top1_percent": 90.5, "interval95_points": 0.5,
+            "arch": f"r28_k3e3-k3e3{FIXED}",
+            "predicted_ms": 0.2,
+            "measured_ms": 0.21,
+            "spread_percent": 2.0,
+            "predicted_top1_percent": 91.0,
+            "measured_top1_percent": 90.5,
+            "interval95_points": 0.5,
         },
         {
-            "arch": f"r28_k5e3-k3e3{FIXED}", "predicted_ms": 0.25, "measured_ms": 0.25, "spread_percent": 0.0,
-            "predicted_top1_percent": 91.2, "measured_top1_percent": None, "interval95_points": None,
+            "arch": f"r28_k5e3-k3e3{FIXED}",
+            "predicted_ms": 0.25,
+            "measured_ms": 0.25,
+            "spread_percent": 0.0,
+            "predicted_top1_percent": 91.2,
+            "measured_top1_percent": None,
+            "interval95_points": None,
         },
     ],
-    "rounds": 2, "within_budget": True,
-}  # fmt: skip
+    "rounds": 2,
+    "within_budget": True,
+}
 PROOF = {"bound_percent": 92.0, "found_percent": 91.9, "proven": False, "seconds": 3.0}
 
 
@@ -104,8 +121,8 @@ def tables(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def found(*luts: str, **asked: Any) -> list[SearchResult]:
-    request = files.Request("fmnist", ("50%",), luts, settings=QUICK, **asked)
-    return files.search_each(request, lambda line: None)
+    request = requests.Request("fmnist", ("50%",), luts, settings=QUICK, **asked)
+    return requests.search_each(request, lambda line: None)
 
 
 def page_of(results: list[SearchResult]) -> str:
@@ -129,9 +146,17 @@ def test_a_front_of_two_devices(tables: tuple[str, str]) -> None:
     assert page.count('class="steps"') == 4, "two fronts, each for a screen and for a phone"
     assert page.count('data-toggles="') == 6
     assert all(str(result.arch) in page for result in results)
-    for words in ("Predicted and measured", "within the budget, as measured", "Bound: no network within the limits",
-                  "How exact is the latency table?", "How exact is the accuracy predictor?", "What was run on what",
-                  "prefers-color-scheme:dark", "width=device-width", "default-src &#x27;none&#x27;"):  # fmt: skip
+    for words in (
+        "Predicted and measured",
+        "within the budget, as measured",
+        "Bound: no network within the limits",
+        "How exact is the latency table?",
+        "How exact is the accuracy predictor?",
+        "What was run on what",
+        "prefers-color-scheme:dark",
+        "width=device-width",
+        "default-src &#x27;none&#x27;",
+    ):
         assert words in page, words
     assert str(results[0].inputs["predictor_sha256"]) in page
     before = Path("page.html").read_bytes()
@@ -143,17 +168,21 @@ def delivered(result: SearchResult, slower: float) -> SearchResult:
     """The result as if its network had been measured, at so many times its budget."""
     limit = result.limits[0]
     row = {
-        "arch": str(result.arch), "predicted_ms": limit["predicted"], "measured_ms": slower * limit["upper"],
-        "spread_percent": 3.0, "predicted_top1_percent": result.score, "measured_top1_percent": result.score - 0.5,
+        "arch": str(result.arch),
+        "predicted_ms": limit["predicted"],
+        "measured_ms": slower * limit["upper"],
+        "spread_percent": 3.0,
+        "predicted_top1_percent": result.score,
+        "measured_top1_percent": result.score - 0.5,
         "interval95_points": 0.5,
-    }  # fmt: skip
+    }
     about = {"candidates": [row], "rounds": 1, "within_budget": slower <= 1, "machine_slower_percent": 2.0}
     return dataclasses.replace(result, verified=about)
 
 
 def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, str]) -> None:
-    request = files.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK)
-    kept, slow = (delivered(r, s) for r, s in zip(files.search_each(request, print), (0.9, 1.1), strict=True))
+    request = requests.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK)
+    kept, slow = (delivered(r, s) for r, s in zip(requests.search_each(request, print), (0.9, 1.1), strict=True))
     page = page_of([kept, slow])
     for what in ("latency (ms)", "top-1 (%)"):
         assert page.count(f'aria-label="measured {what} against predicted {what}"') == 1
@@ -206,8 +235,8 @@ def test_what_is_not_found_is_said(tables: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("asked", [{"macs": "50%"}, {"params": "50%"}, {"size": "50%", "front": True}])
 def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, Any]) -> None:
-    request = files.Request("resnet50d", (), objective="macs", settings=QUICK, **asked)
-    page = page_of(files.search_each(request, lambda line: None))
+    request = requests.Request("resnet50d", (), objective="macs", settings=QUICK, **asked)
+    page = page_of(requests.search_each(request, lambda line: None))
     assert "widths" in page
     assert "multiply-accumulates (M)" in page
 
@@ -215,7 +244,7 @@ def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, An
 def test_several_files_and_spaces(tables: tuple[str, str]) -> None:
     write(found(tables[0]), Path("a.json"))
     write(
-        files.search_each(files.Request("resnet50d", macs="50%", objective="macs", settings=QUICK), print),
+        requests.search_each(requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK), print),
         Path("b.json"),
     )
     write_report([Path("a.json"), Path("b.json")], Path("page.html"))
@@ -307,9 +336,11 @@ def test_markup_is_escaped() -> None:
         ([88.7, 92.6], ["89", "90", "91", "92"]),
         ([1000, 1000], ["960", "980", "1000", "1020", "1040"]),
         ([], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
-        ([0, 1e14], None), ([0, 1e-300], None), ([5e-324, 1e-323], None),
+        ([0, 1e14], None),
+        ([0, 1e-300], None),
+        ([5e-324, 1e-323], None),
     ],
-)  # fmt: skip
+)
 def test_ticks_are_round(values: list[float], shown: list[str] | None) -> None:
     made = axis(values, 0, 100, "x", 5)
     marks = made.marks()

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from ofa_deploy.arch import Arch
-from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.parts import Layer, Stage
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.parts import Layer, Stage
+from ofa_deploy.spaces.space import SearchSpace
 
 
 def everything(space: SearchSpace) -> Genes:

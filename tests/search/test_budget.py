@@ -27,9 +27,18 @@ def test_latencies(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("30", "30ms"), ("-5ms", "not a latency"), ("0ms", "positive"), ("30m", "unit"), ("", "not a latency"),
-     ("nanms", "not a latency"), ("120%", "slowest"), ("1e3ms", "not a latency"), ("30 minutes", "unit")],
-)  # fmt: skip
+    [
+        ("30", "30ms"),
+        ("-5ms", "not a latency"),
+        ("0ms", "positive"),
+        ("30m", "unit"),
+        ("", "not a latency"),
+        ("nanms", "not a latency"),
+        ("120%", "slowest"),
+        ("1e3ms", "not a latency"),
+        ("30 minutes", "unit"),
+    ],
+)
 def test_what_is_no_latency(text: str, word: str) -> None:
     with pytest.raises(OfaDeployError, match=word):
         parse_latency(text, 2.0, 10.0)
@@ -53,9 +62,15 @@ def test_other_amounts_in_millions_and_megabytes(what: str, text: str, expected:
 
 @pytest.mark.parametrize(
     ("what", "text", "word"),
-    [("macs", "300ms", "use k, m, g"), ("size", "10", "needs a unit"), ("size", "10M", "use b, kb, mb"),
-     ("params", "120%", "largest"), ("macs", "3", "did you mean 3M"), ("macs", "0", "positive")],
-)  # fmt: skip
+    [
+        ("macs", "300ms", "use k, m, g"),
+        ("size", "10", "needs a unit"),
+        ("size", "10M", "use b, kb, mb"),
+        ("params", "120%", "largest"),
+        ("macs", "3", "did you mean 3M"),
+        ("macs", "0", "positive"),
+    ],
+)
 def test_what_is_no_amount(what: str, text: str, word: str) -> None:
     with pytest.raises(OfaDeployError, match=word):
         parse_amount(what, text, 2.0, 10.0)

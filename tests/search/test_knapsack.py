@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ofa_deploy.extremes import extreme
 from ofa_deploy.search.knapsack import best_within
 from ofa_deploy.search.limits import latency_limit
-from ofa_deploy.search.seeds import seeds, surrogate
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.search.surrogates import seeds, surrogate
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 from tests.search.conftest import everything
 

@@ -7,17 +7,17 @@ import re
 import numpy as np
 import pytest
 
-from ofa_deploy.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.extremes import extreme
-from ofa_deploy.families import get_space
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolve import Settings
+from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.front import front_of
 from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import explore, search
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.families import get_space
+from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 from tests.search.conftest import Rugged, everything, rugged
 
@@ -70,8 +70,11 @@ def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: Sear
     proved = impossible = 0
     for _ in range(60):
         low, high, third = rng.uniform(5, 95, 3)
-        limits = [cost_limit(tiny, "macs", f"{low:.1f}%"), cost_limit(tiny, "params", f"{high:.1f}%.."),
-                  latency_limit(slow, f"{third:.1f}%", 1.0)]  # fmt: skip
+        limits = [
+            cost_limit(tiny, "macs", f"{low:.1f}%"),
+            cost_limit(tiny, "params", f"{high:.1f}%.."),
+            latency_limit(slow, f"{third:.1f}%", 1.0),
+        ]
         none = over(limits, whole).min() > 0
         impossible += none
         try:

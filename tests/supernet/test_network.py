@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_deploy.arch import Arch
 from ofa_deploy.errors import ArchError, ArtifactError
-from ofa_deploy.families import SPACES, get_space
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.families import SPACES, get_space
+from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint, recalibration
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.network import Supernet
@@ -102,9 +102,7 @@ def test_evaluation_never_uses_old_weights(space: SearchSpace) -> None:
 
     with torch.no_grad():
         last = net(x, arch)
-        for change in (
-            changed_in_place, matrix_changed, statistics_changed, loaded, assigned, assigned_then_changed
-        ):  # fmt: skip
+        for change in (changed_in_place, matrix_changed, statistics_changed, loaded, assigned, assigned_then_changed):
             change()
             now = net(x, arch)
             assert not torch.equal(now, last), change.__name__
@@ -237,7 +235,12 @@ def test_weights_must_fit_whole(space: SearchSpace) -> None:
     nan = state | {"classifier.linear.bias": torch.full((10,), float("nan"))}
     wrong = state | {"classifier.linear.bias": torch.zeros(9)}
     lacks = {k: v for k, v in state.items() if k != "classifier.linear.bias"}
-    for bad, word in ((nan, "not finite"), (wrong, "another shape"), (lacks, "missing"), (state | {"x": nan["classifier.linear.bias"][:0]}, "unexpected")):  # fmt: skip  # noqa: E501
+    for bad, word in (
+        (nan, "not finite"),
+        (wrong, "another shape"),
+        (lacks, "missing"),
+        (state | {"x": nan["classifier.linear.bias"][:0]}, "unexpected"),
+    ):
         with pytest.raises(ArtifactError, match=f"{word}: (classifier.linear.bias|x)"):
             checkpoint.fill(net, bad, Path("w"))
 

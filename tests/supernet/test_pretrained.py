@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.families import get_space
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.pretrained import FILES, convert, file_of, read

@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.costs import Floats, Genes
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
 
 Features = npt.NDArray[np.float32]
 CONTINUOUS = 4

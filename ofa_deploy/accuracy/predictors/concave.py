@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ofa_deploy.accuracy.predictors.estimator import scaling, unexplained
 from ofa_deploy.accuracy.predictors.inference import Array, scaled, with_linear_costs
 from ofa_deploy.accuracy.predictors.members import Ensemble
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 
 class Concave(Ensemble):
@@ -32,9 +32,15 @@ class Concave(Ensemble):
     model = "concave"
 
     def __init__(
-        self, members: int = 8, units: int = 8, steps: int = 3000, batch: int = 128, lr: float = 1e-2,
-        weight_decay: float | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        members: int = 8,
+        units: int = 8,
+        steps: int = 3000,
+        batch: int = 128,
+        lr: float = 1e-2,
+        weight_decay: float | None = None,
+        seed: int = 0,
+    ) -> None:
         self.members = members
         self.units = units
         self.steps = steps

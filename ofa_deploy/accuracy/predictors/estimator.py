@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
 from ofa_deploy.accuracy.predictors.inference import Array, Arrays, predict
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 
 class Estimator(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]

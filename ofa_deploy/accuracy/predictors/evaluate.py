@@ -22,9 +22,9 @@ from ofa_deploy.accuracy.predictors.gp import GP
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, blend
 from ofa_deploy.accuracy.predictors.ridge import Ridge
-from ofa_deploy.costs import Floats
 from ofa_deploy.progress import Progress, Report
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Floats
+from ofa_deploy.spaces.space import SearchSpace
 
 FOLDS = 5
 Predicted = tuple[Floats, Floats]
@@ -35,7 +35,7 @@ ESTIMATORS: Mapping[str, Callable[[SearchSpace, int], Estimator]] = {
     "gp": lambda space, seed: GP(groups(space), seed=seed),
     "concave": lambda space, seed: Concave(seed=seed),
     "mlp": lambda space, seed: MLP(seed=seed),
-}  # fmt: skip
+}
 """The models to choose from."""
 
 
@@ -68,9 +68,10 @@ def errors(
     """
     mean, std = predicted
     out = {
-        "rmse_points": float(np.sqrt(np.mean((mean - y) ** 2))), "kendall_tau": float(kendalltau(mean, y).statistic),
+        "rmse_points": float(np.sqrt(np.mean((mean - y) ** 2))),
+        "kendall_tau": float(kendalltau(mean, y).statistic),
         "spearman_rho": float(spearmanr(mean, y).statistic),
-    }  # fmt: skip
+    }
     if std.any():
         inside = abs(mean - y) <= NORMAL_90 * std
         out["coverage90_percent"] = 100 * float(np.mean(inside if sure is None else inside[sure]))
@@ -117,9 +118,15 @@ def cross_validated(
 
 
 def _fold(
-    name: str, part: int, estimator: Any, x: Features, y: Floats, weight: Floats,
-    fitted: npt.NDArray[np.intp], held: npt.NDArray[np.intp],
-) -> tuple[str, int, Predicted]:  # fmt: skip
+    name: str,
+    part: int,
+    estimator: Any,
+    x: Features,
+    y: Floats,
+    weight: Floats,
+    fitted: npt.NDArray[np.intp],
+    held: npt.NDArray[np.intp],
+) -> tuple[str, int, Predicted]:
     if isinstance(estimator, Estimator):
         estimator.fit(x[fitted], y[fitted], sample_weight=weight[fitted])
         return name, part, estimator.predict(x[held], return_std=True)

@@ -12,7 +12,6 @@ import numpy as np
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy import artifacts, outputs
 from ofa_deploy.accuracy.predictors.evaluate import (
     ESTIMATORS,
     Predicted,
@@ -22,15 +21,16 @@ from ofa_deploy.accuracy.predictors.evaluate import (
     folds,
     line,
     widening,
-)  # fmt: skip
+)
 from ofa_deploy.accuracy.predictors.predictor import Predictor, blend
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import Merged, check, merge
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.progress import Report
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.space import SearchSpace
 
 AUTO = "auto"
 
@@ -53,9 +53,13 @@ class Fitted:
 
 
 def fit(
-    sources: Sequence[Samples], model: str = AUTO, seed: int = 0, jobs: int | None = None,
-    report: Report = lambda line: None, names: Sequence[str] | None = None,
-) -> Fitted:  # fmt: skip
+    sources: Sequence[Samples],
+    model: str = AUTO,
+    seed: int = 0,
+    jobs: int | None = None,
+    report: Report = lambda line: None,
+    names: Sequence[str] | None = None,
+) -> Fitted:
     """Fit a predictor.
 
     Every candidate predicts each sample in a five-fold cross-validation. `auto` takes the model with the best mean
@@ -156,9 +160,16 @@ def held_out(predictor: Predictor, samples: Samples) -> dict[str, float]:
 
 
 def fit_file(
-    space: SearchSpace, samples: Sequence[Path], out: Path, model: str, seed: int, report: Report,
-    apart: Path | None = None, source: str | None = None, jobs: int | None = None,
-) -> Mapping[str, Any]:  # fmt: skip
+    space: SearchSpace,
+    samples: Sequence[Path],
+    out: Path,
+    model: str,
+    seed: int,
+    report: Report,
+    apart: Path | None = None,
+    source: str | None = None,
+    jobs: int | None = None,
+) -> Mapping[str, Any]:
     """Fit on files of samples and save the predictor, with a plot beside it.
 
     Args:
@@ -188,19 +199,28 @@ def fit_file(
     found = fit(sources, model, seed, jobs, report, list(map(str, paths)))
     predictor = found.predictor
     about: dict[str, Any] = {
-        "models": found.models, "label_noise": sources[0].label_noise,
+        "models": found.models,
+        "label_noise": sources[0].label_noise,
         "apart": None if others is None else {"file": Path(str(apart)).name, **held_out(predictor, others)},
-    }  # fmt: skip
+    }
     merged = found.samples
     details = {
-        **({"source": source} if source else {}), **{key: value for key, value in about.items() if value},
-        "widen": predictor.widen, "seed": seed, "weights_sha256": predictor.weights_sha256,
+        **({"source": source} if source else {}),
+        **{key: value for key, value in about.items() if value},
+        "widen": predictor.widen,
+        "seed": seed,
+        "weights_sha256": predictor.weights_sha256,
         "samples": [
-            {"file": path.name, "sha256": s.sha256, "number": len(s), "offset_points": round(offset, 4),
-             "noise_points": round(noise, 4)}
+            {
+                "file": path.name,
+                "sha256": s.sha256,
+                "number": len(s),
+                "offset_points": round(offset, 4),
+                "noise_points": round(noise, 4),
+            }
             for path, s, offset, noise in zip(paths, sources, merged.offsets, merged.noises, strict=True)
         ],
-    }  # fmt: skip
+    }
     predictor.save(out, details)
     scatter(merged.y, found.held_out, predictor.report, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
     if predictor.doubt:

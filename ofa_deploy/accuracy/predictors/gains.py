@@ -15,8 +15,8 @@ import numpy as np
 
 from ofa_deploy.accuracy.predictors import CONTINUOUS, continuous_changed, features, official
 from ofa_deploy.accuracy.predictors.inference import Array, Arrays, known_weights, scaled, silu, with_linear_costs
-from ofa_deploy.costs import Floats, Genes, Ints
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Floats, Genes, Ints
+from ofa_deploy.spaces.space import SearchSpace
 
 
 class Gains(ABC):
@@ -258,7 +258,10 @@ def _logistic(x: Array) -> Array:
 
 
 MODELS: Mapping[str, type[Gains]] = {
-    "mlp": _MLP, "gp": _GP, "ridge": _Ridge, "concave": _Concave,
+    "mlp": _MLP,
+    "gp": _GP,
+    "ridge": _Ridge,
+    "concave": _Concave,
     "official": _Official,
-}  # fmt: skip
+}
 """For each of `inference.MODELS`."""

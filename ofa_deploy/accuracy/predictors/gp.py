@@ -13,7 +13,7 @@ from torch import Tensor
 from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
 from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling, standardised
 from ofa_deploy.accuracy.predictors.inference import Array, kernel, scaled
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 JITTER = 1e-6
 
@@ -39,9 +39,13 @@ class GP(Estimator):
     model = "gp"
 
     def __init__(
-        self, groups: tuple[int, ...] | None = None, log_settings: tuple[float, ...] | None = None, tune: int = 1000,
-        most: int = 1500, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        groups: tuple[int, ...] | None = None,
+        log_settings: tuple[float, ...] | None = None,
+        tune: int = 1000,
+        most: int = 1500,
+        seed: int = 0,
+    ) -> None:
         self.groups = groups
         self.log_settings = log_settings
         self.tune = tune
@@ -72,9 +76,11 @@ class GP(Estimator):
         lengths, alone = np.repeat(1 / settings[:n], groups), np.zeros(x.shape[1])
         alone[-CONTINUOUS:] = np.repeat(1 / settings[2 * n : 2 * n + 2], groups[-2:])
         arrays = scaling(x) | {
-            "linear": np.repeat(settings[n : 2 * n], groups), "inverse_lengths": np.stack([alone, lengths]),
-            "amplitudes": settings[[-1, -4, -3]], "noise": np.sqrt(settings[[-2]]),
-        }  # fmt: skip
+            "linear": np.repeat(settings[n : 2 * n], groups),
+            "inverse_lengths": np.stack([alone, lengths]),
+            "amplitudes": settings[[-1, -4, -3]],
+            "noise": np.sqrt(settings[[-2]]),
+        }
         kept = np.sort(np.random.default_rng(self.seed).permutation(len(x))[: self.most])
         z = scaled(arrays, x).astype(np.float32).astype(np.float64)
         among, to = kernel(arrays, z[kept], z[kept]), kernel(arrays, z[kept], z)

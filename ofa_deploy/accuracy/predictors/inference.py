@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -39,8 +39,13 @@ def prepared(model: str, arrays: Arrays) -> Arrays:
         return arrays
     known, inverse = arrays["inputs"].astype(np.float32), np.square(arrays["inverse_lengths"]).astype(np.float32)
     trend = arrays["linear"] * (arrays["coefficients"] @ known.astype(np.float64))
-    return {**arrays, "known": known, "inverse_squares": inverse, "halves": inverse @ np.square(known).T / 2,
-            "trend": trend}  # fmt: skip
+    return {
+        **arrays,
+        "known": known,
+        "inverse_squares": inverse,
+        "halves": inverse @ np.square(known).T / 2,
+        "trend": trend,
+    }
 
 
 def known_weights(arrays: Arrays, z: Array) -> Iterator[Array]:
@@ -173,7 +178,10 @@ def _gp(arrays: Arrays, x: Array, spread: bool) -> tuple[Floats, Floats]:
 
 
 MODELS: Mapping[str, Callable[[Arrays, Array, bool], tuple[Floats, Floats]]] = {
-    "mlp": _mlp, "gp": _gp, "ridge": _ridge, "concave": _concave,
+    "mlp": _mlp,
+    "gp": _gp,
+    "ridge": _ridge,
+    "concave": _concave,
     "official": _official,
-}  # fmt: skip
+}
 """Mean and variance of each model in units of the target, shape (n,) each, from unscaled features."""

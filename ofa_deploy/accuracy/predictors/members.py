@@ -14,7 +14,7 @@ from torch import Tensor
 from ofa_deploy.accuracy.predictors import Features
 from ofa_deploy.accuracy.predictors.estimator import Estimator
 from ofa_deploy.accuracy.predictors.inference import Array
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 DECAYS = (0.3, 1.0, 3.0)
 """Weight decays to choose from: clean labels want little, noisy ones more."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ofa_deploy.accuracy.predictors.estimator import scaling, unexplained
 from ofa_deploy.accuracy.predictors.inference import Array, scaled
 from ofa_deploy.accuracy.predictors.members import Ensemble
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 
 class MLP(Ensemble):
@@ -30,9 +30,15 @@ class MLP(Ensemble):
     model = "mlp"
 
     def __init__(
-        self, members: int = 5, hidden: int = 128, steps: int = 1000, batch: int = 128, lr: float = 3e-3,
-        weight_decay: float | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        members: int = 5,
+        hidden: int = 128,
+        steps: int = 1000,
+        batch: int = 128,
+        lr: float = 3e-3,
+        weight_decay: float | None = None,
+        seed: int = 0,
+    ) -> None:
         self.members = members
         self.hidden = hidden
         self.steps = steps

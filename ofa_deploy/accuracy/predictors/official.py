@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ofa_deploy.accuracy.predictors.inference import Array, Arrays
-from ofa_deploy.costs import Genes
-from ofa_deploy.official import official_widths
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Genes
+from ofa_deploy.spaces.official import official_widths
+from ofa_deploy.spaces.space import SearchSpace
 
 
 def features(space: SearchSpace, genes: Genes, arrays: Arrays) -> Array:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_deploy import artifacts, outputs
 from ofa_deploy.accuracy.predictors.inference import Array
 from ofa_deploy.accuracy.predictors.official import features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.space import SearchSpace
-from ofa_deploy.torch_files import tensors
+from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files.torch_files import tensors
+from ofa_deploy.spaces.space import SearchSpace
 
 TUTORIAL = tuple(range(112, 225, 16))
 """Resolutions of `acc_predictor.pth`; one in between counts as the next smaller."""
@@ -62,9 +62,12 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
         raise ArtifactError(f"{file} is no official accuracy predictor: it has more than one output")
     width = out["weight0"].shape[1]
     return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()} | {
-        "resolutions": np.array(resolutions), "shift": np.zeros(width), "scale": np.ones(width),
-        "target": np.array([0.0, 100.0]), "noise": np.full(1, np.nan),
-    }  # fmt: skip
+        "resolutions": np.array(resolutions),
+        "shift": np.zeros(width),
+        "scale": np.ones(width),
+        "target": np.array([0.0, 100.0]),
+        "noise": np.full(1, np.nan),
+    }
 
 
 def _resolutions(file: Path, space: SearchSpace, width: int) -> tuple[int, ...]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors.evaluate import Predicted
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
-from ofa_deploy.costs import Floats
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.costs import Floats
 
 
 def scatter(y: Floats, predicted: Predicted, report: Mapping[str, float], title: str, path: Path) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy import artifacts
 from ofa_deploy.accuracy.predictors import features, official
 from ofa_deploy.accuracy.predictors.gains import MODELS as GAINS
 from ofa_deploy.accuracy.predictors.gains import Gains
 from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict, prepared
-from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "accuracy-predictor"
 NORMAL_90 = 1.645

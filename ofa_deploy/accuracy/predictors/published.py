@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from torch import nn
 
 from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 
 class PublishedMLP(RegressorMixin, BaseEstimator):  # type: ignore[misc]

@@ -7,7 +7,7 @@ from sklearn.linear_model import BayesianRidge
 
 from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling
 from ofa_deploy.accuracy.predictors.inference import Array, scaled, with_products
-from ofa_deploy.costs import Floats
+from ofa_deploy.spaces.costs import Floats
 
 
 class Ridge(Estimator):
@@ -25,6 +25,9 @@ class Ridge(Estimator):
         found = BayesianRidge().fit((z - centre) @ axes, y, sample_weight=weight)
         slope = axes @ found.coef_
         return arrays | {
-            "slope": slope, "level": np.array([found.intercept_ - centre @ slope]), "centre": centre,
-            "covariance": axes @ found.sigma_ @ axes.T, "noise": np.array([found.alpha_**-0.5]),
-        }  # fmt: skip
+            "slope": slope,
+            "level": np.array([found.intercept_ - centre @ slope]),
+            "centre": centre,
+            "covariance": axes @ found.sigma_ @ axes.T,
+            "noise": np.array([found.alpha_**-0.5]),
+        }

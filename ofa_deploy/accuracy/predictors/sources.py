@@ -14,9 +14,9 @@ from ofa_deploy.accuracy.predictors import CONTINUOUS, Features, features
 from ofa_deploy.accuracy.predictors.estimator import scaling
 from ofa_deploy.accuracy.predictors.inference import scaled
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.costs import Floats, Genes
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
 
 _ROUNDS = 3
 _FREE = 1e3

@@ -1,0 +1,1 @@
+"""Closed loops: whatever measures what a search delivered and searches again."""

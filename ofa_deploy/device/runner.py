@@ -1,0 +1,117 @@
+"""The command of a bundle: `python BUNDLE.zip` measures what the bundle holds on the machine where it is typed.
+
+It needs Python 3.9, numpy 1.17 and the bundle's runtime; a bundle for adb needs adb and a phone instead. Results go to
+`<stem of the bundle>.results` in the working folder, to be carried back to `ofa-deploy lut collect`. Killed at any
+moment, it goes on where it was when repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.device import adb
+from ofa_deploy.device.conditions import START, conditions
+from ofa_deploy.device.rounds import Plan, Started, measure
+from ofa_deploy.errors import ArtifactError, OfaDeployError
+from ofa_deploy.files import artifacts, outputs
+
+MANIFEST = "manifest.json"
+RUNNERS = ("python", "adb")
+"""What runs the models: this interpreter, or `adb.Phone`."""
+KEEP_BYTES = 1 << 20
+"""Models larger than this are read again for each visit, so that memory holds one of them at a time."""
+
+
+def say(line: str) -> None:
+    """Print a line for the user."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(bundle: Path, out: Path, phone: adb.Options) -> None:
+    """Measure everything in a bundle, and write the results.
+
+    Args:
+        bundle: the zip file.
+        phone: for a bundle that is run by way of adb.
+        out: the results: a line for the conditions, then one for each visit. Beside it lies `<name>.partial` while the
+            run lasts.
+
+    Raises:
+        ArtifactError: what lies at the partial results is of another bundle or machine.
+        MeasureError: the runtime is missing, or does not take a model.
+    """
+    with zipfile.ZipFile(bundle) as file:
+        text = file.read(MANIFEST)
+        manifest: dict[str, Any] = json.loads(text)
+        plan = Plan(**manifest["plan"])
+        entries = manifest["entries"]
+        identity = hashlib.sha256(text).hexdigest()
+        android = adb.Phone(phone, identity[:16]) if manifest["runner"] == "adb" else None
+        about = manifest["device"], plan.threads, manifest["batch"]
+        measured = conditions(*about) if android is None else android.conditions(*about)
+        header = {"bundle": identity, **measured}
+
+        def started(entry: dict[str, Any]) -> Started:
+            if android is not None:
+                return Started(android.session(entry["file"], file.read, plan.threads), np.zeros(0, np.float32))
+            x = np.random.default_rng(plan.seed).standard_normal(entry["shape"]).astype(np.float32)
+            return Started(START[measured["runtime"]](file.read(entry["file"]), plan.threads), x)
+
+        partial = out.with_name(out.name + ".partial")
+        with artifacts.locked(out):
+            measure(
+                list(entries),
+                lambda name: started(entries[name]),
+                started(manifest["sentinel"]),
+                plan,
+                partial,
+                header,
+                say,
+                lambda name: android is not None or bool(entries[name]["bytes"] <= KEEP_BYTES),
+            )
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(out)
+        if android is not None:
+            android.clean()
+
+
+def main() -> None:
+    """The command line."""
+    bundle = Path(sys.argv[0])
+    out = Path(f"{bundle.stem}.results")
+    parser = argparse.ArgumentParser(prog=f"python {bundle.name}", description=__doc__)
+    parser.add_argument("--out", type=Path, default=out, help=f"file of the results; default: {out}")
+    parser.add_argument("--benchmark-model", type=Path, help="a phone's: TensorFlow's benchmark_model for Android")
+    parser.add_argument("--serial", help="a phone's: as adb lists it, where there are several")
+    parser.add_argument("--taskset", metavar="MASK", help="a phone's: the processors to use, such as f0")
+    given = parser.parse_args()
+    path = given.out
+    try:
+        if path.exists():
+            raise ArtifactError(f"{path} is there already; carry it back, or remove it to measure anew")
+        outputs.check_folder(path)
+        run(bundle, path, adb.Options(given.benchmark_model, given.serial, given.taskset))
+    except OfaDeployError as error:
+        say(f"{bundle.name}: {error}")
+        sys.exit(2)
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+        say(f"{bundle.name} is damaged ({error}); copy it here once more")
+        sys.exit(2)
+    except OSError as error:
+        say(f"{bundle.name}: {error}; mend that and repeat the command to go on")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say(f"{bundle.name}: stopped; repeat the command to go on")
+        sys.exit(130)
+    say(f"done: {path}")

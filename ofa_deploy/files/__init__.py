@@ -1,0 +1,1 @@
+"""Files: artifacts with their descriptions, atomic writes, journals of long work, downloads."""

@@ -1,0 +1,78 @@
+"""Evolution of local optima with DEAP: children of networks that no change improves, improved themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from deap import base, tools
+
+from ofa_deploy.search.evolution import Archive, Individual, Settings, Single, allowed_resolutions, fenced_random
+from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.local_search import LocalSearch
+from ofa_deploy.search.variation import Variation
+from ofa_deploy.spaces.space import SearchSpace
+
+POOL = 80
+"""Local optima that are kept."""
+CONTESTANTS = 3
+"""For a place as a parent."""
+BROOD = 40
+"""Children that are improved together."""
+
+
+class Optima:
+    """A population of local optima.
+
+    Args:
+        space: of the networks.
+        archive: of the search; what is found is added to it.
+        limits: those of the archive.
+        settings: of the search.
+        local: improves networks.
+    """
+
+    def __init__(
+        self, space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, local: LocalSearch
+    ) -> None:
+        self._archive, self._local, self._seed = archive, local, settings.seed
+        rng = np.random.default_rng((settings.seed, 1))
+        variation = Variation(space, allowed_resolutions(space, limits), settings.mutate, rng)
+        self._toolbox = base.Toolbox()
+        self._toolbox.register("vary", variation.children)
+        self._toolbox.register("select", tools.selTournament, tournsize=CONTESTANTS)
+        self._toolbox.register("survive", tools.selBest)
+        self._pool: list[Individual] = []
+        self._broods = 0
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the population, in the archive."""
+        return [one.number for one in self._pool]
+
+    def join(self, numbers: Sequence[int]) -> None:
+        """Improve networks of the archive, and let the best of them and of the population survive."""
+        fresh = sorted(set(self._local.improve(numbers)) - set(self.numbers))
+        self._pool = self._toolbox.survive([*self._pool, *map(self._individual, fresh)], POOL)
+
+    def recombine(self, number: int) -> list[float]:
+        """Cross local optima, and improve the children: so many, in broods.
+
+        Returns:
+            the best score after each brood.
+        """
+        history: list[float] = []
+        if not self._pool:
+            return history
+        for start in range(0, number, BROOD):
+            self._broods += 1
+            with fenced_random(self._seed + self._broods):
+                chosen = self._toolbox.select(self._pool, 2 * min(BROOD, number - start))
+            genes = self._archive.genes[[one.number for one in chosen]]
+            children = self._archive.add(self._toolbox.vary(genes[::2], genes[1::2])).tolist()
+            self.join(children)
+            history.append(self._archive.reached)
+        return history
+
+    def _individual(self, number: int) -> Individual:
+        return Individual(number, Single((float(self._archive.over[number]), float(self._archive.scores[number]))))

@@ -1,0 +1,83 @@
+"""Where a search begins: networks that are the best ones if accuracy were a sum over blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from ofa_deploy.search.knapsack import best_within
+from ofa_deploy.search.limits import Limit
+from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
+
+SHARES = (1.0, 0.97, 0.9)
+"""Of a limit: what the surrogate gets wrong is not the same close to it and below it."""
+RIDGE = 1e-3
+
+
+def seeds(
+    space: SearchSpace,
+    score: Callable[[Genes], Floats],
+    limits: Sequence[Limit],
+    known: Genes,
+    shares: Sequence[float] = SHARES,
+) -> Genes:
+    """The best networks of each resolution under each upper limit and under all together, by a linear surrogate.
+
+    Args:
+        space: of the networks.
+        score: what the search maximises.
+        limits: of the search.
+        known: genes that the surrogate is fitted to, shape (n, columns).
+        shares: of the limits, for which the best networks are wanted.
+
+    Returns:
+        genes, shape (m, columns); none where no limit has an upper end.
+    """
+    upper = [limit for limit in limits if np.isfinite(limit.upper)]
+    if not upper:
+        return known[:0]
+    costs = [cost.scaled(1 / limit.allowed) for limit in upper for cost in limit.cost.sums]
+    if len(costs) > 1:
+        costs.append(reduce(add, costs).scaled(1 / len(costs)))
+    value = surrogate(space, known, score(known), costs[0])
+    return np.concatenate([best_within(space, value, cost, shares) for cost in costs])
+
+
+def surrogate(space: SearchSpace, genes: Genes, score: Floats, like: AdditiveCost) -> AdditiveCost:
+    """A sum over blocks, fitted to scores by ridge regression.
+
+    Args:
+        space: of the networks.
+        genes: of known networks, shape (n, columns).
+        score: theirs, shape (n,).
+        like: a cost of the space, for the shape.
+
+    Returns:
+        in the form of a cost; choices that no known network has are worth nothing.
+    """
+    values = genes.max(axis=0).astype(np.intp) + 1  # of each gene
+    starts = np.cumsum(values) - values
+    one_hot = np.zeros((len(genes), int(values.sum())))
+    one_hot[np.arange(len(genes))[:, None], starts + genes] = 1
+    centred = score - score.mean()
+    normal = one_hot.T @ one_hot
+    normal[np.diag_indices(len(normal))] += RIDGE * len(genes)
+    most = int(values.max())
+    effects = np.zeros((space.columns, most))
+    effects[np.arange(most) < values[:, None]] = np.linalg.solve(normal, one_hot.T @ centred)
+    fixed, blocks = np.zeros_like(like.fixed), np.zeros_like(like.blocks)
+    fixed[: min(most, len(fixed))] = effects[0, : len(fixed)]
+    seen: set[int] = set()
+    for i, (column, _, width_out, widths) in enumerate(like.places):
+        if column >= 0:
+            choices = min(most, blocks.shape[3])
+            blocks[:, i, :, 1:choices] += effects[column, 1:choices] - effects[column, 0]
+        if width_out >= 0 and width_out not in seen:  # the effect of a width counts once, where it begins
+            seen.add(width_out)
+            for context in range(blocks.shape[2]):
+                blocks[:, i, context, 1:] += effects[width_out, context % widths]
+    return AdditiveCost(fixed, blocks, like.places)

@@ -1,0 +1,1 @@
+"""What there is and what it is worth: lists, the doctor, scores of architectures."""

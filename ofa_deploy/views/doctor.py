@@ -1,0 +1,212 @@
+"""What this machine can do: runtimes, processor, how even its clock is, and which tables are its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.device.conditions import DEVICES, PACKAGES, conditions
+from ofa_deploy.device.timing import preempted
+from ofa_deploy.errors import MeasureError
+from ofa_deploy.files import artifacts
+from ofa_deploy.latency.table import differing
+from ofa_deploy.views.inventory import items
+
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "joblib",
+    "deap",
+    "safetensors",
+    "onnx",
+    "flatbuffers",
+    "matplotlib",
+    "pillow",
+    "typer",
+)
+EVEN, UNEVEN = 4.0, 12.0
+"""Spread of the CPU time in percent: below the first a machine is quiet, above the second it is noisy."""
+INTERRUPTED = 10.0
+"""Percent of the samples that were preempted, above which measuring takes longer."""
+
+
+def examine(seconds: float = 1.0) -> artifacts.Json:
+    """Everything about this machine, as JSON values; what is missing or cannot be read is said, not raised.
+
+    Args:
+        seconds: time that the noise of the clock is measured for.
+    """
+    return {
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "bits": 64 if sys.maxsize > 2**32 else 32,
+        },
+        "machine": {**artifacts.machine(), **processor()},
+        "load": load(),
+        "clock": clock(seconds),
+        "runtimes": {name: _probed(probe) for name, probe in PROBES.items()},
+        "extras": extras(),
+        "packages": {name: artifacts.version(name) for name in ("ofa-deploy", *LIBRARIES)},
+        "tables": tables(),
+    }
+
+
+def processor() -> artifacts.Json:
+    """Cores that this process may use, their governors, and memory; None where the system does not tell."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _read(Path("/sys/fs/cgroup/cpu.max")).split()
+    limited = len(quota) == 2 and all(part.isdecimal() for part in quota) and int(quota[1]) > 0
+    governors = sorted(
+        {_read(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
+    )
+    try:
+        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        memory = None
+    return {
+        "usable_cores": usable,
+        "quota_cores": round(int(quota[0]) / int(quota[1]), 2) if limited else None,
+        "governors": governors or None,
+        "memory_gb": memory,
+    }
+
+
+def load() -> float | None:
+    """Processes that wanted to run over the last minute; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
+def clock(seconds: float) -> artifacts.Json:
+    """How even this machine runs: a fixed workload of about a millisecond, over and over in one thread.
+
+    Returns:
+        `cpu_spread_percent` and `wall_spread_percent`: by how much the slowest tenth is at least slower than the
+        fastest sample, in CPU time of the thread and in wall time; `preempted_percent` of the samples; `verdict`.
+    """
+    walls: list[float] = []
+    cpus: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(walls) < 20 or time.perf_counter() < end:
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        sum(i * i for i in range(20_000))
+        cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+        walls.append(wall * 1e-6)
+        cpus.append(cpu * 1e-6)
+    wall_ms, cpu_ms = np.array(walls), np.array(cpus)
+    interrupted = 100 * np.mean(preempted(wall_ms, cpu_ms))
+    found = {
+        "cpu_spread_percent": _spread(cpu_ms),
+        "wall_spread_percent": _spread(wall_ms),
+        "preempted_percent": round(float(interrupted), 1),
+        "samples": len(walls),
+    }
+    return {**found, "verdict": verdict(found)}
+
+
+def verdict(found: Mapping[str, float]) -> str:
+    """What the noise of a clock means for measuring latencies."""
+    spread, interrupted = found["cpu_spread_percent"], found["preempted_percent"]
+    if spread > UNEVEN:
+        return (
+            "noisy: the processor itself runs faster and slower (other work on it, its frequency, a shared cache); "
+            "measure at a quieter time, or with more --rounds"
+        )
+    if interrupted > INTERRUPTED:
+        return "interrupted by other work: such samples are left out, so measuring takes longer"
+    return "quiet: good for measuring" if spread <= EVEN else "usable: tables visit everything several times for this"
+
+
+def extras() -> artifacts.Json:
+    """For each optional extra, the packages it needs and their versions, None for those that are not there."""
+    try:
+        needed = importlib.metadata.requires("ofa-deploy") or []
+    except importlib.metadata.PackageNotFoundError:  # a plain checkout
+        needed = []
+    found: dict[str, dict[str, str | None]] = {}
+    for line in needed:
+        package, extra = re.match(r"[\w.-]+", line), re.search(r"extra\s*==\s*[\"']([^\"']+)[\"']", line)
+        if package and extra and extra[1] != "dev":
+            found.setdefault(extra[1], {})[package[0]] = artifacts.version(package[0])
+    return found
+
+
+def tables() -> list[artifacts.Json]:
+    """Every latency table, and in which conditions it is not this machine's."""
+    found = []
+    for item in items("tables"):
+        device, threads = item.about.get("device"), item.about.get("threads")
+        known = isinstance(device, str) and device in DEVICES and isinstance(threads, int)
+        differs = _differs(item.about) if known else ["device"]
+        about = {"space": item.space, "device": device, "path": str(item.path), "origin": item.origin}
+        found.append({**about, "of_this_machine": not differs and not item.problem, "differs": differs})
+    return found
+
+
+def _differs(about: Mapping[str, Any]) -> list[str]:
+    """In which conditions a table is not this machine's."""
+    try:
+        wanted = conditions(str(about["device"]), about["threads"], about.get("batch", 1))
+    except MeasureError:  # a GPU that is not here
+        return ["machine"]
+    return differing(about, wanted)
+
+
+def _onnxruntime() -> artifacts.Json:
+    import onnxruntime
+
+    return {"version": str(onnxruntime.__version__), "providers": list(onnxruntime.get_available_providers())}
+
+
+def _litert() -> artifacts.Json:
+    from ofa_deploy.device.tflite import interpreter_class
+
+    interpreter_class()
+    versions = [found for name in PACKAGES["tflite"] if (found := artifacts.version(name))]
+    return {"version": versions[0] if versions else "unknown"}
+
+
+def _torch() -> artifacts.Json:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a driver that is too old is told by the absence of its GPU
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"version": str(torch.__version__), "cuda": torch.version.cuda, "gpus": gpus}
+
+
+PROBES: dict[str, Callable[[], artifacts.Json]] = {"onnxruntime": _onnxruntime, "LiteRT": _litert, "torch": _torch}
+"""How each runtime is asked for its version and devices."""
+
+
+def _probed(probe: Callable[[], artifacts.Json]) -> artifacts.Json:
+    """What a probe finds; what went wrong, whatever it was: a broken package is told, not fatal."""
+    try:
+        return probe()
+    except Exception as error:
+        return {"version": None, "problem": (str(error).splitlines() or [type(error).__name__])[0]}
+
+
+def _spread(times_ms: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return round(float(100 * (np.quantile(times_ms, 0.9) / times_ms.min() - 1)), 2)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

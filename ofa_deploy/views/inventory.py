@@ -1,0 +1,136 @@
+"""What there is to work with: spaces, and the artifacts of the working folder and of this release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.files import artifacts
+from ofa_deploy.formatting import mapping
+from ofa_deploy.spaces.families import SPACES
+from ofa_deploy.spaces.space import SearchSpace
+
+KINDS = {
+    "supernet": "supernets",
+    "accuracy-samples": "samples",
+    "accuracy-predictor": "predictors",
+    "latency-table": "tables",
+}
+"""What artifacts are called in a list, by the kind in their JSON."""
+SHOWN = (
+    "model",
+    "error",
+    "device",
+    "runtime",
+    "threads",
+    "resolutions",
+    "number",
+    "top1_percent",
+    "label_noise",
+    "dataset",
+    "created",
+    "sha256",
+)
+"""What a list says of an artifact, where its JSON has it."""
+_EXPECTED = {"lut": "tables", "predictors": "predictors", "supernets": "supernets"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """An artifact.
+
+    Attributes:
+        kind: one of the values of `KINDS`.
+        path: of its data file.
+        origin: `here` for the working folder, `shipped` for this release.
+        about: its JSON.
+        problem: what is wrong with it; empty for one that is whole.
+    """
+
+    kind: str
+    path: Path
+    origin: str
+    about: Mapping[str, Any]
+    problem: str = ""
+
+    @property
+    def space(self) -> str:
+        """Name of its search space."""
+        return str(self.about.get("space", "-"))
+
+    def to_json(self) -> artifacts.Json:
+        """The artifact as JSON values: where it lies, and what its JSON says of its quality."""
+        known = {key: self.about[key] for key in SHOWN if key in self.about}
+        problem = {"problem": self.problem} if self.problem else {}
+        return {"space": self.space, "path": str(self.path), "origin": self.origin, **known, **problem}
+
+
+def items(*kinds: str) -> list[Item]:
+    """Artifacts of some kinds (see `KINDS`; none means all), the working folder's first; damaged ones say so."""
+    wanted = set(kinds or KINDS.values())
+    found = []
+    for folder in artifacts.FOLDERS:
+        for path in artifacts.candidates(folder, "*.json"):
+            item = _item(path, folder)
+            if item is not None and item.kind in wanted:
+                found.append(item)
+    return found
+
+
+def _item(path: Path, folder: str) -> Item | None:
+    """The artifact of a JSON file; None where it describes something else."""
+    origin = "shipped" if path.parent.resolve() == artifacts.shipped(folder).resolve() else "here"
+    try:
+        about = artifacts.loads(artifacts.read(path), path)
+    except OfaDeployError as error:
+        return Item(_EXPECTED[folder], path, origin, {}, str(error))
+    kind, file = about.get("kind"), about.get("file")
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(file, str):
+        return None
+    data = path.with_name(Path(file).name or path.name)
+    try:
+        _, checked = artifacts.load(data, kind)
+        return Item(KINDS[kind], data, origin, checked)
+    except OfaDeployError as error:
+        return Item(KINDS[kind], data, origin, about, str(error))
+
+
+def spaces() -> list[artifacts.Json]:
+    """Every space as JSON values."""
+    return [
+        {
+            "space": space.name,
+            "input_channels": space.in_channels,
+            "classes": space.classes,
+            "resolutions": list(space.resolutions),
+            "networks": networks(space),
+            "origin": "shipped",
+        }
+        for space in SPACES.values()
+    ]
+
+
+def networks(space: SearchSpace) -> int:
+    """How many networks a space has at each resolution."""
+    number = 1
+    for stage in space.stages:
+        number *= sum(len(stage.choices) ** depth for depth in stage.depths)
+    for choices in space.widths:
+        number *= len(choices)
+    return number
+
+
+def inventory() -> artifacts.Json:
+    """Everything, by kind, as JSON values."""
+    found = items()
+    listed = {kind: [item.to_json() for item in found if item.kind == kind] for kind in KINDS.values()}
+    return {"spaces": spaces(), **listed}
+
+
+def error_of(item: Item) -> Mapping[str, Any]:
+    """The errors that a table's or a predictor's JSON has on record; nothing where they are not known."""
+    error = mapping(item.about.get("error"))
+    return error if error.get("networks", error.get("fitted")) else {}

@@ -1,0 +1,206 @@
+"""What is proved about an optimum is true of spaces that can be enumerated."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from ofa_deploy.accuracy.predictors import CONTINUOUS, features
+from ofa_deploy.accuracy.predictors.inference import with_linear_costs
+from ofa_deploy.accuracy.predictors.predictor import Predictor
+from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.search.certificates import TOLERANCE, Certificate, certify
+from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.limits import Limit, latency_limit, over
+from ofa_deploy.search.run import search
+from ofa_deploy.spaces.costs import AdditiveCost, Genes
+from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.spaces.space import SearchSpace
+from tests.conftest import made_up_table
+from tests.search.conftest import everything
+
+
+def concave(space: SearchSpace, seed: int = 0, members: int = 2, units: int = 5) -> Predictor:
+    """A made-up predictor of some rugged concave function, in percent around 70."""
+    rng = np.random.default_rng(seed)
+    x = with_linear_costs(features(space, space.sample(rng, 500)))
+    shift, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    shift[-CONTINUOUS:], scale[-CONTINUOUS:] = x[:, -CONTINUOUS:].mean(0), x[:, -CONTINUOUS:].std(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    arrays = {
+        "shift": shift,
+        "scale": scale,
+        "slope": normal(members, x.shape[1], 1),
+        "level": normal(members, 1, 1),
+        "units": normal(members, x.shape[1], units),
+        "offsets": normal(members, 1, units),
+        "drop": normal(members, units, 1),
+        "target": np.array([70.0, 2.0]),
+        "noise": np.array([0.1]),
+    }
+    return Predictor(space, (("concave", arrays),))
+
+
+def proof(
+    predictor: Predictor, bounds: list[Limit], seconds: float = 60.0, incumbent: Genes | None = None
+) -> Certificate:
+    return certify(predictor.space, predictor, bounds, seconds, incumbent, lambda line: None)
+
+
+def within(bounds: list[Limit], genes: Genes) -> np.ndarray:
+    return over(bounds, genes) == 0
+
+
+def limits(space: SearchSpace, case: str) -> list[Limit]:
+    """Limits of a case, at quantiles of everything's costs."""
+    whole, latency = everything(space), made_up_table(space).cost
+
+    def at(cost: AdditiveCost, lower: float | None, upper: float | None) -> Limit:
+        costs = cost(whole)
+        return Limit(
+            "macs",
+            cost,
+            -np.inf if lower is None else float(np.quantile(costs, lower)),
+            np.inf if upper is None else float(np.quantile(costs, upper)),
+        )
+
+    return {
+        "none": [],
+        "tight": [at(latency, None, 0.05)],
+        "loose": [at(latency, None, 0.6)],
+        "at least": [at(latency, 0.7, None)],
+        "band": [at(latency, 0.3, 0.35)],
+        "two costs": [at(latency, 0.2, 0.5), at(space.params, None, 0.3)],
+    }[case]
+
+
+@pytest.mark.parametrize("case", ["none", "tight", "loose", "at least", "band", "two costs"])
+@pytest.mark.parametrize("kind", ["tiny", "wide"])
+def test_bound_is_the_best_of_everything(kind: str, case: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(kind)
+    whole, bounds = everything(space), limits(space, case)
+    allowed = whole[within(bounds, whole)]
+    for seed in range(3):
+        predictor = concave(space, seed)
+        best = predictor.mean(allowed).max()
+        worst = allowed[[predictor.mean(allowed).argmin()]]
+        for incumbent in (None, worst):
+            certificate = proof(predictor, bounds, incumbent=incumbent)
+            assert certificate.proven
+            assert certificate.found_percent == pytest.approx(best, abs=TOLERANCE / 10)
+            assert best <= certificate.bound_percent <= certificate.relaxation_percent
+            assert certificate.gap_points == certificate.bound_percent - certificate.found_percent <= TOLERANCE
+            genes = space.genes([certificate.arch])
+            assert predictor.mean(genes)[0] == certificate.found_percent
+            assert within(bounds, genes).all()
+
+
+def test_time_that_runs_out_leaves_a_bound_and_a_gap(tiny: SearchSpace) -> None:
+    predictor, bounds, whole = concave(tiny), limits(tiny, "loose"), everything(tiny)
+    allowed = whole[within(bounds, whole)]
+    known = allowed[:1]
+    certificate = proof(predictor, bounds, 1e-9, known)
+    assert certificate.bound_percent == certificate.relaxation_percent >= predictor.mean(allowed).max()
+    assert not certificate.proven
+    assert certificate.gap_points > TOLERANCE
+    assert certificate.arch == tiny.archs(known)[0]
+    assert certificate.found_percent == predictor.mean(known)[0]
+    with pytest.raises(OfaDeployError, match="allow more time"):
+        proof(predictor, bounds, 1e-9)
+
+
+@pytest.mark.parametrize("dual", [None, float("nan"), -float("inf")])
+def test_a_solver_that_gives_up_leaves_the_relaxation(
+    tiny: SearchSpace, dual: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_up = scipy.optimize.OptimizeResult(status=4, x=None, mip_dual_bound=dual, message="numerical trouble")
+    monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: gave_up)
+    certificate = proof(concave(tiny), [], incumbent=everything(tiny)[:1])
+    assert certificate.bound_percent == certificate.relaxation_percent
+    assert not certificate.proven
+
+
+def test_a_better_incumbent_is_kept(tiny: SearchSpace) -> None:
+    predictor, bounds, whole = concave(tiny), limits(tiny, "loose"), everything(tiny)
+    allowed = whole[within(bounds, whole)]
+    best = allowed[[predictor.mean(allowed).argmax()]]
+    certificate = proof(predictor, bounds, incumbent=best)
+    assert certificate.proven
+    assert certificate.arch == tiny.archs(best)[0]
+    assert certificate.found_percent == predictor.mean(best)[0]
+
+
+def test_a_limit_that_a_network_just_keeps_or_just_misses(tiny: SearchSpace) -> None:
+    predictor, whole, cost = concave(tiny), everything(tiny), tiny.macs
+    best = whole[[predictor.mean(whole).argmax()]]
+    at = float(cost(best)[0])
+    assert proof(predictor, [Limit("macs", cost, at, at)]).found_percent == predictor.mean(best)[0]
+    missed = [Limit("macs", cost, upper=at * (1 - 1e-8)), Limit("macs", cost, lower=at * (1 + 1e-8))]
+    for bound in missed:  # such a difference is below the solver's tolerance
+        allowed = whole[bound.over(whole) == 0]
+        certificate = proof(predictor, [bound])
+        assert certificate.found_percent == pytest.approx(predictor.mean(allowed).max(), abs=TOLERANCE / 10)
+        assert bound.over(tiny.genes([certificate.arch])) == 0
+
+
+def test_only_resolutions_of_the_table_are_searched(tiny: SearchSpace) -> None:
+    cost, whole = made_up_table(tiny, (8,)).cost, everything(tiny)
+    predictor = concave(tiny)
+    certificate = proof(predictor, [Limit("latency", cost)])
+    assert certificate.arch.resolution == 8
+    assert certificate.found_percent == pytest.approx(predictor.mean(whole[whole[:, 0] == 0]).max())
+
+
+def test_evolution_never_beats_the_bound(space: SearchSpace) -> None:
+    cost, lines = made_up_table(space).cost, []
+    (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
+    predictor, budget = concave(space, members=1, units=4), least + 0.3 * (most - least)
+    limits = [Limit("latency", cost, upper=budget)]
+    genes = space.genes([search(space, predictor, limits, Settings(population=40, generations=40), risk=0).arch])
+    certificate = certify(space, predictor, limits, 60, genes, lines.append)
+    assert certificate.proven
+    assert predictor.mean(genes)[0] <= certificate.found_percent <= certificate.bound_percent
+    assert "linear relaxation" in lines[0]
+
+
+def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSpace) -> None:
+    predictor = concave(space, members=2, units=8)
+    limits, hasty = (
+        [latency_limit(made_up_table(space), "30%", 0)],
+        Settings(population=4, generations=1, restarts=0, recombinations=0),
+    )
+    without = search(space, predictor, limits, hasty, risk=0)
+    found = search(space, predictor, limits, hasty, risk=0, prove_seconds=60.0)
+    assert found.certificate is not None
+    assert found.certificate["proven"]
+    assert found.certificate["arch"] == str(found.arch)
+    assert without.score < found.score == pytest.approx(found.certificate["found_percent"], abs=1e-4)
+    assert without.certificate is None
+
+
+def test_what_is_refused(tiny: SearchSpace, wide: SearchSpace) -> None:
+    predictor, cost = concave(tiny), tiny.macs
+    other = Predictor(tiny, (*predictor.parts, ("ridge", {})))
+    with pytest.raises(OfaDeployError, match=r"concave\+ridge; .*fit-predictor --space tiny --model concave"):
+        proof(other, [])
+    for seconds in (0.0, -1.0, float("nan")):
+        with pytest.raises(OfaDeployError, match="must be positive"):
+            proof(predictor, [], seconds)
+    with pytest.raises(OfaDeployError, match="of tiny, not of wide"):
+        certify(wide, predictor, [], 1, None, print)
+    largest = tiny.genes([tiny.extreme(True)])
+    with pytest.raises(OfaDeployError, match="not within the limits"):
+        proof(predictor, [Limit("macs", cost, upper=1.0)], incumbent=largest)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_limits_that_no_network_keeps(tiny: SearchSpace, share: float) -> None:
+    least, most = extreme(tiny, tiny.macs)[1], extreme(tiny, tiny.macs, dearest=True)[1]
+    costs = np.unique(tiny.macs(everything(tiny)))
+    middle = costs[:-1][np.diff(costs).argmax()]
+    ends = (-np.inf, least - 1) if share == 0 else (middle + 0.1, middle + 0.2)
+    assert most > middle
+    with pytest.raises(InfeasibleError, match="no network of tiny is within the limits"):
+        proof(concave(tiny), [Limit("macs", tiny.macs, *ends)])

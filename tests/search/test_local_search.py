@@ -1,0 +1,125 @@
+"""Local search, against every change of every network of a small space."""
+
+import numpy as np
+
+from ofa_deploy.search.evolution import Archive
+from ofa_deploy.search.limits import cost_limit
+from ofa_deploy.search.local_search import EARLY, LocalSearch
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
+from tests.search.conftest import everything, rugged
+
+
+def additive(genes: Genes) -> Floats:
+    """A score whose gains add up."""
+    worth = np.random.default_rng(3).uniform(0, 1, (genes.shape[1], 40)).cumsum(axis=1)
+    return np.asarray(np.take_along_axis(worth[None], genes[:, :, None].astype(int), axis=2).sum(axis=(1, 2)))
+
+
+def better(scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: int) -> Genes:
+    """Networks within the limit that differ in at most so many genes and have a higher score."""
+    own = scores[(whole == row).all(axis=1)]
+    return whole[within & ((whole != row).sum(axis=1) <= most) & (scores > own + 1e-9)]
+
+
+def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None:
+    whole = everything(small)
+    limit = cost_limit(small, "macs", "40%")
+    archive = Archive(rugged, [limit], small.columns)
+    numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
+    ends = LocalSearch(small, archive, archive.limits).improve(numbers)
+    assert ends == sorted(set(ends))
+    assert 1 < len(ends) < 40, "climbers meet"
+    assert (archive.over[ends] == 0).all(), "those that were outside of the limit have come inside"
+    for row in archive.genes[ends]:
+        assert not len(better(rugged(whole), whole, limit.over(whole) == 0, row, 1))
+
+
+def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> None:
+    """Under a limit that is used up a single change is hardly ever possible: one thing has to go for another."""
+    whole = everything(tiny)
+    limit = cost_limit(tiny, "macs", "30%")
+    archive = Archive(additive, [limit], tiny.columns)
+    numbers = archive.add(tiny.sample(np.random.default_rng(0), 40)).tolist()
+    resolution = archive.genes[:, 0].copy()
+    ends = LocalSearch(tiny, archive, archive.limits).improve(numbers)
+    assert set(resolution) == {0, 1}
+    for row in archive.genes[ends]:
+        same = (whole[:, 0] == row[0]) & (limit.over(whole) == 0)
+        found = better(additive(whole), whole, same, row, 2)
+        longer = ((found > 0) != (row > 0)).sum(axis=1)  # two changes of one stage's depth are not made at once
+        assert not len(found[longer == 0])
+
+
+def test_limits_may_be_closer_than_those_of_the_archive(tiny: SearchSpace) -> None:
+    archive = Archive(rugged, [cost_limit(tiny, "macs", "60%")], tiny.columns)
+    numbers = archive.add(tiny.sample(np.random.default_rng(0), 10)).tolist()
+    wide, close = archive.limits, [cost_limit(tiny, "macs", "20%")]
+    ends = {limits[0].upper: LocalSearch(tiny, archive, limits).improve(numbers) for limits in (wide, close)}
+    assert max(archive.scores[ends[wide[0].upper]]) > max(archive.scores[ends[close[0].upper]])
+    assert (close[0].over(archive.genes[ends[close[0].upper]]) == 0).all()
+
+
+class Told:
+    """Gains of a score, and how many networks it was evaluated for."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space, self.evaluated = space, 0
+
+    def score(self, genes: Genes) -> Floats:
+        self.evaluated += len(genes)
+        return rugged(genes)
+
+    def gains(self, genes: Genes) -> Floats:
+        columns, values = self.space.changes
+        changed = np.repeat(genes[:, None], len(columns), axis=1)
+        changed[:, np.arange(len(columns)), columns] = values
+        after = rugged(changed.reshape(-1, genes.shape[1])).reshape(changed.shape[:2])
+        return np.asarray(after - rugged(genes)[:, None])
+
+
+def test_who_is_told_gains_ends_at_the_same_with_fewer_evaluations(small: SearchSpace) -> None:
+    limit = cost_limit(small, "macs", "40%")
+    ends, evaluated = [], []
+    for knows in (True, False):
+        told = Told(small)
+        archive = Archive(told.score, [limit], small.columns)
+        numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
+        found = LocalSearch(small, archive, archive.limits, told.gains if knows else None).improve(numbers)
+        ends.append({tuple(row) for row in archive.genes[found].tolist()})
+        evaluated.append(told.evaluated)
+    assert ends[0] == ends[1]
+    assert evaluated[0] < evaluated[1]
+
+
+def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
+    """What is told may be wrong: all that was to be tried has been where a climber ends, not only the first few."""
+    rng = np.random.default_rng(1)
+    limit = cost_limit(tiny, "macs", "60%")
+    archive = Archive(rugged, [limit], tiny.columns)
+    count = len(tiny.changes[0])
+
+    def guess(genes: Genes) -> Floats:
+        return rng.standard_normal((len(genes), count))
+
+    numbers = archive.add(tiny.sample(rng, 30)).tolist()
+    tried: list[int] = []
+    local = LocalSearch(tiny, archive, archive.limits, guess)
+    add = archive.add
+
+    def counted(genes: Genes) -> np.ndarray:
+        tried.append(len(genes))
+        return add(genes)
+
+    archive.add = counted  # type: ignore[method-assign]
+    (end,) = local.improve(numbers[:1])
+    assert archive.over[end] == 0
+    assert tried[0] == tried[-2] == EARLY
+    assert tried[-1] > EARLY, "the others, after the first few did not help"
+
+
+def test_one_that_is_far_outside_comes_inside(tiny: SearchSpace) -> None:
+    limit = cost_limit(tiny, "macs", "10%")
+    archive = Archive(additive, [limit], tiny.columns)
+    ends = LocalSearch(tiny, archive, archive.limits).improve(archive.add(tiny.genes([tiny.extreme(True)])).tolist())
+    assert (archive.over[ends] == 0).all()
