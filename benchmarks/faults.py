@@ -590,7 +590,7 @@ def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) 
         make_inputs(folder, images)
         if "--verify" in name:
             build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", folder / "t.csv")
-        progress, rows = Progress(kills, f"kills of {name}", say, seconds=30), []
+        progress, rows = Progress(kills, f"kills of {name}", seconds=30), []
         for row in kill(name, folder, kills, seed, in_a_row):
             rows.append(row)
             progress.add()

@@ -49,7 +49,7 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
     job = Job(space, space.resolutions, Plan())
     with tempfile.TemporaryDirectory() as folder:
         path = (tables or Path(folder)) / file_name(space, conditions(device, 1))
-        table = LatencyTable.load(path, space) if path.exists() else build(job, device, path, say)
+        table = LatencyTable.load(path, space) if path.exists() else build(job, device, path)
         runtime = table.conditions["runtime"]
         archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(space.resolutions)))
         known = {n["arch"]: n["measured_ms"] for n in table.networks}
@@ -61,7 +61,7 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
         partial = Path(folder) / "again.partial"
         for number in range(PASSES):
             plan = Plan(rounds=rounds * (number + 1))
-            visits = measure(names, lambda arch: started(Arch.parse(arch)), sentinel, plan, partial, {}, say)
+            visits = measure(names, lambda arch: started(Arch.parse(arch)), sentinel, plan, partial, {})
             measured = estimates(visits)
             state = float(np.median([measured[arch].latency_ms / before for arch, before in known.items()]))
             if state < SLOWER:

@@ -87,7 +87,7 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
     with threadpool_limits(1):
         began = time.process_time()
         estimators = {key: make(space, 0).tuned(a, b, weight) for key, make in ESTIMATORS.items()}
-        unseen = cross_validated(estimators, a, b, weight, 0, 1, lambda text: None)
+        unseen = cross_validated(estimators, a, b, weight, 0, 1)
         chosen = choose(b, unseen, folds(a, 0), sure)
         predicted = {}
         for key, estimator in estimators.items():

@@ -127,7 +127,7 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
                 done = path.with_suffix(".result.json")
                 if not done.exists():
                     if not path.exists():
-                        train(part, data, recipe, path, say)
+                        train(part, data, recipe, path)
                     seconds = artifacts.describe(path, checkpoint.KIND)["seconds"]
                     archs = [network(space, *size) for size in SIZES] if arch is None else [arch]
                     found = {str(a): top1(path, part, a, data) for a in archs}

@@ -49,7 +49,7 @@ def measured(name: str, design: str, number: int, seed: int, jobs: int) -> tuple
     if not out.exists():
         say(f"-- {name}: {number} networks")
         weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
-        sample(weights, space, None, number, seed, Workers(jobs), out, say, design)
+        sample(weights, space, None, number, seed, Workers(jobs), out, design)
     about = json.loads(out.with_suffix(".json").read_text())
     return Samples.load(out, space), about["cpu_seconds"] / number
 

@@ -41,10 +41,10 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
     predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
     job = Job(space, space.resolutions, Plan())
     with tempfile.TemporaryDirectory() as folder:
-        table = build(job, device, Path(folder) / "table.csv", say)
+        table = build(job, device, Path(folder) / "table.csv")
     rows = []
     for share in np.linspace(4, 60, budgets):
-        found = search_verified(space, predictor, table, f"{share:.1f}%", [], Settings(), candidates, say, 0.5, {})
+        found = search_verified(space, predictor, table, f"{share:.1f}%", [], Settings(), candidates, 0.5, {})
         about = found.verified
         assert about is not None
         rows.append(
@@ -61,7 +61,7 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
         say(str(rows[-1]))
     runtime = table.conditions["runtime"]
     sessions = {str(i): job.started(space.walk(Arch.parse(str(row["arch"]))), runtime) for i, row in enumerate(rows)}
-    again, slower = beside_table(sessions, table, 1, say)
+    again, slower = beside_table(sessions, table, 1)
     for i, row in enumerate(rows):
         row |= {"again_ms": again[str(i)]["latency_ms"], "machine_slower_percent": slower}
     return pd.DataFrame(rows).assign(cpu=table.conditions["machine"]["cpu"])

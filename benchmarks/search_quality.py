@@ -275,7 +275,7 @@ def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:
         found = search(case.space, watched, [case.limit], replace(settings, seed=1000 + seed), risk=0)
         add("long", seed, found.score, time.process_time() - begun, watched.evaluations)
     if case.prove:
-        proof = certify(case.space, case.predictor, [case.limit], 60, case.space.genes([found.arch]), say)
+        proof = certify(case.space, case.predictor, [case.limit], 60, case.space.genes([found.arch]))
         add("proof", 0, proof.found_percent, proof.seconds, 0)
         rows[-1]["bound"] = round(proof.bound_percent, 5)
         assert proof.proven

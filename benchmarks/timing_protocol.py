@@ -114,7 +114,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
     partial = path.with_suffix(".partial")
     began = time.monotonic()
     header = {**job.about, **measured, "study": "timing protocol"}
-    visits = measure(names, started, job.started(job.sentinel, runtime), job.plan, partial, header, say)
+    visits = measure(names, started, job.started(job.sentinel, runtime), job.plan, partial, header)
     about = {
         "space": SPACE,
         "resolutions": list(resolutions),

@@ -1,19 +1,68 @@
-"""Progress of long work: a line now and then, with rate and time left."""
+"""What the package tells while it works: by `logging`, with rate and time left of what takes long.
+
+Libraries tell nothing unless they are asked to: whoever wants the lines attaches a handler to the logger `ofa_deploy`,
+as the command line does by `telling`. Information is INFO, what a user should know before relying on a result WARNING.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-Report = Callable[[str], None]
-"""Receives a line for the user."""
+logger = logging.getLogger(__name__)
+ROOT = "ofa_deploy"
+"""Name of the logger above all those of the package."""
+
+
+class _Stderr(logging.Handler):
+    """Prints to what `sys.stderr` is when a line comes; warnings begin with `note: `."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        note = "note: " if record.levelno >= logging.WARNING else ""
+        print(f"{note}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """While the block lasts, what the package logs is printed to standard error, a line each."""
+    root, handler = logging.getLogger(ROOT), _Stderr()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """While the block lasts, the package logs no information: for those processes that are not the first of several."""
+    root = logging.getLogger(ROOT)
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 class Progress:
-    """Counts what is done, of a total (0 where that is not known), and reports it every few seconds."""
+    """Counts what is done, of a total (0 where that is not known), and logs it every few seconds.
 
-    def __init__(self, total: int, unit: str, report: Report, seconds: float = 5.0) -> None:
-        self._total, self._unit, self._report, self._seconds = total, unit, report, seconds
+    Args:
+        total: how many there are.
+        unit: what is counted, in plural.
+        seconds: between two lines.
+    """
+
+    def __init__(self, total: int, unit: str, seconds: float = 5.0) -> None:
+        self._total, self._unit, self._seconds = total, unit, seconds
         self._done = 0
         self._started = self._last = time.perf_counter()
 
@@ -25,8 +74,8 @@ class Progress:
             return
         self._last = now
         rate = self._done / (now - self._started)
-        said = [f"{self._done}{f'/{self._total}' if self._total else ''} {self._unit}", f"{rate:.3g}/s"]
+        line = [f"{self._done}{f'/{self._total}' if self._total else ''} {self._unit}", f"{rate:.3g}/s"]
         if self._total >= self._done:
-            left = (self._total - self._done) / rate
-            said.append(f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left")
-        self._report(", ".join([*said, *([note] if note else [])]))
+            seconds_left = (self._total - self._done) / rate
+            line.append(f"{seconds_left:.0f} s left" if seconds_left < 120 else f"{seconds_left / 60:.0f} min left")
+        logger.info(", ".join([*line, *([note] if note else [])]))

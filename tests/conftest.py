@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import logging
 import os
 import shutil
 import signal
@@ -167,6 +168,19 @@ def killed_build(options: list[object], folder: Path, lines: int) -> int:
     killed([sys.executable, "-m", "ofa_deploy", *map(str, options)], folder, folder / "t.partial", lines)
     assert not (folder / "t.csv").exists()
     return (folder / "t.partial").read_bytes().count(b"\n") - 1
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What the package logs during a test, a line each, as it comes."""
+    logged: list[str] = []
+    handler, root = logging.Handler(), logging.getLogger("ofa_deploy")
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield logged
+    root.removeHandler(handler)
+    root.setLevel(logging.NOTSET)
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:

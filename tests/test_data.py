@@ -183,14 +183,14 @@ def test_bad_places_are_named(tmp_path: Path, space: SearchSpace, make: Callable
 @full
 def test_download_brings_all_four_files(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sets, "FASHION_MNIST_URL", f"{data_sets.DEBIAN_FOLDER.as_uri()}/")
-    data_sets.download(tmp_path, print)
+    data_sets.download(tmp_path)
     assert len(data_sets.load(str(tmp_path), space, training=True).train) == 50_000
 
 
 def test_download_without_a_network_says_what_else_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sets, "FASHION_MNIST_URL", "http://127.0.0.1:9/")
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
-        data_sets.download(tmp_path, print)
+        data_sets.download(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -201,5 +201,5 @@ def test_download_checks_what_it_gets(tmp_path: Path, monkeypatch: pytest.Monkey
         (source / f"{name}.gz").write_bytes(__import__("gzip").compress(b"another"))
     monkeypatch.setattr(data_sets, "FASHION_MNIST_URL", f"{source.as_uri()}/")
     with pytest.raises(DataError, match="checksum"):
-        data_sets.download(tmp_path / "out", print)
+        data_sets.download(tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

@@ -86,7 +86,7 @@ def test_a_bundle_writes_nothing_outside(tmp_path: Path) -> None:
     """Collecting reads the manifest alone; files that lead out of the folder stay in the zip."""
     space, folder = get_space("fmnist"), tmp_path / "in" / "here"
     folder.mkdir(parents=True)
-    bundle(Job(space, (16,), Plan(rounds=1), blocks=False), "cpu", folder / "good.zip", lambda line: None)
+    bundle(Job(space, (16,), Plan(rounds=1), blocks=False), "cpu", folder / "good.zip")
     with zipfile.ZipFile(folder / "good.zip") as good, zipfile.ZipFile(folder / "bad.zip", "w") as bad:
         for name in good.namelist():
             bad.writestr(f"../../{name}" if name.startswith("models/") else name, good.read(name))

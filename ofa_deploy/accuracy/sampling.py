@@ -6,6 +6,7 @@ Networks come in groups whose shared beginnings are computed once (`accuracy.pre
 from __future__ import annotations
 
 import json
+import logging
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,12 +28,14 @@ from ofa_deploy.data import dataset as data_sets
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts, journals, outputs
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
+
+logger = logging.getLogger(__name__)
 
 NOISE_NETWORKS = 30
 FEWEST_FOR_NOISE = 100
@@ -65,7 +68,6 @@ def sample(
     seed: int,
     workers: Workers,
     out: Path | str,
-    report: Report = lambda line: None,
     design: str = "uniform",
     until_flat: bool = False,
     batch: int | None = None,
@@ -80,7 +82,6 @@ def sample(
         seed: of the draw.
         workers: who measures; those of a cluster must find weights and images at the same paths.
         out: the CSV file to write; beside it lies `<stem>.partial` while the run lasts.
-        report: receives a line of progress now and then.
         design: how they are drawn, see `accuracy.designs`.
         until_flat: begin with 250 and measure as many again, up to `number`, until that no longer helps: until a
             Gaussian process fitted with the new networks (four fifths of all) errs on the new ones by less than 3 %
@@ -114,30 +115,28 @@ def sample(
     inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"], batch)
     partial = out.with_suffix(".partial")
     if out.exists() and not partial.exists():
-        outputs.made_already(
-            out, KIND, {**header, **({"number": None, "at_most": number} if until_flat else {})}, report
-        )
+        outputs.made_already(out, KIND, {**header, **({"number": None, "at_most": number} if until_flat else {})})
         return Samples.load(out, space)
     with artifacts.locked(out), _Shards(partial, header) as shards:
         if shards.found:
-            report(f"resuming: {sum(map(len, shards.found.values()))} subnetworks are there")
+            logger.info(f"resuming: {sum(map(len, shards.found.values()))} subnetworks are there")
         curve: list[dict[str, float]] = []
         archs: list[Arch] = []
         correct: list[int] = []
         for round_, size in enumerate(sizes):
             if round_ > 0:
                 groups = [*groups, *draw(space, design, size, (seed, round_), archs)]
-            correct = [n for counts in _measure_all(groups, shards, inputs, workers, report) for n in counts]
+            correct = [n for counts in _measure_all(groups, shards, inputs, workers) for n in counts]
             archs = [arch for group in groups for arch in group]
             if round_ > 0:
-                curve.append(_gain(space, archs, correct, len(images.heldout), len(archs) - size, seed, report))
+                curve.append(_gain(space, archs, correct, len(images.heldout), len(archs) - size, seed))
                 if curve[-1]["with_them"] > (1 - FLAT) * curve[-1]["without_them"]:
                     break
         percent = 100 * np.array(correct) / len(images.heldout)
         samples = Samples(space, space.genes(archs), percent)
         noise: dict[str, float] = {}
         if len(archs) >= FEWEST_FOR_NOISE:
-            report(f"measuring {NOISE_NETWORKS} of them again, for the noise of their accuracies")
+            logger.info(f"measuring {NOISE_NETWORKS} of them again, for the noise of their accuracies")
             again = np.random.default_rng(seed).permutation(len(archs))[:NOISE_NETWORKS]
             noise = label_noise(inputs, [archs[i] for i in again], seed, workers)
         details = {
@@ -193,7 +192,7 @@ def _doubling(number: int) -> Iterator[int]:
 
 
 def _gain(
-    space: SearchSpace, archs: Sequence[Arch], correct: Sequence[int], images: int, old: int, seed: int, report: Report
+    space: SearchSpace, archs: Sequence[Arch], correct: Sequence[int], images: int, old: int, seed: int
 ) -> dict[str, float]:
     """Error on the networks after the first `old`, of a predictor fitted with others of them and of one without."""
     from ofa_deploy.accuracy.predictors import features, groups
@@ -202,10 +201,12 @@ def _gain(
 
     x, y = features(space, space.genes(archs)), 100 * np.array(correct) / images
     predictor = GP(groups(space), seed=seed).tuned(x[:old], y[:old])
-    unseen = cross_validated({"gp": predictor}, x, y, np.ones(len(y)), seed, 1, lambda line: None)["gp"][0]
+    unseen = cross_validated({"gp": predictor}, x, y, np.ones(len(y)), seed, 1)["gp"][0]
     without = predictor.fit(x[:old], y[:old]).predict(x)
     errors = [float(np.sqrt(np.mean((p[old:] - y[old:]) ** 2))) for p in (without, unseen)]
-    report(f"{old} subnetworks predict others with an error of {errors[0]:.3f} points, {len(y)} with {errors[1]:.3f}")
+    logger.info(
+        f"{old} subnetworks predict others with an error of {errors[0]:.3f} points, {len(y)} with {errors[1]:.3f}"
+    )
     return {"samples": len(y), "without_them": round(errors[0], 4), "with_them": round(errors[1], 4)}
 
 
@@ -265,13 +266,13 @@ def _checksum(group: Sequence[Arch]) -> int:
 
 
 def _measure_all(
-    groups: Sequence[Sequence[Arch]], shards: _Shards, inputs: Inputs, workers: Workers, report: Report
+    groups: Sequence[Sequence[Arch]], shards: _Shards, inputs: Inputs, workers: Workers
 ) -> list[list[int]]:
     """Correct images of each network of each group; those that are on disk already are not measured again."""
     there = shards.there(groups)
     todo = [i for i in range(len(groups)) if i not in shards.found]
     number, done = sum(map(len, groups)), sum(len(groups[i]) for i in there)
-    progress = Progress(number - done, "subnetworks", report)
+    progress = Progress(number - done, "subnetworks")
     space = get_space(inputs.space)
     alone, shared = 0.0, 0.0
     for index, counts, seconds in workers.run(_count_group, [(inputs, i, list(map(str, groups[i]))) for i in todo]):

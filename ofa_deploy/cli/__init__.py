@@ -11,6 +11,7 @@ import typer
 from ofa_deploy import __version__
 from ofa_deploy.cli import accuracy, models, searches, supernets, tables, views
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.progress import telling
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +68,11 @@ Misused: type[Any] = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2."""
+    with telling():
+        _run()
+
+
+def _run() -> None:
     state = {"verbose": False}
     try:
         if (code := app(prog_name="ofa-deploy", standalone_mode=False, obj=state) or 0) == INTERRUPTED:

@@ -47,9 +47,7 @@ def sample(
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
     workers = Workers(jobs, backend, address)
-    measured = run(
-        weights_of(weights, chosen), chosen, data, number, seed, workers, path, say, design, until_flat, batch
-    )
+    measured = run(weights_of(weights, chosen), chosen, data, number, seed, workers, path, design, until_flat, batch)
     percent = measured.top1_percent
     if as_json:
         ends = {"lowest": float(percent.min()), "highest": float(percent.max())}
@@ -85,7 +83,7 @@ def fit_predictor(
 
     chosen = get_space(space)
     path = out or Path("predictors") / file_name(chosen)
-    found = fit_file(chosen, samples or [], path, model, seed, say, apart, source, jobs)
+    found = fit_file(chosen, samples or [], path, model, seed, apart, source, jobs)
     if as_json:
         print(json.dumps({"file": str(path), **found}))
         return

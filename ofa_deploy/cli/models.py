@@ -84,10 +84,10 @@ def build_lut(
     if ssh is not None:
         if interpolate is not None:
             raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
-        table, path = build_over_ssh(job, device, ssh, python, out, say, others)
+        table, path = build_over_ssh(job, device, ssh, python, out, others)
     else:
         path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads, batch), job.blocks)
-        table = build(job, device, path, say, others, interpolate)
+        table = build(job, device, path, others, interpolate)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
@@ -156,7 +156,7 @@ def export(
     found = weights_of(weights, chosen)
     if family is not None:
         folder = out or Path("models")
-        cards = export_family(chosen, family, number, data, found, folder, format_, say, max_drop, recalibration)
+        cards = export_family(chosen, family, number, data, found, folder, format_, max_drop, recalibration)
     else:
         cards = export_files(
             chosen,
@@ -171,7 +171,6 @@ def export(
             resolution,
             finetune_epochs,
             seed,
-            say,
             recalibration,
         )
     if as_json:
@@ -232,7 +231,7 @@ def deploy(
         check_page(page)
     plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
     device = with_precision(device, precision)
-    found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin, say)
+    found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin)
     if page is not None:
         write_report([results_file(chosen, device, out)], page, seed)
         say(f"report: {page}")

@@ -22,7 +22,6 @@ from ofa_deploy.cli.options import (
     Threads,
     Weights,
     aligned,
-    say,
     space_of,
 )
 from ofa_deploy.device.conditions import with_precision
@@ -96,7 +95,7 @@ def search(
     if again is not None:
         if told := sorted(given - {"again", "out", "as_json"}):
             raise OfaDeployError(f"--again repeats a search as it was, without --{told[0].replace('_', '-')}")
-        found = [search_again(again, say)]
+        found = [search_again(again)]
     else:
         if verify is not None and refine is not None:
             raise OfaDeployError("--verify and --refine are two searches; take one of them")
@@ -124,15 +123,15 @@ def search(
         if verify is not None:
             from ofa_deploy.delivery.verification import verify_files
 
-            found = verify_files(requests, verify, weights, data, out, say)
+            found = verify_files(requests, verify, weights, data, out)
         elif refine is not None:
             from ofa_deploy.delivery.refinement import refine_files
 
             if each:
-                checked(requests, say)
-            found = [refine_files(one, refine, weights, data, say) for one in requests]
+                checked(requests)
+            found = [refine_files(one, refine, weights, data) for one in requests]
         else:
-            found = search_each(request, say) if each else [search_files(request, say)]
+            found = search_each(request) if each else [search_files(request)]
     if out is not None and verify is None:
         write(found, out)
     if as_json:

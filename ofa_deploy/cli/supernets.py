@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Threads, say
+from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Threads
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.spaces.families import get_space
 
@@ -25,7 +25,7 @@ def download_data(
     """
     from ofa_deploy.data.dataset import download
 
-    download(out, say)
+    download(out)
     print(out)
 
 
@@ -87,7 +87,7 @@ def train(
     path = out or Path("supernets") / file_name(chosen)
     with together() as processes:
         images = load(data, chosen, training=True)
-        made = run(chosen, images, plan, path, say, processes=processes, licence=licence)
+        made = run(chosen, images, plan, path, processes=processes, licence=licence)
         if processes.first:
             print(json.dumps({**made, "file": str(path)}) if as_json else path)
 
@@ -123,6 +123,6 @@ def weights(
         return
     address = file_of(space)
     file = output(get_space(space), out).parent / address.rpartition("/")[2]
-    download(address, file, say, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
+    download(address, file, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
     print(convert(file, get_space(space), out, address))
     file.unlink()

@@ -143,7 +143,7 @@ def bundle(
     job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
     several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
     path = out or Path(f"{chosen.name}_{device}{several}.zip")
-    bundles.bundle(job, device, path, say, runner)
+    bundles.bundle(job, device, path, runner)
     needed, options = bundles.needs(device, runner)
     if as_json:
         print(json.dumps({"file": str(path), "graphs": len(job.entries), "command": f"python3 {path.name}{options}"}))
@@ -225,7 +225,7 @@ def networks(
     chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
     job = Job(chosen, sizes, Plan(seed=seed, networks=number), blocks=False, batch=batch)
-    path = write_networks(job, device, out, say)
+    path = write_networks(job, device, out)
     if as_json:
         print(json.dumps({"file": str(path), "networks": len(job.networks)}))
         return

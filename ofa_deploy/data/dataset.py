@@ -21,7 +21,6 @@ import numpy.typing as npt
 from ofa_deploy.errors import DataError
 from ofa_deploy.files import artifacts, npz, outputs
 from ofa_deploy.files.downloads import download as download_file
-from ofa_deploy.progress import Report
 from ofa_deploy.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ def pack_name(space: SearchSpace) -> str:
     return f"{space.name}-images.npz"
 
 
-def download(folder: Path, report: Report) -> None:
+def download(folder: Path) -> None:
     """Download the four Fashion-MNIST files into `folder`, checking each; cut off, it goes on where it was.
 
     Raises:
@@ -245,7 +244,7 @@ def download(folder: Path, report: Report) -> None:
             except DataError as error:
                 raise DataError(f"{error}; remove {file} first") from error
             continue
-        download_file(f"{FASHION_MNIST_URL}{file.name}", file, report, hint)
+        download_file(f"{FASHION_MNIST_URL}{file.name}", file, hint)
         try:
             _checked_idx(file.read_bytes(), name, file)
         except DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,6 @@ from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import Job, build
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.progress import Report
 from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.limits import Limit, latency_limit
@@ -36,6 +36,8 @@ from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 3
 """Searches for a budget at most."""
@@ -119,7 +121,6 @@ def deploy(
     settings: Settings | None = None,
     plan: Plan | None = None,
     margin_percent: float | None = None,
-    report: Report = lambda line: None,
 ) -> list[Deployed]:
     """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
 
@@ -137,7 +138,6 @@ def deploy(
         settings: of the search; None takes `Settings()`.
         plan: of the table, should it be built; None takes `Plan()`.
         margin_percent: see `search.limits.latency_limit`.
-        report: receives lines of progress.
 
     Raises:
         OfaDeployError: something is missing or unusable, or a budget cannot be met.
@@ -150,7 +150,7 @@ def deploy(
     found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
     predictor = Predictor.load(found, space)
     if predictor.doubt:
-        report(f"note: {predictor.doubt}")
+        logger.warning(predictor.doubt)
     images = data_sets.load(data, space)
     net = checkpoint.load(weights, space)
     origin = checkpoint.provenance(weights)
@@ -163,10 +163,10 @@ def deploy(
     files = {budget: out / f"{begin}_{budget.strip().replace('%', 'pct')}{suffix}" for budget in budgets}
     for file in files.values():
         chosen(DELIVERED[device], file, space.name)
-    table = own_table(space, device, plan, report)
+    table = own_table(space, device, plan)
     if table.doubt:
-        report(f"note: {table.doubt}")
-    bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, files, report)
+        logger.warning(table.doubt)
+    bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, files)
     todo = {budget: latency_limit(table, budget, margin_percent) for budget in budgets}
     delivered: dict[str, Deployed] = {}
     for number in range(1, ROUNDS + 1):
@@ -174,7 +174,7 @@ def deploy(
         delivered |= made
         if number == ROUNDS or not (todo := bench.tighter(made, todo)):
             break
-    report("measuring their accuracy")
+    logger.info("measuring their accuracy")
     ordered = [bench.with_accuracy(delivered[budget]) for budget in budgets]
     write([one.measured() for one in ordered], results_file(space, device, out))
     return ordered
@@ -193,20 +193,19 @@ class _Bench:
     settings: Settings
     threads: int
     files: Mapping[str, Path]
-    report: Report
 
     def deliver(self, limits: Mapping[str, Limit], number: int) -> dict[str, Deployed]:
         """The best model within each limit, by budget: exported, its latency measured; `number` counts searches."""
         format_, runtime = DELIVERED[self.table.conditions["device"]], RUNTIMES[self.table.conditions["runtime"]]
         inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
         results = {
-            budget: search(self.space, self.predictor, [limit], self.settings, self.report, inputs=inputs)
+            budget: search(self.space, self.predictor, [limit], self.settings, inputs=inputs)
             for budget, limit in limits.items()
         }
         cards, sessions = {}, {}
         for budget, result in results.items():
             file, size = self.files[budget], result.arch.resolution
-            self.report(f"{budget}: {result.arch}, exporting {file}")
+            logger.info(f"{budget}: {result.arch}, exporting {file}")
             card = export(self.net, result.arch, self.images, file, self.origin, result.predicted(), format_)
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (
@@ -214,8 +213,8 @@ class _Bench:
                 runtime.native(image.astype(np.float32)),
             )
             cards[budget] = file, card
-        self.report("measuring the exported files")
-        latencies, slower = beside_table(sessions, self.table, self.threads, self.report)
+        logger.info("measuring the exported files")
+        latencies, slower = beside_table(sessions, self.table, self.threads)
         found = {}
         for budget, (file, card) in cards.items():
             about = {"machine_slower_percent": slower, "conditions": dict(self.table.conditions)}
@@ -242,7 +241,7 @@ class _Bench:
             off = 100 * (one.latency_ms / predicted - 1) + GUARD_PERCENT
             limit = replace(before, margin_percent=max(off, before.margin_percent + GUARD_PERCENT))
             if one.latency_ms > limit.upper and limit.over(extreme(self.space, limit.cost)[0])[0] == 0:
-                self.report(
+                logger.info(
                     f"{budget}: {one.latency_ms:.4g} ms measured, {limit.upper:.4g} ms allowed; searching again with a "
                     f"margin of {limit.margin_percent:.2g} %"
                 )
@@ -260,16 +259,16 @@ def _stem(space: SearchSpace, device: str) -> str:
     return space.name if device == "cpu" else f"{space.name}_{device}"
 
 
-def own_table(space: SearchSpace, device: str, plan: Plan, report: Report) -> LatencyTable:
+def own_table(space: SearchSpace, device: str, plan: Plan) -> LatencyTable:
     """This machine's table from the working folder, built if it is not there."""
     measured = conditions(device, plan.threads)
     path = Path("lut") / tables.file_name(space, measured)
     if path.with_suffix(".json").exists() and not path.with_suffix(".partial").exists():
         table = LatencyTable.load(path, space)
         if dict(table.conditions) == measured and table.resolutions == space.resolutions:
-            report(f"using {path}: {table.error_in_words}")
+            logger.info(f"using {path}: {table.error_in_words}")
             return table
-    report(f"building {path}")
-    table = build(Job(space, space.resolutions, plan), device, path, report)
-    report(f"built {path}: {table.error_in_words}")
+    logger.info(f"building {path}")
+    table = build(Job(space, space.resolutions, plan), device, path)
+    logger.info(f"built {path}: {table.error_in_words}")
     return LatencyTable.load(path, space)

@@ -6,6 +6,7 @@ tells it better than any other networks would.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from ofa_deploy.delivery.requests import Request, prepare
 from ofa_deploy.delivery.verification import Accuracies, accuracies_at_hand
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.progress import Report
 from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.result import SearchResult
@@ -31,6 +31,8 @@ from ofa_deploy.search.run import Explored, explore, search
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+
+logger = logging.getLogger(__name__)
 
 NUMBER = 16
 """Networks of the front that are measured in a round."""
@@ -45,7 +47,6 @@ def search_refined(
     known: Samples,
     accuracies: Accuracies,
     refit: Refit,
-    report: Report,
     risk: float,
     inputs: Mapping[str, Any],
     keep: Callable[[Samples], None] = lambda samples: None,
@@ -60,7 +61,6 @@ def search_refined(
         known: what the predictor was fitted to.
         accuracies: measures networks.
         refit: fits a predictor.
-        report: receives lines of progress.
         risk: see `run.search`.
         inputs: to be recorded in the result.
         keep: receives all samples after each round.
@@ -76,16 +76,18 @@ def search_refined(
         raise OfaDeployError(f"--refine needs at least 1 round, not {rounds}")
     space, history = predictor.space, []
     for number in range(1, rounds + 1):
-        chosen = _unmeasured(space, explore(space, predictor, limits, settings, report, front=True), known)
+        chosen = _unmeasured(space, explore(space, predictor, limits, settings, front=True), known)
         if not chosen:
             break
         row, known = _measured(predictor, chosen, known, accuracies)
-        report(f"round {number}: {row['bias_points']:+.2f} points predicted above what is measured, of {len(chosen)}")
+        logger.info(
+            f"round {number}: {row['bias_points']:+.2f} points predicted above what is measured, of {len(chosen)}"
+        )
         history.append({"round": number, **row})
         keep(known)
         predictor = refit(known)
     inputs = {**inputs, "predictor_sha256": predictor.sha256 or None}  # that of the last fit lies in no file
-    found = search(space, predictor, limits, settings, report, risk, inputs)
+    found = search(space, predictor, limits, settings, risk, inputs)
     last, _ = _measured(predictor, [found.arch], known, accuracies)
     return replace(found, refined={"rounds": history, "chosen": last})
 
@@ -126,7 +128,7 @@ def _measured(
     return row, replace(known, genes=joined[0], top1_percent=joined[1])
 
 
-def refine_files(request: Request, rounds: int, weights: Path | None, data: str | None, report: Report) -> SearchResult:
+def refine_files(request: Request, rounds: int, weights: Path | None, data: str | None) -> SearchResult:
     """Search in the active loop with files; see `search_refined`.
 
     All samples, old and new, are kept in `predictors/SPACE_refined_samples.csv` of the working folder; a later run
@@ -139,10 +141,10 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
         raise OfaDeployError("--refine goes with --objective accuracy, without --front and --certify")
     if rounds < 1:
         raise OfaDeployError(f"--refine needs at least 1 round, not {rounds}")
-    ready = prepare(request, report)
+    ready = prepare(request)
     space, predictor = ready.space, ready.predictor
     assert predictor is not None
-    accuracies = accuracies_at_hand(ready, weights, data, report)
+    accuracies = accuracies_at_hand(ready, weights, data)
     if accuracies is None:
         raise OfaDeployError(f"--refine measures accuracies: name the supernet's --weights and --data of {space.name}")
     kept = Path("predictors") / f"{space.name}_refined_samples.csv"
@@ -150,7 +152,7 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     model = predictor.model if predictor.model in ESTIMATORS else AUTO
 
     def refit(samples: Samples) -> Predictor:
-        return fit([samples], model, request.settings.seed, report=report).predictor
+        return fit([samples], model, request.settings.seed).predictor
 
     def keep(samples: Samples) -> None:
         samples.save(kept, {"weights_sha256": samples.weights_sha256, "source": "ofa-deploy search --refine"})
@@ -159,7 +161,7 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     with artifacts.locked(kept):
         known = _joined(own, Samples.load(kept, space)) if kept.exists() else own
         if len(known) > len(own):
-            report(f"going on with {len(known) - len(own)} networks of {kept}")
+            logger.info(f"going on with {len(known) - len(own)} networks of {kept}")
             predictor = refit(known)
         return search_refined(
             predictor,
@@ -169,7 +171,6 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
             known,
             accuracies,
             refit,
-            report,
             request.risk,
             ready.inputs,
             keep,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.progress import Report
 from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.limits import SLACK, Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
@@ -26,6 +26,8 @@ from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 OBJECTIVES = ("accuracy", "macs")
 COSTS = ("macs", "params", "size")
@@ -114,7 +116,7 @@ class Prepared:
     inputs: dict[str, Any]
 
 
-def search_files(request: Request, report: Report) -> SearchResult:
+def search_files(request: Request) -> SearchResult:
     """Search with tables and a predictor from files.
 
     Where the working folder has no table of this machine, the reference table that ships is used: `report` says whose
@@ -122,21 +124,19 @@ def search_files(request: Request, report: Report) -> SearchResult:
 
     Args:
         request: what is asked for.
-        report: receives what the user should know.
 
     Raises:
         OfaDeployError: a file is missing or unusable, the limits cannot be understood or met.
     """
-    return _searched(prepare(request, report), request, report)
+    return _searched(prepare(request), request)
 
 
-def _searched(ready: Prepared, request: Request, report: Report) -> SearchResult:
+def _searched(ready: Prepared, request: Request) -> SearchResult:
     return search(
         ready.space,
         ready.predictor,
         ready.limits,
         request.settings,
-        report,
         request.risk,
         ready.inputs,
         request.front,
@@ -145,11 +145,11 @@ def _searched(ready: Prepared, request: Request, report: Report) -> SearchResult
     )
 
 
-def prepare(request: Request, report: Report) -> Prepared:
+def prepare(request: Request) -> Prepared:
     """Read what a request needs; see `search_files`."""
     space = get_space(request.space)
     inputs: dict[str, Any] = {"request": {key: v for key, v in asdict(request).items() if key != "settings"}}
-    limits, named, own = _limits(space, request, report)
+    limits, named, own = _limits(space, request)
     inputs["table_of_this_machine"] = own
     model = None
     if request.objective == "accuracy":
@@ -158,50 +158,55 @@ def prepare(request: Request, report: Report) -> Prepared:
         model = Predictor.load(chosen or artifacts.find("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
         if model.doubt:
-            report(f"note: {model.doubt}")
+            logger.warning(model.doubt)
     return Prepared(space, tuple(limits), tuple(named), model, inputs)
 
 
-def search_each(request: Request, report: Report) -> list[SearchResult]:
+def search_each(request: Request) -> list[SearchResult]:
     """A search of its own for every table and budget of a request; see `search_files`.
 
     Where there are many, all but the first are short and begin with what those before them have found.
     """
-    once = _once(report)
     requests = request.each()
     found: list[SearchResult] = []
-    for one, ready in zip(requests, checked(requests, once), strict=True):
-        if found and len(requests) > FEW:
-            start = _nearest(ready, [result.arch for result in found])
-            short = {name: min(most, getattr(one.settings, name)) for name, most in SHORT.items()}
-            one = replace(one, start=start, settings=replace(one.settings, **short))
-            ready.inputs["request"]["start"] = start
-        found.append(_searched(ready, one, once))
+    with _each_line_once():
+        for one, ready in zip(requests, checked(requests), strict=True):
+            if found and len(requests) > FEW:
+                start = _nearest(ready, [result.arch for result in found])
+                short = {name: min(most, getattr(one.settings, name)) for name, most in SHORT.items()}
+                one = replace(one, start=start, settings=replace(one.settings, **short))
+                ready.inputs["request"]["start"] = start
+            found.append(_searched(ready, one))
     return found
 
 
-def checked(requests: Sequence[Request], report: Report) -> list[Prepared]:
+def checked(requests: Sequence[Request]) -> list[Prepared]:
     """What the requests need, once it is known of each that something is within its limits: before the first search.
 
     Raises:
         OfaDeployError: see `search_files`.
     """
-    ready = [prepare(one, report) for one in requests]
+    ready = [prepare(one) for one in requests]
     for one in ready:
         check_feasible(one.space, one.limits)
     return ready
 
 
-def _once(report: Report) -> Report:
-    """Lines that were told already are not told again."""
-    told: set[str] = set()
+@contextlib.contextmanager
+def _each_line_once() -> Iterator[None]:
+    """While the block lasts, what this module has logged already is not logged again."""
+    lines: set[str] = set()
 
-    def once(line: str) -> None:
-        if line not in told:
-            report(line)
-        told.add(line)
+    def fresh(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in lines
+        lines.add(record.getMessage())
+        return not known
 
-    return once
+    logger.addFilter(fresh)
+    try:
+        yield
+    finally:
+        logger.removeFilter(fresh)
 
 
 def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
@@ -216,7 +221,7 @@ def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
     return tuple(map(str, space.archs(genes[chosen])))
 
 
-def again(path: Path, report: Report) -> SearchResult:
+def again(path: Path) -> SearchResult:
     """Repeat the search of a result file.
 
     Raises:
@@ -236,16 +241,16 @@ def again(path: Path, report: Report) -> SearchResult:
         raise ArtifactError(
             f"{path} does not say what was asked for; search again with the options themselves"
         ) from error
-    ready = prepare(request, report)
+    ready = prepare(request)
     if ready.tables and not request.luts and before.limits[0]["sha256"] != ready.limits[0].sha256:
-        then = prepare(replace(request, luts=_table_of(before, request)), report)
+        then = prepare(replace(request, luts=_table_of(before, request)))
         ready = replace(then, inputs=then.inputs | {"request": ready.inputs["request"]})
     pairs = zip(before.limits, ready.limits, strict=True)
     changed = [b["of"] for b, limit in pairs if b["sha256"] != limit.sha256]
     changed += ["the predictor"] * (before.inputs.get("predictor_sha256") != ready.inputs.get("predictor_sha256"))
     if changed:
         raise ArtifactError(f"{' and '.join(changed)} changed since {path} was made, so its search cannot be repeated")
-    return _searched(ready, request, report)
+    return _searched(ready, request)
 
 
 def _table_of(before: SearchResult, request: Request) -> tuple[str, ...]:
@@ -259,15 +264,13 @@ def _table_of(before: SearchResult, request: Request) -> tuple[str, ...]:
     return ()
 
 
-def _limits(
-    space: SearchSpace, request: Request, report: Report
-) -> tuple[list[Limit], list[LatencyTable], bool | None]:
+def _limits(space: SearchSpace, request: Request) -> tuple[list[Limit], list[LatencyTable], bool | None]:
     """The limits of a request, its tables, and whether these are this machine's; None without a latency."""
     limits: list[Limit] = []
     found: list[LatencyTable] = []
     own: bool | None = None
     if request.latency or (request.front and not (request.macs or request.params or request.size)):
-        found, own = _tables(space, request, report)
+        found, own = _tables(space, request)
         budgets = request.latency or ("100%",)
         if len(budgets) not in (1, len(found)):
             raise OfaDeployError(
@@ -276,7 +279,7 @@ def _limits(
             )
         for table, budget in zip(found, budgets * (len(found) // len(budgets)), strict=True):
             limits.append(latency_limit(table, budget, request.margin_percent))
-            _remark(table, limits[-1], request, report)
+            _remark(table, limits[-1], request)
     elif request.luts:
         raise OfaDeployError("--lut needs a --latency, or --front")
     texts = {name: getattr(request, name) for name in COSTS}
@@ -284,22 +287,24 @@ def _limits(
     return limits, found, own
 
 
-def _remark(table: LatencyTable, limit: Limit, request: Request, report: Report) -> None:
+def _remark(table: LatencyTable, limit: Limit, request: Request) -> None:
     """Tell what a user should know of a table before relying on it."""
     space = table.space
     if len(table.resolutions) < len(space.resolutions):
-        report(
-            f"note: that table has {len(table.resolutions)} of the {len(space.resolutions)} resolutions of "
+        logger.warning(
+            f"that table has {len(table.resolutions)} of the {len(space.resolutions)} resolutions of "
             f"{space.name} ({', '.join(map(str, table.resolutions))}); the search stays with those"
         )
     if not table.error["networks"] and request.margin_percent is None:
-        report("note: the error of this table is not known, so nothing is kept below the budget; see --margin")
+        logger.warning("the error of this table is not known, so nothing is kept below the budget; see --margin")
     if table.doubt:
-        report(f"note: {table.doubt}")
+        logger.warning(table.doubt)
     slowest = extreme(space, table.cost, dearest=True)[1]
     without_effect = slowest < limit.allowed * (1 - SLACK) and not np.isfinite(limit.lower)
     if request.latency and np.isfinite(limit.upper) and without_effect:
-        report(f"note: the slowest network of {space.name} takes {slowest:.4g} ms there, so this budget excludes none")
+        logger.warning(
+            f"the slowest network of {space.name} takes {slowest:.4g} ms there, so this budget excludes none"
+        )
 
 
 def of_this_machine(table: LatencyTable) -> bool:
@@ -313,7 +318,7 @@ def of_this_machine(table: LatencyTable) -> bool:
         return False
 
 
-def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[LatencyTable], bool]:
+def _tables(space: SearchSpace, request: Request) -> tuple[list[LatencyTable], bool]:
     """The tables of a request, and whether all are of this machine."""
     if request.luts:
         named = [LatencyTable.load(Path(lut), space) for lut in request.luts]
@@ -322,8 +327,8 @@ def _tables(space: SearchSpace, request: Request, report: Report) -> tuple[list[
     table, own = tables.select(space, wanted)
     if not own:
         asked = f" for {request.threads} threads" * (request.threads != table.conditions["threads"])
-        report(
-            f"note: not this machine's table{asked}, but that of {table.label}; for your own, run: "
+        logger.warning(
+            f"not this machine's table{asked}, but that of {table.label}; for your own, run: "
             f"{tables.build_command(space, wanted)}"
         )
     return [table], own

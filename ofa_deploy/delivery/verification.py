@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,6 @@ from ofa_deploy.files.journals import Journal
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable, build_command
-from ofa_deploy.progress import Report
 from ofa_deploy.search.evolution import Settings
 from ofa_deploy.search.limits import Limit, check_feasible, latency_limit
 from ofa_deploy.search.result import SearchResult, write
@@ -31,6 +31,8 @@ from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 4
 RESCUES = 2
@@ -56,7 +58,6 @@ def search_verified(
     others: Sequence[Limit] = (),
     settings: Settings | None = None,
     number: int = 3,
-    report: Report = lambda line: None,
     risk: float = RISK,
     inputs: Mapping[str, Any] | None = None,
     accuracies: Accuracies | None = None,
@@ -72,7 +73,6 @@ def search_verified(
         others: further limits.
         settings: of each search; None takes `Settings()`.
         number: of candidates that are measured after each search.
-        report: receives lines of progress.
         risk: see `run.search`.
         inputs: to be recorded in the result.
         accuracies: measures candidates' accuracy; None goes by the prediction.
@@ -93,13 +93,13 @@ def search_verified(
     settings, limit = settings or Settings(), latency_limit(table, budget, 0.0)
     if not np.isfinite(limit.upper):
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
-    loop = _Loop(table, limit, predictor, risk, accuracies, report, journal or Journal())
+    loop = _Loop(table, limit, predictor, risk, accuracies, journal or Journal())
     correction, explored = 1.0, None
     dearest = extreme(space, limit.cost, dearest=True)[1]
     for rounds in range(1, ROUNDS + RESCUES + 1):
         corrected = replace(limit, cost=limit.cost.scaled(correction))
         try:
-            explored, found = _best(space, predictor, corrected, others, settings, report, risk, number)
+            explored, found = _best(space, predictor, corrected, others, settings, risk, number)
         except InfeasibleError:
             if explored is None:
                 raise
@@ -111,7 +111,7 @@ def search_verified(
         if loop.done or rounds >= ROUNDS:
             loop.confirm()
         correction = loop.correction(found, correction)
-        report(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
+        logger.info(f"round {rounds}: {loop.in_words}; the table is corrected by {100 * (correction - 1):+.1f} %")
         no_limit = dearest * correction < limit.upper * (1 - GUARD_PERCENT / 100)  # the same would be found again
         if loop.done or (loop.kept and (again or no_limit or rounds >= ROUNDS)):
             break
@@ -140,7 +140,6 @@ def _best(
     limit: Limit,
     others: Sequence[Limit],
     settings: Settings,
-    report: Report,
     risk: float,
     number: int,
 ) -> tuple[Explored, list[Arch]]:
@@ -151,12 +150,12 @@ def _best(
     """
     guard = min(limit.upper * GUARD_PERCENT / 100, (limit.upper - limit.lower) / 2)
     try:
-        explored = explore(space, predictor, [replace(limit, upper=limit.upper - guard), *others], settings, report)
+        explored = explore(space, predictor, [replace(limit, upper=limit.upper - guard), *others], settings)
         chosen = candidates(explored, predictor, risk, number)
     except InfeasibleError:
         chosen = []
     if not chosen:
-        explored = explore(space, predictor, [limit, *others], settings, report)
+        explored = explore(space, predictor, [limit, *others], settings)
         chosen = candidates(explored, predictor, risk, number)
     if not chosen:
         raise none_found(space, explored)
@@ -172,7 +171,6 @@ class _Loop:
         predictor: of accuracy.
         risk: see `run.search`.
         accuracies: see `search_verified`.
-        report: receives lines of progress.
         journal: see `search_verified`.
     """
 
@@ -183,12 +181,11 @@ class _Loop:
         predictor: AccuracyPredictor | None,
         risk: float,
         accuracies: Accuracies | None,
-        report: Report,
         journal: Journal,
     ) -> None:
         self._table, self._budget_ms, self._least_ms = table, limit.upper, limit.lower
         self._predictor, self._risk = predictor, risk
-        self._accuracies, self._report, self._journal = accuracies, report, journal
+        self._accuracies, self._journal = accuracies, journal
         self._plan = Plan(threads=int(table.conditions["threads"]))
         self._rows: dict[Arch, dict[str, Any]] = {}
         self._slower = 0.0
@@ -319,11 +316,11 @@ class _Loop:
 
     def _latencies(self, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
         """See `beside_table`."""
-        self._report(f"measuring {len(archs)} candidate{'s' * (len(archs) > 1)} on this machine")
+        logger.info(f"measuring {len(archs)} candidate{'s' * (len(archs) > 1)} on this machine")
         job = Job(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
         runtime = self._table.conditions["runtime"]
         sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
-        return beside_table(sessions, self._table, self._plan.threads, self._report)
+        return beside_table(sessions, self._table, self._plan.threads)
 
 
 def _result(
@@ -345,7 +342,7 @@ def _result(
 
 
 def verify_files(
-    requests: Sequence[Request], number: int, weights: Path | None, data: str | None, out: Path | None, report: Report
+    requests: Sequence[Request], number: int, weights: Path | None, data: str | None, out: Path | None
 ) -> list[SearchResult]:
     """Search in closed loops with files, one after the other; see `search_verified`.
 
@@ -358,7 +355,6 @@ def verify_files(
         weights: of the supernet; None finds the space's own.
         data: the images, as `data.load` takes them.
         out: file to write the results to; what a run that was killed has measured for it is not measured again.
-        report: receives lines of progress.
     """
     if number < 1:
         raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
@@ -367,7 +363,7 @@ def verify_files(
             raise OfaDeployError("--verify goes with one --latency of this machine, without --front and --certify")
         if one.margin_percent is not None:
             raise OfaDeployError("--verify measures instead of keeping a margin; leave out --margin")
-    prepared = [prepare(replace(one, margin_percent=0.0), report) for one in requests]
+    prepared = [prepare(replace(one, margin_percent=0.0)) for one in requests]
     for ready in prepared:
         check_feasible(ready.space, ready.limits)
         _check_own(ready.tables[0], ready.space)
@@ -380,9 +376,9 @@ def verify_files(
     found = []
     with journals.journal(out, header) as journal:
         if journal.known:
-            report(f"resuming: {journal.known} measurements are there")
+            logger.info(f"resuming: {journal.known} measurements are there")
         for request, ready in zip(requests, prepared, strict=True):
-            accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, report, journal)
+            accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, journal)
             made = search_verified(
                 ready.space,
                 ready.predictor,
@@ -391,7 +387,6 @@ def verify_files(
                 ready.limits[1:],
                 request.settings,
                 number,
-                report,
                 request.risk,
                 ready.inputs,
                 accuracies,
@@ -404,7 +399,7 @@ def verify_files(
 
 
 def accuracies_at_hand(
-    ready: Prepared, weights: Path | None, data: str | None, report: Report, journal: Journal | None = None
+    ready: Prepared, weights: Path | None, data: str | None, journal: Journal | None = None
 ) -> Accuracies | None:
     """What measures accuracies, if weights and images are there; `journal` keeps them, or has them already."""
     space = ready.space
@@ -414,7 +409,7 @@ def accuracies_at_hand(
     except (ArtifactError, DataError):
         if weights is not None or data is not None:
             raise
-        report(f"note: accuracy is not measured, as weights or images of {space.name} are not at hand")
+        logger.warning(f"accuracy is not measured, as weights or images of {space.name} are not at hand")
         return None
     own, journal = checkpoint.origin(found)["sha256"], journal or Journal()
     if ready.predictor is not None and ready.predictor.weights_sha256 not in (None, own):
@@ -426,7 +421,7 @@ def accuracies_at_hand(
         return [(top, half) for top, half in journal.step([*about, *map(str, archs)], lambda: rows(archs))]
 
     def rows(archs: Sequence[Arch]) -> list[tuple[float, float]]:
-        report(f"measuring the accuracy of {len(archs)} candidates on {total} held-out images")
+        logger.info(f"measuring the accuracy of {len(archs)} candidates on {total} held-out images")
         right: dict[Arch, int] = {}
         for size in sorted({arch.resolution for arch in archs}):
             same = [arch for arch in archs if arch.resolution == size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -15,7 +16,9 @@ import numpy as np
 from ofa_deploy.device.timing import FEWEST_RUNS, Array, Session, Visit, visit
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import journals
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[int, str]
 """(round, entry) of a visit."""
@@ -67,7 +70,6 @@ def measure(
     plan: Plan,
     partial: Path,
     header: dict[str, Any],
-    report: Report,
     keep: Callable[[str], bool] = lambda name: True,
 ) -> dict[Key, Visit]:
     """Visit each entry once a round, in an order shuffled for each round, appending to `partial`.
@@ -81,7 +83,6 @@ def measure(
         plan: rounds, samples and seed.
         partial: file of the visits; those of a killed run with the same header are not repeated.
         header: what the run is about, JSON values.
-        report: receives a line of progress now and then.
         keep: which entries stay ready between their visits; the others cost less memory.
 
     Raises:
@@ -90,11 +91,11 @@ def measure(
     visits = read(journals.resume(partial, header), partial)
     rng = np.random.default_rng(plan.seed)
     if visits:
-        report(f"resuming: {len(visits)} visits are there")
+        logger.info(f"resuming: {len(visits)} visits are there")
     known = set(names)
     ready: dict[str, Started] = {}
     there = sum(name in known for _, name in visits)
-    progress = Progress(plan.rounds * len(names) - there, "visits", report, seconds=2)
+    progress = Progress(plan.rounds * len(names) - there, "visits", seconds=2)
     for r in range(plan.rounds):
         for name in rng.permutation(list(names)).tolist():
             if (r, name) in visits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import sys
 import zipfile
@@ -24,17 +25,15 @@ from ofa_deploy.device.conditions import START, conditions
 from ofa_deploy.device.rounds import Plan, Started, measure
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.progress import telling
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 RUNNERS = ("python", "adb")
 """What runs the models: this interpreter, or `adb.Phone`."""
 KEEP_BYTES = 1 << 20
 """Models larger than this are read again for each visit, so that memory holds one of them at a time."""
-
-
-def say(line: str) -> None:
-    """Print a line for the user."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def run(bundle: Path, out: Path, phone: adb.Options) -> None:
@@ -76,7 +75,6 @@ def run(bundle: Path, out: Path, phone: adb.Options) -> None:
                 plan,
                 partial,
                 header,
-                say,
                 lambda name: android is not None or bool(entries[name]["bytes"] <= KEEP_BYTES),
             )
             with partial.open("rb") as written:
@@ -88,6 +86,11 @@ def run(bundle: Path, out: Path, phone: adb.Options) -> None:
 
 def main() -> None:
     """The command line."""
+    with telling():
+        _main()
+
+
+def _main() -> None:
     bundle = Path(sys.argv[0])
     out = Path(f"{bundle.stem}.results")
     parser = argparse.ArgumentParser(prog=f"python {bundle.name}", description=__doc__)
@@ -103,15 +106,15 @@ def main() -> None:
         outputs.check_folder(path)
         run(bundle, path, adb.Options(given.benchmark_model, given.serial, given.taskset))
     except OfaDeployError as error:
-        say(f"{bundle.name}: {error}")
+        logger.info(f"{bundle.name}: {error}")
         sys.exit(2)
     except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-        say(f"{bundle.name} is damaged ({error}); copy it here once more")
+        logger.info(f"{bundle.name} is damaged ({error}); copy it here once more")
         sys.exit(2)
     except OSError as error:
-        say(f"{bundle.name}: {error}; mend that and repeat the command to go on")
+        logger.info(f"{bundle.name}: {error}; mend that and repeat the command to go on")
         sys.exit(2)
     except KeyboardInterrupt:
-        say(f"{bundle.name}: stopped; repeat the command to go on")
+        logger.info(f"{bundle.name}: stopped; repeat the command to go on")
         sys.exit(130)
-    say(f"done: {path}")
+    logger.info(f"done: {path}")

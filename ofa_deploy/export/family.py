@@ -15,7 +15,7 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import chosen
 from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
 from ofa_deploy.search.result import SearchResult, load_results
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
@@ -32,7 +32,6 @@ def export_family(
     weights: Path,
     folder: Path,
     formats: str | None,
-    report: Report,
     max_drop: float = MAX_DROP,
     recalibration: int = RECALIBRATION,
 ) -> dict[Path, artifacts.Json]:
@@ -46,7 +45,6 @@ def export_family(
         weights: file of the supernet.
         folder: for the models, their cards and `index.csv`.
         formats: see `formats.chosen`.
-        report: receives lines of progress.
         max_drop: see `run.export_files`.
         recalibration: likewise.
 
@@ -61,7 +59,7 @@ def export_family(
     wanted = [chosen(formats, None, f"{space.name}_{i}", folder) for i in range(1, len(networks) + 1)]
     outputs.check_folder(folder / INDEX)
     net, origin, images = checkpoint.load(weights, space), checkpoint.provenance(weights), load(data, space)
-    progress = Progress(len(networks), "networks", report)
+    progress = Progress(len(networks), "networks")
     cards: dict[Path, artifacts.Json] = {}
     for (arch, predicted), files in zip(networks, wanted, strict=True):
         made = make(net, arch, images, files, origin, predicted, max_drop, recalibration=recalibration)

@@ -18,7 +18,6 @@ from ofa_deploy.export.checks import accuracy_drop, parity
 from ofa_deploy.export.formats import FEWEST, FORMATS, Subject, chosen
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency.comparison import side_by_side
-from ofa_deploy.progress import Report
 from ofa_deploy.search.result import load_result
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.arch_lists import read_one
@@ -83,7 +82,6 @@ def export_files(
     resolution: int | None = None,
     finetune_epochs: int = 0,
     seed: int = 0,
-    report: Report = lambda line: None,
     recalibration: int = RECALIBRATION,
 ) -> dict[Path, artifacts.Json]:
     """Export an architecture from files, with measured latency.
@@ -101,7 +99,6 @@ def export_files(
         resolution: in pixels, for a `config` that does not say it.
         finetune_epochs: passes over the training images, see `finetune.finetune`; 0 leaves the supernet's weights.
         seed: of fine-tuning.
-        report: receives lines of progress.
         recalibration: training images that batch norms are recalibrated on.
 
     Returns:
@@ -119,7 +116,7 @@ def export_files(
     saved = next(iter(files.values())).with_suffix(SUFFIX)
     if finetune_epochs:
         recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)
-        tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], report, recalibration)
+        tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], recalibration)
     made = make(net, wanted, images, files, origin, predicted, max_drop, tuned, recalibration)
     cards = time_and_write(made, space, wanted)
     if tuned is not None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from ofa_deploy.errors import DataError
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 18
 
 
-def download(url: str, path: Path, report: Report, hint: str) -> None:
+def download(url: str, path: Path, hint: str) -> None:
     """Download `url` to `path`; until it is whole it lies at `<path>.partial`, from where a repeated call goes on.
 
     Args:
         url: http or https.
         path: where to.
-        report: receives a line of progress now and then.
         hint: what to do where it fails, for the error.
 
     Raises:
@@ -34,8 +36,8 @@ def download(url: str, path: Path, report: Report, hint: str) -> None:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
             have, size = _where(answer, have)
             if have:
-                report(f"going on after {have / 1e6:.1f} MB")
-            progress = Progress(0 if size is None else size - have, "bytes", report)
+                logger.info(f"going on after {have / 1e6:.1f} MB")
+            progress = Progress(0 if size is None else size - have, "bytes")
             with open(partial, "ab" if have else "wb") as file:
                 while chunk := answer.read(CHUNK):
                     file.write(chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts
-from ofa_deploy.progress import Report
+
+logger = logging.getLogger(__name__)
 
 
 def check_output(path: Path, *suffixes: str) -> None:
@@ -54,14 +56,13 @@ def check_plain(path: Path, *suffixes: str) -> None:
         raise ArtifactError(f"{path} is what {beside} describes and would be overwritten; choose another --out")
 
 
-def made_already(path: Path, kind: str, asked: Mapping[str, Any], report: Report) -> artifacts.Json:
+def made_already(path: Path, kind: str, asked: Mapping[str, Any]) -> artifacts.Json:
     """The description of an artifact that is there already, if it was made as is asked for now.
 
     Args:
         path: of its data file.
         kind: what it must be.
         asked: what its description must say, where it says anything; a None asks for nothing.
-        report: is told that there is nothing to do.
 
     Raises:
         ArtifactError: it was made otherwise, or its description is missing or damaged.
@@ -73,7 +74,7 @@ def made_already(path: Path, kind: str, asked: Mapping[str, Any], report: Report
     if others:
         told = ", ".join(key.replace("_", " ") for key in others)
         raise ArtifactError(f"{path} is there already, made otherwise ({told}); remove it, or choose another --out")
-    report(f"{path} is there already, made like this; remove it to make it anew")
+    logger.info(f"{path} is there already, made like this; remove it to make it anew")
     return about
 
 

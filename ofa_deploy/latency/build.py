@@ -22,7 +22,6 @@ from ofa_deploy.latency.calibration import calibrated
 from ofa_deploy.latency.machine_state import Estimate, estimates, states
 from ofa_deploy.latency.regression import check_cover, fit_table
 from ofa_deploy.latency.table import LatencyTable, check_replaces
-from ofa_deploy.progress import Report
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
@@ -157,7 +156,6 @@ def build(
     job: Job,
     device: str,
     out: Path | str,
-    report: Report = lambda line: None,
     others: Sequence[LatencyTable] = (),
     interpolate: float | None = None,
 ) -> LatencyTable:
@@ -167,7 +165,6 @@ def build(
         job: what to measure.
         device: a friendly device name, see `device.conditions.DEVICES`.
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
-        report: receives a line of progress now and then.
         others: see `Job.table`.
         interpolate: percent that interpolated entries may be off, see `interpolation.fill`; None measures every
             operator.
@@ -200,14 +197,13 @@ def build(
             plan,
             partial,
             header,
-            report,
         )
 
     with artifacts.locked(out):
         if interpolate is None:
             visits, rows, details = visit(list(job.entries)), None, {}
         else:
-            visits, filled = _filled(job, interpolate, visit, report)
+            visits, filled = _filled(job, interpolate, visit)
             rows, details = filled.rows, {"interpolated": filled.details}
         table = job.table(visits, measured, others, rows)
         table.save(out, {**job.details(visits), **details})
@@ -216,7 +212,7 @@ def build(
 
 
 def _filled(
-    job: Job, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]], report: Report
+    job: Job, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]]
 ) -> tuple[Mapping[Key, Visit], interpolation.Filled]:
     """What `interpolation.fill` measures and interpolates; whole networks are measured with the first operators."""
     networks = [str(net) for net in job.networks]
@@ -227,4 +223,4 @@ def _filled(
         wanted = {*some, *networks}
         return {key: found for key, found in visit([*some, *networks]).items() if key[1] in wanted}
 
-    return interpolation.fill(job.space, job.resolutions, names, tolerance, job.plan.seed, visits_to, report)
+    return interpolation.fill(job.space, job.resolutions, names, tolerance, job.plan.seed, visits_to)

@@ -24,7 +24,7 @@ from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.table import LatencyTable, check_replaces, file_name
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -56,7 +56,7 @@ main()
 """
 
 
-def bundle(job: Job, device: str, out: Path, report: Report, runner: str = "python") -> None:
+def bundle(job: Job, device: str, out: Path, runner: str = "python") -> None:
     """Write everything that a table needs to be measured on another machine into one file.
 
     The same job gives the same file, byte for byte. Weights are few random numbers repeated, so that it is small.
@@ -65,7 +65,6 @@ def bundle(job: Job, device: str, out: Path, report: Report, runner: str = "pyth
         job: what to measure.
         device: a friendly device name, see `device.conditions.DEVICES`.
         out: the zip to write; `python FILE` runs it.
-        report: receives a line of progress now and then.
         runner: one of `device.runner.RUNNERS`.
 
     Raises:
@@ -79,7 +78,7 @@ def bundle(job: Job, device: str, out: Path, report: Report, runner: str = "pyth
         raise MeasureError(f"--runner adb measures TFLite models; choose --device tflite, not {device}")
     package = Path(ofa_deploy.__file__).parent
     sources = [path for pattern in MODULES for path in sorted(package.glob(pattern))]
-    progress = Progress(len(job.entries), "graphs", report)
+    progress = Progress(len(job.entries), "graphs")
     with artifacts.writing(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
 
         def add(name: str, content: bytes | str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,9 @@ from ofa_deploy.device.rounds import Plan
 from ofa_deploy.device.timing import Array, Session, visit
 from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.progress import Report
 from ofa_deploy.spaces.arch import Arch
+
+logger = logging.getLogger(__name__)
 
 YARDSTICKS = 4
 """Networks of the table that are timed with the models, to tell the state of the machine."""
@@ -60,7 +62,7 @@ def side_by_side(
 
 
 def beside_table(
-    sessions: Mapping[str, tuple[Session, Array]], table: LatencyTable, threads: int, report: Report
+    sessions: Mapping[str, tuple[Session, Array]], table: LatencyTable, threads: int
 ) -> tuple[dict[str, Any], float]:
     """Latencies of models, and how much slower the machine was than when its table was measured, in percent.
 
@@ -71,7 +73,6 @@ def beside_table(
         sessions: see `side_by_side`.
         table: of this machine.
         threads: that the sessions use.
-        report: is told of a slow machine.
     """
     known = sorted(table.networks, key=lambda network: float(network["measured_ms"]))
     yardsticks = {n["arch"]: float(n["measured_ms"]) for n in known[:: max(1, len(known) // YARDSTICKS)][:YARDSTICKS]}
@@ -87,7 +88,7 @@ def beside_table(
         passes.append((slower, found))
         if slower < SLOWER_PERCENT:
             break
-        report(
+        logger.info(
             f"the machine runs {slower:.0f} % slower than when its table was measured"
             + ("; measuring again" if number + 1 < PASSES else "")
         )

@@ -7,6 +7,7 @@ measured whole, and the two gaps that it makes are looked at likewise.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,9 +19,10 @@ from ofa_deploy.device.rounds import Key
 from ofa_deploy.device.timing import Visit
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency.machine_state import Estimate, estimates
-from ofa_deploy.progress import Report
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 CHECKED = 8
 """Operators that are measured in the middle of a gap."""
@@ -88,7 +90,6 @@ def fill(
     tolerance_percent: float,
     seed: int,
     visit: Callable[[Sequence[str]], Visits],
-    report: Report,
 ) -> tuple[Visits, Filled]:
     """Measure as many resolutions as it takes, and interpolate the entries of the others.
 
@@ -99,7 +100,6 @@ def fill(
         tolerance_percent: the largest error of a check after which a gap is interpolated.
         seed: of the operators that are checked.
         visit: measures entries, beside those that it was asked for before, and gives all visits so far.
-        report: receives a line for each check.
 
     Raises:
         MeasureError: the tolerance is not positive.
@@ -127,7 +127,7 @@ def fill(
             guessed = np.array([interpolated(op, known) for op in probes[middle]])
             error = float(100 * np.abs(guessed - exact).sum() / exact.sum()) if len(exact) else 0.0
             checks.append(Check(middle, len(exact), error, error <= tolerance_percent))
-            report(
+            logger.info(
                 f"{middle} pixels: {len(exact)} operators interpolated from {low} and {high} are off by {error:.2g} %, "
                 + ("so what lies between is interpolated" if error <= tolerance_percent else "so it is measured")
             )

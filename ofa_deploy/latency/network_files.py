@@ -11,19 +11,18 @@ from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.graphs.runtimes import RUNTIMES
 from ofa_deploy.latency.build import Job
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
 
 LIST = "networks.csv"
 
 
-def write_networks(job: Job, device: str, folder: Path, report: Report) -> Path:
+def write_networks(job: Job, device: str, folder: Path) -> Path:
     """Write a model file of each whole network of a job, and a list of them to fill in.
 
     Args:
         job: the networks, drawn by its plan's seed; weights are random.
         device: a friendly device name, which says the format; see `device.conditions.DEVICES`.
         folder: for the files.
-        report: receives a line of progress now and then.
 
     Returns:
         the list: a CSV of file, arch, and latency_ms, which is left empty for `fitted.fit_file`.
@@ -42,7 +41,7 @@ def write_networks(job: Job, device: str, folder: Path, report: Report) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "arch", "latency_ms"])
-    progress = Progress(len(job.networks), "networks", report)
+    progress = Progress(len(job.networks), "networks")
     for number, arch in enumerate(job.networks, 1):
         name = f"{number:04}{RUNTIMES[runtime].suffix}"
         artifacts.write(folder / name, job.model(job.space.walk(arch), runtime)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import subprocess
 import tempfile
@@ -14,7 +15,8 @@ from ofa_deploy.latency.build import Job
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.regression import check_cover
 from ofa_deploy.latency.table import LatencyTable, check_replaces
-from ofa_deploy.progress import Report
+
+logger = logging.getLogger(__name__)
 
 FOLDER = ".cache/ofa-deploy"
 """Where a bundle lies on the device, below the user's home."""
@@ -26,7 +28,6 @@ def build_over_ssh(
     host: str,
     python: str,
     out: Path | None,
-    report: Report,
     others: Sequence[LatencyTable] = (),
 ) -> tuple[LatencyTable, Path]:
     """Measure a table on a machine that ssh reaches, and save it here.
@@ -40,7 +41,6 @@ def build_over_ssh(
         host: as ssh takes it: `user@host`, a name from its configuration, or `ssh://user@host:port`.
         python: the interpreter there.
         out: the CSV file to write here; None names it after the device, in `lut/`.
-        report: receives a line of progress now and then.
         others: see `Job.table`.
 
     Returns:
@@ -58,14 +58,14 @@ def build_over_ssh(
         check_replaces(out, job.resolutions, others)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"
-        report("making the bundle")
-        bundle(job, device, path, report)
+        logger.info("making the bundle")
+        bundle(job, device, path)
         name = f"{job.space.name}_{artifacts.sha256(path)[:16]}"
         there = f"{FOLDER}/{name}"
-        report(f"copying {path.stat().st_size / 1e6:.1f} MB to {host}")
+        logger.info(f"copying {path.stat().st_size / 1e6:.1f} MB to {host}")
         _ssh(host, f"mkdir -p {FOLDER} && cat > {there}.tmp && mv {there}.tmp {there}.zip", path.read_bytes())
         run = f"test -e {name}.results || {shlex.quote(python)} {name}.zip"
-        _ssh(host, f"cd {FOLDER} && {{ {run}; }}", report=report)
+        _ssh(host, f"cd {FOLDER} && {{ {run}; }}", tell=True)
         results = Path(folder) / "bundle.results"
         results.write_bytes(_ssh(host, f"cat {there}.results"))
         try:
@@ -76,8 +76,8 @@ def build_over_ssh(
         return found
 
 
-def _ssh(host: str, command: str, content: bytes = b"", report: Report | None = None) -> bytes:
-    """What a command on another machine prints; each line of its errors goes to `report` as it comes.
+def _ssh(host: str, command: str, content: bytes = b"", *, tell: bool = False) -> bytes:
+    """What a command on another machine prints; with `tell`, each line of its errors is logged as it comes.
 
     Raises:
         MeasureError: it fails, or the machine is not reached.
@@ -90,11 +90,11 @@ def _ssh(host: str, command: str, content: bytes = b"", report: Report | None = 
         raise MeasureError(f"ssh cannot be run ({error.strerror or error}); install an OpenSSH client") from error
     last = ""
     with process:
-        if report is not None:
+        if tell:
             assert process.stderr is not None
             for line in process.stderr:
                 last = line.decode(errors="replace").rstrip()
-                report(last)
+                logger.info(last)
         printed, errors = process.communicate(content)
     if process.returncode:
         why = last or (errors.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]

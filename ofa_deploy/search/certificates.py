@@ -9,6 +9,7 @@ The proof is about the predictor and the tables, not about true accuracy or late
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ from dataclasses import dataclass
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.progress import Report
 from ofa_deploy.search.evolution import allowed_resolutions
 from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.search.milp import Model, Program, binaries
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Genes, SmoothMaximum
 from ofa_deploy.spaces.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.005
 """Points of accuracy between bound and network that still count as a proof."""
@@ -58,7 +60,6 @@ def certify(
     limits: Sequence[Limit],
     seconds: float,
     incumbent: Genes | None,
-    report: Report,
 ) -> Certificate:
     """Prove the best predicted accuracy within limits over the whole space, or say how much is left open.
 
@@ -71,7 +72,6 @@ def certify(
         seconds: of wall time, after which the bound reached so far is returned; the linear relaxations (some 0.3 s)
             are always solved.
         incumbent: genes of a network within the limits, shape (1, columns), which makes it faster; None knows none.
-        report: receives a line of progress now and then.
 
     Raises:
         InfeasibleError: no network of the space is within the limits.
@@ -87,7 +87,7 @@ def certify(
         raise _nothing(space)
     margin = programs[0].margin
     relaxation = max(p.relaxation for p in programs) + margin
-    report(f"linear relaxation: no network is predicted better than {relaxation:.3f} %")
+    logger.info(f"linear relaxation: no network is predicted better than {relaxation:.3f} %")
     genes, found = incumbent, -math.inf if incumbent is None else float(concave.mean(incumbent)[0])
     while (top := max(programs, key=lambda p: p.best)).best > found + margin and top.solvable:
         if (left := end - time.monotonic()) <= 0:
@@ -97,7 +97,7 @@ def certify(
             value = float(concave.mean(row)[0])
             genes, found = (row, value) if value > found else (genes, found)
         reached = "nothing yet" if genes is None else f"{found:.3f} %"
-        report(f"at most {max(p.best for p in programs) + margin:.3f} % can be predicted, found {reached}")
+        logger.info(f"at most {max(p.best for p in programs) + margin:.3f} % can be predicted, found {reached}")
     open_percent = max(p.best for p in programs)
     if genes is None and open_percent == -math.inf:
         raise _nothing(space)

@@ -7,6 +7,7 @@ each architecture is evaluated once, and those outside of the limits rank below 
 
 from __future__ import annotations
 
+import logging
 import operator
 import random
 import time
@@ -18,12 +19,13 @@ import numpy as np
 from deap import base, tools
 
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.progress import Report
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.limits import Limit, outside
 from ofa_deploy.search.variation import Variation
 from ofa_deploy.spaces.costs import Floats, Genes, Ints
 from ofa_deploy.spaces.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 Score = Callable[[Genes], Floats]
 """From genes, shape (n, columns), to what is maximised, shape (n,)."""
@@ -194,7 +196,7 @@ class Individual:
 
 
 def evolve(
-    space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, start: Genes, report: Report
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, start: Genes
 ) -> list[float]:
     """Search for the architecture of the highest score within limits.
 
@@ -204,7 +206,6 @@ def evolve(
         limits: those of the archive.
         settings: how.
         start: genes of the first generation, filled up with random networks.
-        report: receives a line every few seconds.
 
     Returns:
         the best score after each generation.
@@ -223,7 +224,7 @@ def evolve(
     toolbox.register("survive", tools.selBest)
     toolbox.register("individuals", individuals)
     toolbox.register("reached", lambda: archive.reached)
-    return _generations(toolbox, variation, archive, settings, start, report)
+    return _generations(toolbox, variation, archive, settings, start)
 
 
 def evolve_front(
@@ -233,7 +234,6 @@ def evolve_front(
     worst: tuple[float, float],
     settings: Settings,
     start: Genes,
-    report: Report,
 ) -> list[float]:
     """NSGA-II (doi 10.1109/4235.996017): networks for which no other has a higher score and a lower cost, by the first
     limit.
@@ -245,7 +245,6 @@ def evolve_front(
         worst: score and cost of the hypervolume's reference point.
         settings: how.
         start: see `evolve`.
-        report: see `evolve`.
 
     Returns:
         the hypervolume after each generation.
@@ -279,11 +278,11 @@ def evolve_front(
     toolbox.register("survive", tools.selNSGA2, nd="log")
     toolbox.register("individuals", individuals)
     toolbox.register("reached", reached)
-    return _generations(toolbox, variation, archive, settings, start, report)
+    return _generations(toolbox, variation, archive, settings, start)
 
 
 def _generations(
-    toolbox: base.Toolbox, variation: Variation, archive: Archive, settings: Settings, start: Genes, report: Report
+    toolbox: base.Toolbox, variation: Variation, archive: Archive, settings: Settings, start: Genes
 ) -> list[float]:
     """The loop of both: vary selected parents, evaluate, let the best survive."""
     history: list[float] = []
@@ -311,7 +310,7 @@ def _generations(
                 break
             if (now := time.perf_counter()) - told > SECONDS_BETWEEN_LINES:
                 told = now
-                report(
+                logger.info(
                     f"generation {generation + 1} of at most {settings.generations}: reached {history[-1]:.5g}, "
                     f"{archive.size / (now - began):.0f} networks/s"
                 )

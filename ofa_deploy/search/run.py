@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.progress import Report
 from ofa_deploy.search.certificates import certify, check_provable
 from ofa_deploy.search.evolution import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
@@ -59,7 +58,6 @@ def search(
     predictor: AccuracyPredictor | None,
     limits: Sequence[Limit],
     settings: Settings | None = None,
-    report: Report = lambda line: None,
     risk: float = RISK,
     inputs: Mapping[str, Any] | None = None,
     front: bool = False,
@@ -73,7 +71,6 @@ def search(
         predictor: of accuracy, which is maximised; without one, the multiply-accumulates are.
         limits: that the architecture must keep.
         settings: of the search; None takes `Settings()`.
-        report: receives a line every few seconds.
         risk: the best few architectures are compared by prediction minus this many of its standard deviations.
         inputs: to be recorded in the result.
         front: search the whole front of the objective against the first limit's cost; the chosen architecture is then
@@ -89,8 +86,8 @@ def search(
     check_risk(risk)
     if prove_seconds is not None:
         check_provable(space, predictor, limits, prove_seconds)
-    explored = explore(space, predictor, limits, settings, report, front, start)
-    proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds, report)
+    explored = explore(space, predictor, limits, settings, front, start)
+    proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds)
     chosen = candidates(explored, predictor, risk, 1)
     if not chosen:
         raise none_found(space, explored)
@@ -100,12 +97,12 @@ def search(
 
 
 def _proof(
-    space: SearchSpace, predictor: AccuracyPredictor | None, explored: Explored, seconds: float, report: Report
+    space: SearchSpace, predictor: AccuracyPredictor | None, explored: Explored, seconds: float
 ) -> dict[str, Any]:
     """A certificate as JSON values; a better network that the proof comes across is added to what was explored."""
     best = explored.archive.best(1)
     known = explored.archive.genes[best] if explored.archive.over[best[0]] == 0 else None
-    found = certify(space, predictor, explored.limits, seconds, known, report)
+    found = certify(space, predictor, explored.limits, seconds, known)
     explored.archive.add(space.genes([found.arch]))
     about = {key: round(v, 5) if isinstance(v, float) else v for key, v in asdict(found).items()}
     return about | {"arch": str(found.arch)}
@@ -116,7 +113,6 @@ def explore(
     predictor: AccuracyPredictor | None,
     limits: Sequence[Limit],
     settings: Settings,
-    report: Report,
     front: bool = False,
     start: Genes | None = None,
 ) -> Explored:
@@ -135,7 +131,7 @@ def explore(
     if start is not None:
         archive.add(start)
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
-        history = (_front if front else _single)(space, archive, score, gains, limits, settings, report)
+        history = (_front if front else _single)(space, archive, score, gains, limits, settings)
     return Explored(archive, tuple(limits), tuple(history))
 
 
@@ -172,7 +168,6 @@ def _single(
     gains: Gains | None,
     limits: Sequence[Limit],
     settings: Settings,
-    report: Report,
 ) -> list[float]:
     """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
@@ -192,7 +187,7 @@ def _single(
         if due - done >= BROOD or restart == settings.restarts - 1:
             history += optima.recombine(due - done)
             done = due
-    history += evolve(space, archive, limits, settings, archive.genes[optima.numbers], report)
+    history += evolve(space, archive, limits, settings, archive.genes[optima.numbers])
     optima.join(archive.best(LAST))
     return history + optima.recombine(settings.recombinations - early)
 
@@ -204,7 +199,6 @@ def _front(
     gains: Gains | None,
     limits: Sequence[Limit],
     settings: Settings,
-    report: Report,
 ) -> list[float]:
     """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
     rng = np.random.default_rng(settings.seed)
@@ -228,7 +222,7 @@ def _front(
     archive.add(seeds(space, score, [replace(first, upper=most, margin_percent=0.0)], known, shares))
     begun = sorted(set(improve()))
     worst = float(score(extreme(space, first.cost)[0])[0]), most
-    history = evolve_front(space, archive, limits, worst, settings, archive.genes[begun], report)
+    history = evolve_front(space, archive, limits, worst, settings, archive.genes[begun])
     improve()
     return history
 

@@ -7,6 +7,7 @@ of progressive shrinking, the teacher is the supernet as it is.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.batches import batches
@@ -29,6 +30,8 @@ from ofa_deploy.supernet.processes import alone
 from ofa_deploy.supernet.recalibration import recalibrate
 from ofa_deploy.supernet.recipes import Phase, Recipe
 from ofa_deploy.supernet.training import optimizer
+
+logger = logging.getLogger(__name__)
 
 RECIPE = Recipe((Phase("finetune", 1, 0.0025),), weight_decay=2e-4, erase=0.2)
 """For one epoch; `RECIPE.scaled(epochs)` is for more."""
@@ -45,7 +48,6 @@ def finetune(
     recipe: Recipe,
     saved: Path,
     weights_sha256: str,
-    report: Report,
     recalibration: int = RECALIBRATION,
 ) -> tuple[Subnet, artifacts.Json]:
     """Train a subnetwork further, with weights of its own; a run that was killed goes on from its last epoch.
@@ -57,7 +59,6 @@ def finetune(
         recipe: of one phase; its batch is at most all training images.
         saved: file of the run's state, to be removed when its result is kept.
         weights_sha256: of the supernet's file, by which `saved` is recognised.
-        report: receives a line of progress now and then.
         recalibration: training images that batch norms are recalibrated on, before and after.
 
     Returns:
@@ -82,7 +83,7 @@ def finetune(
     before = _top1_percent(student, data)
     with artifacts.locked(saved):
         teacher = specialise(net, net.space.extreme(True, arch.resolution), data, recalibration)
-        _train(student, teacher, data, recipe, saved, about, report)
+        _train(student, teacher, data, recipe, saved, about)
     recalibrate(student, data.recalibration(arch.resolution, recalibration))
     phase = recipe.phases[0]
     return student, {
@@ -103,16 +104,15 @@ def _train(
     recipe: Recipe,
     saved: Path,
     about: Mapping[str, Any],
-    report: Report,
 ) -> None:
     """Train in place; on a GPU where there is one, and back to the processor."""
     processes, phase, size = alone(), recipe.phases[0], student.arch.resolution
     student.to(processes.device)
     teacher.to(processes.device)
     moves = optimizer(student, recipe)
-    begun = _resume(student, moves, saved, about, report)
+    begun = _resume(student, moves, saved, about)
     steps = len(data.train) // recipe.batch
-    progress = Progress((phase.epochs - begun) * steps * recipe.batch, "images", report)
+    progress = Progress((phase.epochs - begun) * steps * recipe.batch, "images")
     for epoch in range(begun, phase.epochs):
         student.train()
         for step, (pixels, labels) in enumerate(
@@ -147,7 +147,7 @@ def _save(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[st
     artifacts.write(path, content)
 
 
-def _resume(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[str, Any], report: Report) -> int:
+def _resume(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[str, Any]) -> int:
     """The epochs that are done, with the state that a killed run left."""
     if not path.exists():
         return 0
@@ -160,7 +160,7 @@ def _resume(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[
             student.load_state_dict(own)
             for name, p in student.named_parameters():
                 moves.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{name}"])
-            report(f"resuming after epoch {epoch} of fine-tuning")
+            logger.info(f"resuming after epoch {epoch} of fine-tuning")
             return epoch
     except (ArtifactError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error

@@ -6,7 +6,9 @@ network as it was at the end of the first phase (Cai et al., arXiv 1908.09791, s
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress, silent
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -33,6 +35,8 @@ from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.processes import Processes, alone, gathered
 from ofa_deploy.supernet.recalibration import recalibrate
 from ofa_deploy.supernet.recipes import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,7 +60,6 @@ def train(
     data: Dataset,
     recipe: Recipe,
     out: Path | str,
-    report: Report = lambda line: None,
     stop_after: int | None = None,
     processes: Processes | None = None,
     licence: str | None = None,
@@ -69,7 +72,6 @@ def train(
         recipe: how.
         out: the weight file to write; beside it lie `<stem>_log.csv`, a row an epoch, and, while the run lasts,
             `<stem>.checkpoint`.
-        report: receives a line of progress now and then.
         stop_after: end after this many epochs in all, leaving the checkpoint (for runs in instalments).
         processes: who trains; by default this process alone.
         licence: of the weights, for their description and the cards of what is cut out of them.
@@ -87,7 +89,20 @@ def train(
     if recipe.batch % processes.number or recipe.batch < 2 * processes.number:
         raise OfaDeployError(f"a batch of {recipe.batch} cannot be shared by {processes.number} processes alike")
     outputs.check_output(out, ".safetensors")
-    report = report if processes.first else _silent
+    with contextlib.nullcontext() if processes.first else silent():
+        return _begun(space, data, recipe, out, stop_after, processes, licence)
+
+
+def _begun(
+    space: SearchSpace,
+    data: Dataset,
+    recipe: Recipe,
+    out: Path,
+    stop_after: int | None,
+    processes: Processes,
+    licence: str | None,
+) -> artifacts.Json:
+    """Train, unless what is asked for is there already; see `train`."""
     if _alike(int(out.exists() and not out.with_suffix(".checkpoint").exists()), processes):
         asked = {
             "space": space.name,
@@ -97,11 +112,11 @@ def train(
             "images_sha256": data.sha256(),
             "licence": licence,
         }
-        return outputs.made_already(out, checkpoint.KIND, asked, report)
+        return outputs.made_already(out, checkpoint.KIND, asked)
     if not processes.first:
-        return _train(space, data, recipe, out, report, stop_after, processes, licence)
+        return _train(space, data, recipe, out, stop_after, processes, licence)
     with artifacts.locked(out):
-        return _train(space, data, recipe, out, report, stop_after, processes, licence)
+        return _train(space, data, recipe, out, stop_after, processes, licence)
 
 
 def _alike(state: int, processes: Processes) -> int:
@@ -124,7 +139,6 @@ def _train(
     data: Dataset,
     recipe: Recipe,
     out: Path,
-    report: Report,
     stop_after: int | None,
     processes: Processes,
     licence: str | None,
@@ -133,14 +147,14 @@ def _train(
     images = data.sha256()
     run = _start(space, data, recipe, processes)
     if saved.exists():
-        _resume(run, images, saved, report)
+        _resume(run, images, saved)
     _alike(run.epoch, processes)
     steps = len(data.train) // recipe.batch
-    progress = Progress((recipe.epochs - run.epoch) * steps * recipe.batch, "images", report, seconds=10)
+    progress = Progress((recipe.epochs - run.epoch) * steps * recipe.batch, "images", seconds=10)
     while run.epoch < recipe.epochs:
         if run.epoch == stop_after:
             return {"epochs": run.epoch, "of": recipe.epochs, "log": run.log}
-        _epoch(run, progress, report)
+        _epoch(run, progress)
         if processes.first:
             artifacts.write(log, _csv(run.log))  # first, so that a whole checkpoint has a whole log
             _save(run, images, saved)
@@ -200,7 +214,7 @@ def _begin_phase(run: _Run, index: int) -> None:
     run.optimizer = optimizer(run.net, run.recipe)
 
 
-def _epoch(run: _Run, progress: Progress, report: Report) -> None:
+def _epoch(run: _Run, progress: Progress) -> None:
     """One pass over the training images; everything random depends only on the seed and the epoch."""
     recipe, data = run.recipe, run.data
     index, within = recipe.at(run.epoch)
@@ -241,7 +255,7 @@ def _epoch(run: _Run, progress: Progress, report: Report) -> None:
     run.seconds += seconds
     run.epoch += 1
     run.log.append(row)
-    report(", ".join(f"{key} {value}" for key, value in row.items()))
+    logger.info(", ".join(f"{key} {value}" for key, value in row.items()))
 
 
 class _Trained:
@@ -356,7 +370,7 @@ def _momenta(run: _Run) -> Iterator[tuple[str, Tensor]]:
             yield name, run.optimizer.state[p]["momentum_buffer"]
 
 
-def _resume(run: _Run, images: str, path: Path, report: Report) -> None:
+def _resume(run: _Run, images: str, path: Path) -> None:
     try:
         tensors, notes = checkpoint.parse(artifacts.read(path), path)
         about = json.loads(notes["ofa_deploy"])
@@ -380,9 +394,9 @@ def _resume(run: _Run, images: str, path: Path, report: Report) -> None:
         if name in part["momentum."]:
             run.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(part["momentum."][name])
     run.epoch, run.seconds, run.log = about["epoch"], about["seconds"], about["log"]
-    report(f"resuming after epoch {run.epoch}, {run.seconds / 60:.0f} minutes in")
+    logger.info(f"resuming after epoch {run.epoch}, {run.seconds / 60:.0f} minutes in")
     if about.get("machines", _machines(run.processes)) != _machines(run.processes):
-        report(f"on {_machines(run.processes)}, not {about['machines']} as before: the result will be another one")
+        logger.info(f"on {_machines(run.processes)}, not {about['machines']} as before: the result will be another one")
 
 
 def _machines(processes: Processes) -> str:
@@ -397,7 +411,3 @@ def _diverged(epoch: int) -> OfaDeployError:
 
 def _csv(rows: list[dict[str, Any]]) -> str:
     return "".join(",".join(map(str, line)) + "\n" for line in (rows[0], *(row.values() for row in rows)))
-
-
-def _silent(line: str) -> None:
-    pass

@@ -104,15 +104,14 @@ def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, 
 
 
 def test_samples_that_are_there_are_not_replaced(
-    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """They may have taken days; repeating what was finished measures nothing."""
     out = tmp_path / "s.csv"
     made = sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(sampling, "classified", lambda *_: pytest.fail("it measured again"))
-    lines: list[str] = []
-    again = sampling.sample(weights, space, str(images), 3, 0, ONE, out, lines.append)
+    again = sampling.sample(weights, space, str(images), 3, 0, ONE, out)
     assert again.top1_percent.tolist() == made.top1_percent.tolist()
     assert "is there already, made like this" in lines[0]
     for number, seed, what in ((4, 0, "number"), (3, 1, "seed")):

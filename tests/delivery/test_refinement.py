@@ -35,7 +35,7 @@ def refit(samples: Samples) -> Predictor:
     return fit([samples], "ridge", jobs=1).predictor
 
 
-def run(space: SearchSpace, rounds: int, kept: list[Samples], lines: list[str]) -> SearchResult:
+def run(space: SearchSpace, rounds: int, kept: list[Samples]) -> SearchResult:
     genes = space.sample(np.random.default_rng(0), 40)
     known = Samples(space, genes, truth(space, genes), weights_sha256="ab")
 
@@ -43,15 +43,12 @@ def run(space: SearchSpace, rounds: int, kept: list[Samples], lines: list[str]) 
         return [(round(float(top), 4), 0.5) for top in truth(space, space.genes(archs))]
 
     limits = [cost_limit(space, "macs", "70%")]
-    return search_refined(
-        refit(known), limits, QUICK, rounds, known, accuracies, refit, lines.append, 0.0, {}, kept.append
-    )
+    return search_refined(refit(known), limits, QUICK, rounds, known, accuracies, refit, 0.0, {}, kept.append)
 
 
-def test_measuring_the_front_finds_better_networks(space: SearchSpace) -> None:
+def test_measuring_the_front_finds_better_networks(space: SearchSpace, lines: list[str]) -> None:
     kept: list[Samples] = []
-    lines: list[str] = []
-    found, once = run(space, 3, kept, lines), run(space, 1, [], [])
+    found, once = run(space, 3, kept), run(space, 1, [])
     refined = found.refined
     assert refined is not None
     assert [row["round"] for row in refined["rounds"]] == [1, 2, 3]
@@ -95,4 +92,4 @@ def test_samples_of_earlier_rounds_are_added(space: SearchSpace) -> None:
 
 def test_rounds_are_checked(space: SearchSpace) -> None:
     with pytest.raises(OfaDeployError, match="at least 1 round"):
-        run(space, 0, [], [])
+        run(space, 0, [])

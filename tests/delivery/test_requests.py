@@ -91,9 +91,9 @@ def tables(space: SearchSpace, tmp_path: Path) -> tuple[str, str]:
 
 def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
     request = requests.Request("fmnist", ("0.4ms",), tables, objective="macs", settings=QUICK)
-    fast, slow = requests.search_each(request, print)
+    fast, slow = requests.search_each(request)
     assert fast.macs > slow.macs
-    both = requests.search_files(request, print)
+    both = requests.search_files(request)
     assert both.arch == slow.arch, "what fits the slower device fits both"
     assert [limit["upper"] for limit in both.limits] == [0.4, 0.4]
     pairs = dataclasses.replace(request, latency=("0.4ms", "0.8ms")).each()
@@ -101,33 +101,33 @@ def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
     one_table = dataclasses.replace(request, latency=("0.4ms", "0.8ms"), luts=tables[:1])
     assert [p.latency for p in one_table.each()] == [("0.4ms",), ("0.8ms",)]
     with pytest.raises(OfaDeployError, match="2 latencies do not go with 1 table"):
-        requests.search_files(one_table, print)
+        requests.search_files(one_table)
     with pytest.raises(OfaDeployError, match="3 latencies do not go with 2 tables"):
         dataclasses.replace(request, latency=("1ms", "2ms", "3ms")).each()
 
 
 def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path: Path, space: SearchSpace) -> None:
     request = requests.Request("fmnist", ("0.4ms",), tables[:1], params="90%", settings=QUICK)
-    first = requests.search_files(request, print)
+    first = requests.search_files(request)
     path = tmp_path / "r.json"
     write([first], path)
-    assert requests.again(path, print) == first
+    assert requests.again(path) == first
     table = made_up_table(space)
     dataclasses.replace(table, scale=1.01).save(Path(tables[0]), {})
     with pytest.raises(ArtifactError, match="changed since"):
-        requests.again(path, print)
+        requests.again(path)
     about = json.loads(path.read_text())
     about["inputs"]["request"] = {"speed": 1}
     path.write_text(json.dumps(about))
     with pytest.raises(ArtifactError, match="does not match its own checksum"):
-        requests.again(path, print)
+        requests.again(path)
     path.write_text(json.dumps(artifacts.sealed(about)))
     with pytest.raises(ArtifactError, match="does not say what was asked for"):
-        requests.again(path, print)
+        requests.again(path)
 
 
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
-    first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK), print)
+    first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK))
     for about in ({"verified": {}}, {"refined": {}}):
         write([dataclasses.replace(first, **about)], tmp_path / "r.json")
         refused(ofa("search", "--again", "r.json"), "rests on what was measured")
@@ -139,18 +139,17 @@ def test_a_table_of_this_machine_is_known_by_what_it_is_about(space: SearchSpace
     lut = str(tmp_path / "t.csv")
     for at, own in ((conditions("tflite", 2), True), (conditions("cpu", 1) | {"machine": {"cpu": "abacus"}}, False)):
         dataclasses.replace(made_up_table(space), conditions=at).save(lut, {})
-        found = requests.search_files(requests.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK), print)
+        found = requests.search_files(requests.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK))
         assert found.inputs["table_of_this_machine"] is own
 
 
 def test_a_table_of_few_resolutions_is_pointed_out(
-    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made_up_table(space, (16, 28)).save(tmp_path / "lut" / "fmnist_cpu_mine.csv", {})
-    lines: list[str] = []
-    requests.search_files(requests.Request("fmnist", ("0.4ms",), settings=QUICK), lines.append)
-    assert "note: that table has 2 of the 4 resolutions of fmnist (16, 28); the search stays with those" in lines
+    requests.search_files(requests.Request("fmnist", ("0.4ms",), settings=QUICK))
+    assert "that table has 2 of the 4 resolutions of fmnist (16, 28); the search stays with those" in lines
 
 
 def test_of_several_budgets_one_that_nothing_keeps_is_refused_first(
@@ -159,7 +158,7 @@ def test_of_several_budgets_one_that_nothing_keeps_is_refused_first(
     monkeypatch.setattr(requests, "search", lambda *_: pytest.fail("it searched for the first budget"))
     request = requests.Request("fmnist", ("0.4ms", "1us"), tables[:1], objective="macs", settings=QUICK)
     with pytest.raises(InfeasibleError, match="the fastest"):
-        requests.search_each(request, print)
+        requests.search_each(request)
 
 
 def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
@@ -168,8 +167,8 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
     budgets = ("20%", "24%", "28%", "32%", "36%", "40%")
     settings = Settings(population=32, generations=5)
     request = requests.Request("fmnist", budgets, (tables[0],), objective="macs", settings=settings)
-    many = requests.search_each(request, print)
-    alone = [requests.search_files(one, print) for one in request.each()]
+    many = requests.search_each(request)
+    alone = [requests.search_files(one) for one in request.each()]
     assert many[0] == alone[0]
     for number, (result, other) in enumerate(zip(many, alone, strict=True)):
         assert result.score > 0.99 * other.score
@@ -179,9 +178,9 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
     assert set(start) <= earlier
     assert 0 < len(start) <= 2 * requests.NEAREST
     write([many[-1]], tmp_path / "r.json")
-    assert requests.again(tmp_path / "r.json", print).arch == many[-1].arch
+    assert requests.again(tmp_path / "r.json").arch == many[-1].arch
     few = dataclasses.replace(request, latency=budgets[: requests.FEW])
-    assert [result.evaluations for result in requests.search_each(few, print)] == [
+    assert [result.evaluations for result in requests.search_each(few)] == [
         result.evaluations for result in alone[: requests.FEW]
     ]
 
@@ -192,4 +191,4 @@ def test_what_a_request_needs() -> None:
     with pytest.raises(OfaDeployError, match="accuracy, macs"):
         requests.Request("fmnist", ("1ms",), objective="speed")
     with pytest.raises(OfaDeployError, match="--lut needs a --latency"):
-        requests.search_files(requests.Request("fmnist", luts=("x.csv",), macs="3M"), print)
+        requests.search_files(requests.Request("fmnist", luts=("x.csv",), macs="3M"))

@@ -53,20 +53,17 @@ def run(
     budget: str = "0.5ms",
     number: int = 3,
     accuracies: Accuracies | None = None,
-    lines: list[str] | None = None,
     journal: Journal | None = None,
 ) -> SearchResult:
     monkeypatch.setattr(verification, "beside_table", device)
-    report = (lines if lines is not None else []).append
-    return search_verified(table.space, None, table, budget, [], QUICK, number, report, 0.5, {}, accuracies, journal)
+    return search_verified(table.space, None, table, budget, [], QUICK, number, 0.5, {}, accuracies, journal)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
 def test_a_wrong_table_is_corrected_until_the_budget_is_kept_and_used(
-    table: LatencyTable, factor: float, monkeypatch: pytest.MonkeyPatch
+    table: LatencyTable, factor: float, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    lines: list[str] = []
-    found = run(table, Device(table, [factor], 0.004), monkeypatch, lines=lines)
+    found = run(table, Device(table, [factor], 0.004), monkeypatch)
     about = found.verified
     assert about is not None
     true_ms = factor * table.latency_ms(table.space.genes([found.arch]))[0]
@@ -140,7 +137,7 @@ def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
     macs = table.space.macs(table.space.genes([best.arch]))[0]
     upper = table.latency_ms(table.space.genes([best.arch]))[0] * 1.001
     many = cost_limit(table.space, "macs", f"{0.995 * macs / 1e6}M..")
-    found = search_verified(table.space, None, table, f"{upper}ms", [many], QUICK, 3, print, 0.5, {})
+    found = search_verified(table.space, None, table, f"{upper}ms", [many], QUICK, 3, 0.5, {})
     assert found.macs >= 0.995 * macs
     assert found.verified is not None
     assert found.verified["within_budget"]
@@ -150,7 +147,7 @@ def test_where_the_search_finds_nothing_it_says_so(table: LatencyTable, monkeypa
     """No network has exactly that many multiply-accumulates."""
     macs = cost_limit(table.space, "macs", "2.000001M..2.0000011M")
     with pytest.raises(InfeasibleError, match="no network of fmnist was found within all limits"):
-        search_verified(table.space, None, table, "0.5ms", [macs], QUICK, 1, print, 0.5, {})
+        search_verified(table.space, None, table, "0.5ms", [macs], QUICK, 1, 0.5, {})
 
 
 def test_of_networks_that_are_all_too_fast_the_slowest_is_delivered(
@@ -234,7 +231,7 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
 def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "beside_table", Device(table, [1.2]))
     params = cost_limit(table.space, "params", "30%")
-    found = search_verified(table.space, None, table, "0.5ms", [params], QUICK, 3, print, 0.5, {})
+    found = search_verified(table.space, None, table, "0.5ms", [params], QUICK, 3, 0.5, {})
     assert found.params <= params.upper * 1e6
     assert [limit["name"] for limit in found.limits] == ["latency", "params"]
 

@@ -262,21 +262,20 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     process.wait()
 
 
-def test_over_ssh(host: Path, job: Job, tmp_path: Path, elsewhere: dict[str, str]) -> None:
+def test_over_ssh(host: Path, job: Job, tmp_path: Path, elsewhere: dict[str, str], lines: list[str]) -> None:
     python = tmp_path / "python"  # as it is there: without torch and the others
     python.write_text(f'#!/bin/sh\nPYTHONPATH={elsewhere["PYTHONPATH"]} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    lines: list[str] = []
-    table, out = build_over_ssh(job, "cpu", "far", str(python), tmp_path / "t.csv", lines.append)
+    table, out = build_over_ssh(job, "cpu", "far", str(python), tmp_path / "t.csv")
     assert set(LatencyTable.load(out, job.space).rows) == set(table.rows) == set(job.space.all_ops([16]))
     assert not [path for path in host.rglob("*") if path.is_file()], "nothing is left there"
     with pytest.raises(MeasureError, match=r"on far: .*no-such-python.* repeat the command"):
-        build_over_ssh(job, "cpu", "far", "no-such-python", tmp_path / "t2.csv", lines.append)
+        build_over_ssh(job, "cpu", "far", "no-such-python", tmp_path / "t2.csv")
     with pytest.raises(MeasureError, match="repeat the command"):
-        build_over_ssh(job, "cpu", "far", "python3; touch owned #", tmp_path / "t2.csv", lines.append)
+        build_over_ssh(job, "cpu", "far", "python3; touch owned #", tmp_path / "t2.csv")
     assert not list(tmp_path.rglob("owned")), "no shell reads what the user says"
     with pytest.raises(MeasureError, match="on nowhere.invalid: "):
-        build_over_ssh(job, "cpu", "nowhere.invalid", "python3", tmp_path / "t2.csv", lines.append)
+        build_over_ssh(job, "cpu", "nowhere.invalid", "python3", tmp_path / "t2.csv")
     assert not (tmp_path / "t2.csv").exists()
 
 

@@ -29,7 +29,7 @@ def table(tiny: SearchSpace) -> LatencyTable:
     ],
 )
 def test_a_slow_machine_is_noticed_and_measured_again(
-    table: LatencyTable, states: list[float], kept: float, monkeypatch: pytest.MonkeyPatch
+    table: LatencyTable, states: list[float], kept: float, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """Without a clock: the state of the machine slows the model and the table's networks alike."""
     known = {network["arch"]: network["measured_ms"] for network in table.networks}
@@ -41,9 +41,8 @@ def test_a_slow_machine_is_noticed_and_measured_again(
         return {name: {"latency_ms": state * known.get(name, 10.0)} for name in sessions}
 
     monkeypatch.setattr(comparison, "side_by_side", side_by_side)
-    lines: list[str] = []
     model = {"model": (lambda x: x, np.zeros(1, np.float32))}
-    found, slower = comparison.beside_table(model, table, 1, lines.append)
+    found, slower = comparison.beside_table(model, table, 1)
     assert found["model"]["latency_ms"] == pytest.approx(10 * kept)
     assert slower == pytest.approx(100 * (kept - 1), abs=0.1)
     assert len(lines) == sum(state > 1.05 for state in states)
@@ -71,4 +70,4 @@ def test_models_are_measured_in_interleaved_rounds(monkeypatch: pytest.MonkeyPat
 def test_a_table_without_networks_tells_nothing(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "side_by_side", lambda sessions, threads: {"model": {"latency_ms": 1.0}})
     bare = dataclasses.replace(table, networks=())
-    assert comparison.beside_table({}, bare, 1, print) == ({"model": {"latency_ms": 1.0}}, 0.0)
+    assert comparison.beside_table({}, bare, 1) == ({"model": {"latency_ms": 1.0}}, 0.0)

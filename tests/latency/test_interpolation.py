@@ -41,7 +41,7 @@ def filled(device: Callable[[Op], float], tolerance: float) -> tuple[Filled, lis
         asked[:] = some
         return {(0, name): Visit(device(of[name]), device(of[name]), 5, 0) for name in some}
 
-    _, found = fill(space, SIZES, names, tolerance, 0, visit, lambda line: None)
+    _, found = fill(space, SIZES, names, tolerance, 0, visit)
     return found, asked, names
 
 
@@ -86,7 +86,7 @@ def test_what_a_killed_run_has_visited_later_decides_nothing(space: SearchSpace)
         """Later the machine was faster than ever before."""
         return alone(names) | visited([name for name in job.operators if name not in names], 0.2)
 
-    whole, again = (build._filled(job, 5.0, visit, [].append) for visit in (alone, resumed))
+    whole, again = (build._filled(job, 5.0, visit) for visit in (alone, resumed))
     assert again == whole
 
 

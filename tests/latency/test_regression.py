@@ -178,15 +178,14 @@ def test_rows_that_are_not_filled_in_yet_are_left_out(space: SearchSpace, tmp_pa
 
 def test_few_networks_are_measured_instead_of_operators(tiny: SearchSpace, tmp_path: Path) -> None:
     plan = Plan(rounds=2, runs=3, seconds=0.005, networks=8)
-    lines: list[str] = []
     job = Job(tiny, tiny.resolutions, plan, blocks=False)
     assert list(job.entries) == [str(net) for net in job.networks]
-    table = build(job, "cpu", tmp_path / "t.csv", lines.append, [made_up_table(tiny)])
+    table = build(job, "cpu", tmp_path / "t.csv", [made_up_table(tiny)])
     assert table.error["networks"] == len(table.networks) == 8
     loaded = LatencyTable.load(tmp_path / "t.csv", tiny)
     assert (loaded.latency_ms(tiny.sample(np.random.default_rng(0), 20)) > 0).all()
     with pytest.raises(MeasureError, match="lacks the resolution 12"):
-        build(job, "cpu", tmp_path / "t2.csv", lines.append, [made_up_table(tiny, (8,))])
+        build(job, "cpu", tmp_path / "t2.csv", [made_up_table(tiny, (8,))])
 
 
 @pytest.mark.skipif(not GPUS.exists(), reason=f"no {GPUS.name}: latencies of HELP (MIT) on four GPUs")

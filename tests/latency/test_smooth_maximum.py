@@ -111,7 +111,7 @@ def test_a_search_finds_the_best_network_of_the_whole_space(tiny: SearchSpace, s
     latency, macs = small.latency_ms(genes), tiny.macs(genes)
     budget = float(np.quantile(latency, 0.4))
     limit = latency_limit(small, f"{budget}ms", 0.0)
-    found = search(tiny, None, [limit], Settings(generations=5), lambda line: None)
+    found = search(tiny, None, [limit], Settings(generations=5))
     assert found.macs == macs[latency <= budget].max()
     assert small.latency_ms(tiny.genes([found.arch]))[0] <= budget
 
@@ -119,7 +119,7 @@ def test_a_search_finds_the_best_network_of_the_whole_space(tiny: SearchSpace, s
 def test_nothing_is_proved_about_it(tiny: SearchSpace, small: LatencyTable) -> None:
     limit = latency_limit(small, "50%", 0.0)
     with pytest.raises(OfaDeployError, match="nothing can be proved within .* --additive"):
-        certify(tiny, concave(tiny), [limit], 1.0, None, lambda line: None)
+        certify(tiny, concave(tiny), [limit], 1.0, None)
 
 
 def test_tables_of_like_devices_may_be_smooth_maxima(space: SearchSpace, table: LatencyTable) -> None:

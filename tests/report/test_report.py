@@ -122,7 +122,7 @@ def tables(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def found(*luts: str, **asked: Any) -> list[SearchResult]:
     request = requests.Request("fmnist", ("50%",), luts, settings=QUICK, **asked)
-    return requests.search_each(request, lambda line: None)
+    return requests.search_each(request)
 
 
 def page_of(results: list[SearchResult]) -> str:
@@ -182,7 +182,7 @@ def delivered(result: SearchResult, slower: float) -> SearchResult:
 
 def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, str]) -> None:
     request = requests.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK)
-    kept, slow = (delivered(r, s) for r, s in zip(requests.search_each(request, print), (0.9, 1.1), strict=True))
+    kept, slow = (delivered(r, s) for r, s in zip(requests.search_each(request), (0.9, 1.1), strict=True))
     page = page_of([kept, slow])
     for what in ("latency (ms)", "top-1 (%)"):
         assert page.count(f'aria-label="measured {what} against predicted {what}"') == 1
@@ -236,7 +236,7 @@ def test_what_is_not_found_is_said(tables: tuple[str, str]) -> None:
 @pytest.mark.parametrize("asked", [{"macs": "50%"}, {"params": "50%"}, {"size": "50%", "front": True}])
 def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, Any]) -> None:
     request = requests.Request("resnet50d", (), objective="macs", settings=QUICK, **asked)
-    page = page_of(requests.search_each(request, lambda line: None))
+    page = page_of(requests.search_each(request))
     assert "widths" in page
     assert "multiply-accumulates (M)" in page
 
@@ -244,7 +244,7 @@ def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, An
 def test_several_files_and_spaces(tables: tuple[str, str]) -> None:
     write(found(tables[0]), Path("a.json"))
     write(
-        requests.search_each(requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK), print),
+        requests.search_each(requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK)),
         Path("b.json"),
     )
     write_report([Path("a.json"), Path("b.json")], Path("page.html"))

@@ -46,7 +46,7 @@ def concave(space: SearchSpace, seed: int = 0, members: int = 2, units: int = 5)
 def proof(
     predictor: Predictor, bounds: list[Limit], seconds: float = 60.0, incumbent: Genes | None = None
 ) -> Certificate:
-    return certify(predictor.space, predictor, bounds, seconds, incumbent, lambda line: None)
+    return certify(predictor.space, predictor, bounds, seconds, incumbent)
 
 
 def within(bounds: list[Limit], genes: Genes) -> np.ndarray:
@@ -153,13 +153,13 @@ def test_only_resolutions_of_the_table_are_searched(tiny: SearchSpace) -> None:
     assert certificate.found_percent == pytest.approx(predictor.mean(whole[whole[:, 0] == 0]).max())
 
 
-def test_evolution_never_beats_the_bound(space: SearchSpace) -> None:
-    cost, lines = made_up_table(space).cost, []
+def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -> None:
+    cost = made_up_table(space).cost
     (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
     predictor, budget = concave(space, members=1, units=4), least + 0.3 * (most - least)
     limits = [Limit("latency", cost, upper=budget)]
     genes = space.genes([search(space, predictor, limits, Settings(population=40, generations=40), risk=0).arch])
-    certificate = certify(space, predictor, limits, 60, genes, lines.append)
+    certificate = certify(space, predictor, limits, 60, genes)
     assert certificate.proven
     assert predictor.mean(genes)[0] <= certificate.found_percent <= certificate.bound_percent
     assert "linear relaxation" in lines[0]
@@ -189,7 +189,7 @@ def test_what_is_refused(tiny: SearchSpace, wide: SearchSpace) -> None:
         with pytest.raises(OfaDeployError, match="must be positive"):
             proof(predictor, [], seconds)
     with pytest.raises(OfaDeployError, match="of tiny, not of wide"):
-        certify(wide, predictor, [], 1, None, print)
+        certify(wide, predictor, [], 1, None)
     largest = tiny.genes([tiny.extreme(True)])
     with pytest.raises(OfaDeployError, match="not within the limits"):
         proof(predictor, [Limit("macs", cost, upper=1.0)], incumbent=largest)

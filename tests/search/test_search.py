@@ -215,7 +215,7 @@ def test_only_resolutions_of_the_table_are_searched(space: SearchSpace) -> None:
 def test_everything_that_is_evaluated_is_a_network(space: SearchSpace) -> None:
     """No stage has a block after one that is not active."""
     limit = latency_limit(made_up_table(space), "50%", None)
-    seen = explore(space, None, [limit], dataclasses.replace(QUICK, restarts=4, recombinations=20), print).archive.genes
+    seen = explore(space, None, [limit], dataclasses.replace(QUICK, restarts=4, recombinations=20)).archive.genes
     assert len(seen) > 5000
     assert (space.genes(space.archs(seen)) == seen).all()
 

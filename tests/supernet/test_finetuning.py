@@ -41,7 +41,7 @@ def test_it_learns_and_leaves_the_supernet_alone(space: SearchSpace, dataset: Da
 
 
 def test_stopped_after_an_epoch_it_goes_on_to_the_same_result(
-    space: SearchSpace, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: SearchSpace, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     net, saved = Supernet(space).initialise(0), tmp_path / "s.finetune"
     expected, about = finetune(net, SMALL, dataset, RECIPE_2, tmp_path / "other.finetune", "w", silent)
@@ -54,8 +54,7 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_result(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tuning, "_save", torn)
         finetune(net, SMALL, dataset, RECIPE_2, saved, "w", silent)
-    lines: list[str] = []
-    again, figures = finetune(net, SMALL, dataset, RECIPE_2, saved, "w", lines.append)
+    again, figures = finetune(net, SMALL, dataset, RECIPE_2, saved, "w")
     assert lines[0] == "resuming after epoch 1 of fine-tuning"
     assert same(again, expected)
     assert figures == about

@@ -80,14 +80,15 @@ def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dat
         train(learner, dataset, RECIPE, out, silent)
 
 
-def test_weights_that_are_there_are_not_replaced(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
+def test_weights_that_are_there_are_not_replaced(
+    learner: SearchSpace, dataset: Dataset, tmp_path: Path, lines: list[str]
+) -> None:
     """Repeating what was finished does nothing; another recipe or other images need another place."""
     out = tmp_path / "w.safetensors"
     recipe = Recipe((TEACHER,), 50)
     made, before = train(learner, dataset, recipe, out, silent), sorted(tmp_path.iterdir())
     content = [path.read_bytes() for path in before]
-    lines: list[str] = []
-    assert train(learner, dataset, recipe, out, lines.append)["sha256"] == made["sha256"]
+    assert train(learner, dataset, recipe, out)["sha256"] == made["sha256"]
     assert "is there already, made like this" in lines[0]
     backwards = replace(dataset, train=dataset.train[::-1])
     for what, space, images, other, licence in (
@@ -144,7 +145,7 @@ data = load(sys.argv[1], get_space("fmnist"))
 recipe = replace(get_recipe("short").scaled(12), batch=100)
 with together() as p:
     def train(name, stop=None):
-        module.train(space, data, recipe, Path(name), print, stop, p)
+        module.train(space, data, recipe, Path(name), stop, p)
     train("whole.safetensors")
     torch.save(dict(runs[0].net.named_parameters()), f"rank{p.rank}.pt")
     train("halves.safetensors", 6)
@@ -159,7 +160,7 @@ with together() as p:
     except OfaDeployError as error:
         Path(f"error{p.rank}").write_text(str(error))
     try:
-        module.train(space, data, replace(recipe, batch=101), Path("odd.safetensors"), print, None, p)
+        module.train(space, data, replace(recipe, batch=101), Path("odd.safetensors"), None, p)
     except OfaDeployError as error:
         Path(f"odd{p.rank}").write_text(str(error))
 """

@@ -22,7 +22,7 @@ from ofa_deploy.accuracy.predictors.gp import GP
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, blend
 from ofa_deploy.accuracy.predictors.ridge import Ridge
-from ofa_deploy.progress import Progress, Report
+from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.costs import Floats
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -90,7 +90,7 @@ def folds(x: Features, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArra
 
 
 def cross_validated(
-    estimators: Mapping[str, Any], x: Features, y: Floats, weight: Floats, seed: int, jobs: int, report: Report
+    estimators: Mapping[str, Any], x: Features, y: Floats, weight: Floats, seed: int, jobs: int
 ) -> dict[str, Predicted]:
     """Predict every sample by models that were fitted without it.
 
@@ -101,11 +101,10 @@ def cross_validated(
         weight: of each sample, shape (n,).
         seed: of the folds.
         jobs: processes.
-        report: receives a line of progress now and then.
     """
     parts = folds(x, seed)
     tasks = [(name, part) for name in estimators for part in range(len(parts))]
-    progress = Progress(len(tasks), "fits", report)
+    progress = Progress(len(tasks), "fits")
     out = {name: (np.zeros(len(y)), np.zeros(len(y))) for name in estimators}
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
         joblib.delayed(_fold)(name, part, clone(estimators[name]), x, y, weight, *parts[part]) for name, part in tasks

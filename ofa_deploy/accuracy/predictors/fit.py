@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +30,9 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.progress import Report
 from ofa_deploy.spaces.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 
@@ -57,7 +59,6 @@ def fit(
     model: str = AUTO,
     seed: int = 0,
     jobs: int | None = None,
-    report: Report = lambda line: None,
     names: Sequence[str] | None = None,
 ) -> Fitted:
     """Fit a predictor.
@@ -73,7 +74,6 @@ def fit(
         model: `auto`, or one of `evaluate.ESTIMATORS`.
         seed: of everything random.
         jobs: processes; None takes one a core.
-        report: receives a line of progress now and then.
         names: what to call the sources in errors.
 
     Raises:
@@ -83,19 +83,19 @@ def fit(
     sources = [distinct(s, name) for s, name in zip(sources, names or ["the samples"] * len(sources), strict=True)]
     weights = _weights(sources)
     with threadpool_limits(1, "blas"):
-        return _fit(merge(sources), weights, model, seed, jobs or joblib.cpu_count(), report)
+        return _fit(merge(sources), weights, model, seed, jobs or joblib.cpu_count())
 
 
-def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int, report: Report) -> Fitted:
+def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int) -> Fitted:
     space, x, y, weight = samples.space, samples.x, samples.y, samples.weight
     wanted = list(ESTIMATORS) if model == AUTO else [model]
     estimators: dict[str, Any] = {}
     for name in wanted:
-        report(f"settings of {name}")
+        logger.info(f"settings of {name}")
         estimators[name] = ESTIMATORS[name](space, seed).tuned(x, y, weight)
     compared = {"line on log MACs": line(), "published recipe": PublishedMLP(seed=seed)}
-    report(f"cross-validation: {', '.join([*wanted, *compared])}")
-    predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs, report)
+    logger.info(f"cross-validation: {', '.join([*wanted, *compared])}")
+    predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs)
     parts, sure = folds(x, seed), samples.source == 0
     chosen = choose(y, {name: predicted[name] for name in wanted}, parts, sure)
     held = blend([predicted[name] for name in chosen])
@@ -108,7 +108,7 @@ def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int,
     }
     if len(chosen) > 1:
         models["+".join(chosen)] = errors(y, held, resolution, sure)
-    report(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
+    logger.info(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
     fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).arrays_) for name in chosen)
     report_of = {"fitted": len(y), **errors(y, held, resolution, sure)}
     predictor = Predictor(space, fitted, widen, report_of, weights_sha256=weights)
@@ -165,7 +165,6 @@ def fit_file(
     out: Path,
     model: str,
     seed: int,
-    report: Report,
     apart: Path | None = None,
     source: str | None = None,
     jobs: int | None = None,
@@ -178,7 +177,6 @@ def fit_file(
         out: file to write.
         model: see `fit`.
         seed: of everything random.
-        report: receives a line of progress now and then.
         apart: CSV file of samples that are only predicted.
         source: where the samples come from, in words.
         jobs: processes; None takes one a core.
@@ -196,7 +194,7 @@ def fit_file(
     outputs.check_output(out, ".safetensors")
     if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
         raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
-    found = fit(sources, model, seed, jobs, report, list(map(str, paths)))
+    found = fit(sources, model, seed, jobs, list(map(str, paths)))
     predictor = found.predictor
     about: dict[str, Any] = {
         "models": found.models,
@@ -224,5 +222,5 @@ def fit_file(
     predictor.save(out, details)
     scatter(merged.y, found.held_out, predictor.report, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
     if predictor.doubt:
-        report(f"note: {predictor.doubt}")
+        logger.warning(predictor.doubt)
     return {"model": predictor.model, "error": predictor.report, **about, "samples": details["samples"]}
