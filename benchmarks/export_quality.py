@@ -115,8 +115,8 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
 def subjects() -> Iterator[tuple[str, Subject]]:
     """The networks, cut out of the shipped supernet and recalibrated, smallest first."""
     space = get_space("fmnist")
-    net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = dataset.load(None, space)
+    net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    images = dataset.load_data(None, space)
     for name, arch in networks(space).items():
         yield name, Subject(specialise(net, arch, images), images)
 

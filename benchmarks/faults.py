@@ -42,7 +42,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy.accuracy.predictors.fit import fit
+from ofa_deploy.accuracy.predictors.fit import fit_predictor
 from ofa_deploy.accuracy.predictors.official_files import convert as convert_predictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
@@ -50,18 +50,18 @@ from ofa_deploy.accuracy.sampling import _Shards
 from ofa_deploy.cli import main as command_line
 from ofa_deploy.cli.options import NOT_KEPT
 from ofa_deploy.data import dataset as data_sets
-from ofa_deploy.device.rounds import Plan, read
+from ofa_deploy.device.rounds import MeasurePlan, read
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts, journals
 from ofa_deploy.files.torch_files import tensors
 from ofa_deploy.latency import comparison
-from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Progress
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
-from ofa_deploy.search.result import load_results, write
-from ofa_deploy.search.run import search
+from ofa_deploy.search.result import load_results, write_results
+from ofa_deploy.search.run import find_network
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.official import to_ofa
@@ -263,7 +263,7 @@ def state_of(state: Mapping[str, torch.Tensor]) -> list[Any]:
 
 def small_table(folder: Path) -> LatencyTable:
     path = folder / "t.csv"
-    build(Job(SPACE, (16, 20), Plan(rounds=1, runs=3, seconds=0.002, networks=10)), "cpu", path)
+    build_table(TableJob(SPACE, (16, 20), MeasurePlan(rounds=1, runs=3, seconds=0.002, networks=10)), "cpu", path)
     return LatencyTable.load(path, SPACE)
 
 
@@ -288,13 +288,13 @@ def make_supernet(folder: Path) -> None:
 def make_partial(folder: Path) -> None:
     from ofa_deploy.latency import build as building
 
-    original = building.Job.table
+    original = building.TableJob.table
     try:
-        building.Job.table = interrupted  # type: ignore[method-assign, assignment]
+        building.TableJob.table = interrupted  # type: ignore[method-assign, assignment]
         with contextlib.suppress(KeyboardInterrupt):
             small_table(folder)
     finally:
-        building.Job.table = original  # type: ignore[method-assign]
+        building.TableJob.table = original  # type: ignore[method-assign]
 
 
 def interrupted(*_: object, **__: object) -> None:
@@ -330,7 +330,7 @@ def shards_values(folder: Path) -> Any:
 
 def make_predictor(folder: Path) -> None:
     samples = Samples(SPACE, GENES, 80 + 1e-6 * SPACE.macs(GENES))
-    fit([samples], "ridge", jobs=1).predictor.save(folder / "p.safetensors", {})
+    fit_predictor([samples], "ridge", jobs=1).predictor.save(folder / "p.safetensors", {})
 
 
 def predictor_values(folder: Path) -> Any:
@@ -339,8 +339,8 @@ def predictor_values(folder: Path) -> Any:
 
 def make_result(folder: Path) -> None:
     table = small_table(folder)
-    quick = Settings(population=8, generations=3, restarts=1, recombinations=1)
-    write([search(SPACE, None, [latency_limit(table, "50%", 5.0)], quick, front=True)], folder / "r.json")
+    quick = SearchSettings(population=8, generations=3, restarts=1, recombinations=1)
+    write_results([find_network(SPACE, None, [latency_limit(table, "50%", 5.0)], quick, front=True)], folder / "r.json")
     for name in ("t.csv", "t.json"):
         (folder / name).unlink()
 
@@ -363,14 +363,14 @@ def training_state(folder: Path) -> Any:
 
 def make_pack(folder: Path) -> None:
     make_inputs(folder)
-    data_sets.pack(data_sets.load(str(folder / "images.npz"), SPACE), folder / "p.npz", SPACE.name)
+    data_sets.pack(data_sets.load_data(str(folder / "images.npz"), SPACE), folder / "p.npz", SPACE.name)
     for name in ("images.npz", "w.safetensors", "w.json"):
         (folder / name).unlink()
 
 
 def images_values(name: str) -> Callable[[Path], Any]:
     def load(folder: Path) -> Any:
-        found = data_sets.load(str(folder / name), SPACE)
+        found = data_sets.load_data(str(folder / name), SPACE)
         return [found.sha256(), found.mean, found.std, found.classes]
 
     return load
@@ -416,7 +416,7 @@ KINDS = {
     "predictor": Kind(make_predictor, predictor_values),
     "supernet": Kind(
         make_supernet,
-        lambda folder: checksum(checkpoint.load(folder / "w.safetensors", SPACE).state_dict()),
+        lambda folder: checksum(checkpoint.load_supernet(folder / "w.safetensors", SPACE).state_dict()),
     ),
     "training state": Kind(make_training_state, training_state),
     "search result": Kind(make_result, lambda folder: [one.to_json() for one in load_results(folder / "r.json")]),
@@ -589,7 +589,7 @@ def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) 
         folder = Path(made)
         make_inputs(folder, images)
         if "--verify" in name:
-            build(Job(SPACE, (16,), Plan(rounds=2)), "cpu", folder / "t.csv")
+            build_table(TableJob(SPACE, (16,), MeasurePlan(rounds=2)), "cpu", folder / "t.csv")
         progress, rows = Progress(kills, f"kills of {name}", seconds=30), []
         for row in kill(name, folder, kills, seed, in_a_row):
             rows.append(row)

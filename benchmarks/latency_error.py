@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 from ofa_deploy.device.conditions import DEVICES, conditions
-from ofa_deploy.device.rounds import Plan, Started, measure
+from ofa_deploy.device.rounds import MeasurePlan, Started, measure
 from ofa_deploy.files import artifacts
-from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.table import LatencyTable, file_name
 from ofa_deploy.spaces import families
@@ -46,10 +46,10 @@ def say(line: str) -> None:
 def run(name: str, device: str, networks: int, rounds: int, tables: Path | None, out: Path) -> Path:
     """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
-    job = Job(space, space.resolutions, Plan())
+    job = TableJob(space, space.resolutions, MeasurePlan())
     with tempfile.TemporaryDirectory() as folder:
         path = (tables or Path(folder)) / file_name(space, conditions(device, 1))
-        table = LatencyTable.load(path, space) if path.exists() else build(job, device, path)
+        table = LatencyTable.load(path, space) if path.exists() else build_table(job, device, path)
         runtime = table.conditions["runtime"]
         archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(space.resolutions)))
         known = {n["arch"]: n["measured_ms"] for n in table.networks}
@@ -60,7 +60,7 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
         names, sentinel = [*map(str, archs), *known], started(space.extreme(False, min(space.resolutions)))
         partial = Path(folder) / "again.partial"
         for number in range(PASSES):
-            plan = Plan(rounds=rounds * (number + 1))
+            plan = MeasurePlan(rounds=rounds * (number + 1))
             visits = measure(names, lambda arch: started(Arch.parse(arch)), sentinel, plan, partial, {})
             measured = estimates(visits)
             state = float(np.median([measured[arch].latency_ms / before for arch, before in known.items()]))

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy.data.dataset import Dataset, load
+from ofa_deploy.data.dataset import Dataset, load_data
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -36,7 +36,7 @@ from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.evaluation import count_correct_by_session, specialise
 from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
-from ofa_deploy.supernet.training import train
+from ofa_deploy.supernet.training import train_supernet
 
 RESULT = Path(__file__).parent / "results" / "progressive-shrinking_fmnist.csv"
 WORK = Path(".progressive-shrinking")
@@ -104,7 +104,7 @@ def recipes(space: SearchSpace, epochs: int, images: int, seed: int) -> dict[str
 def top1(path: Path, space: SearchSpace, arch: Arch, data: Dataset) -> float:
     """Top-1 of a network on the test images, in percent."""
     assert data.test is not None
-    plain = specialise(checkpoint.load(path, space), arch, data)
+    plain = specialise(checkpoint.load_supernet(path, space), arch, data)
 
     def logits(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -115,7 +115,7 @@ def top1(path: Path, space: SearchSpace, arch: Arch, data: Dataset) -> float:
 
 def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
     space = get_space("fmnist")
-    data = load("fmnist", space, training=True)
+    data = load_data("fmnist", space, training=True)
     data = replace(data, train=data.train[:images])
     rows = []
     for seed in range(seeds):
@@ -127,7 +127,7 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
                 done = path.with_suffix(".result.json")
                 if not done.exists():
                     if not path.exists():
-                        train(part, data, recipe, path)
+                        train_supernet(part, data, recipe, path)
                     seconds = artifacts.describe(path, checkpoint.KIND)["seconds"]
                     archs = [network(space, *size) for size in SIZES] if arch is None else [arch]
                     found = {str(a): top1(path, part, a, data) for a in archs}

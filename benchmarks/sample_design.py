@@ -24,7 +24,7 @@ from ofa_deploy.accuracy.predictors.evaluate import errors
 from ofa_deploy.accuracy.predictors.gp import GP
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.accuracy.sampling import sample
+from ofa_deploy.accuracy.sampling import sample_accuracies
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.families import get_space
@@ -49,7 +49,7 @@ def measured(name: str, design: str, number: int, seed: int, jobs: int) -> tuple
     if not out.exists():
         say(f"-- {name}: {number} networks")
         weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
-        sample(weights, space, None, number, seed, Workers(jobs), out, design)
+        sample_accuracies(weights, space, None, number, seed, Workers(jobs), out, design)
     about = json.loads(out.with_suffix(".json").read_text())
     return Samples.load(out, space), about["cpu_seconds"] / number
 

@@ -68,8 +68,8 @@ def timed(run: Callable[[], list[int]]) -> tuple[list[int], float]:
 def run(groups: int, networks: int) -> pd.DataFrame:
     torch.set_num_threads(1)
     space = get_space("fmnist")
-    net = checkpoint.load(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = dataset.load(None, space)
+    net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    images = dataset.load_data(None, space)
     drawn = [group for group in draw(space, "trie", 16_000, 0) if len(group) > 100]
     rng = np.random.default_rng(0)
     rows = []

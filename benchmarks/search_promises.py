@@ -20,12 +20,12 @@ import pandas as pd
 
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.delivery.verification import search_verified
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.delivery.verification import find_verified_network
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.files import artifacts
-from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
@@ -39,12 +39,14 @@ def say(text: str) -> None:
 def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
     space = get_space("fmnist")
     predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
-    job = Job(space, space.resolutions, Plan())
+    job = TableJob(space, space.resolutions, MeasurePlan())
     with tempfile.TemporaryDirectory() as folder:
-        table = build(job, device, Path(folder) / "table.csv")
+        table = build_table(job, device, Path(folder) / "table.csv")
     rows = []
     for share in np.linspace(4, 60, budgets):
-        found = search_verified(space, predictor, table, f"{share:.1f}%", [], Settings(), candidates, 0.5, {})
+        found = find_verified_network(
+            space, predictor, table, f"{share:.1f}%", [], SearchSettings(), candidates, 0.5, {}
+        )
         about = found.verified
         assert about is not None
         rows.append(

@@ -27,10 +27,10 @@ import pandas as pd
 from scipy.optimize import lsq_linear
 
 from ofa_deploy.device.conditions import DEVICES, conditions
-from ofa_deploy.device.rounds import Key, Plan, Started, measure
+from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Session, Visit, preempted, visited
 from ofa_deploy.files import artifacts
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.table import errors
 from ofa_deploy.spaces.families import get_space
@@ -99,7 +99,7 @@ ESTIMATES: Mapping[str, Callable[[Visits], dict[str, float]]] = {"median": media
 
 def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -> Path:
     """Measure, analyse, and write the CSV, whose first line is a comment with the conditions as JSON."""
-    job = Job(get_space(SPACE), resolutions, Plan(rounds=rounds, networks=CALIBRATED + networks))
+    job = TableJob(get_space(SPACE), resolutions, MeasurePlan(rounds=rounds, networks=CALIBRATED + networks))
     measured = conditions(device, 1)
     runtime = measured["runtime"]
 
@@ -132,7 +132,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
     return path
 
 
-def analysed(job: Job, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
+def analysed(job: TableJob, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
     """Errors in percent by state of the weights, rounds and calibration; and the noise floor."""
     space, nets, own = job.space, job.networks, CALIBRATED
     counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6, 1.0] for net in nets])

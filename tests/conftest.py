@@ -70,7 +70,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(images: Path, space: SearchSpace) -> data_sets.Dataset:
-    return data_sets.load(str(images), space)
+    return data_sets.load_data(str(images), space)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -85,7 +85,7 @@ def short_baseline() -> Iterator[None]:
 def packed(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Path:
     """A folder with some of the images that ship, packed."""
     path = tmp_path_factory.mktemp("packed") / data_sets.pack_name(space)
-    shipped = data_sets.load(None, space)
+    shipped = data_sets.load_data(None, space)
     assert shipped.test is not None
     parts = {"train": shipped.train[:500], "heldout": shipped.heldout[:1000], "test": shipped.test[:500]}
     few = dataclasses.replace(shipped, **parts)

@@ -77,7 +77,7 @@ def supernet_or_log(path: Path, archs: Archs) -> Any:
     if path.suffix == ".csv":  # of the training: for people
         return len(path.read_text().splitlines())
     space = space_of(path)
-    net = checkpoint.load(path, space).eval()
+    net = checkpoint.load_supernet(path, space).eval()
     arch = space.extreme(True, space.resolutions[0])
     return logits(net.subnet(arch).eval(), space, arch.resolution)
 
@@ -94,7 +94,7 @@ def logits(net: torch.nn.Module, space: SearchSpace, size: int) -> Any:
 
 
 def images(path: Path, archs: Archs) -> Any:
-    found = data_sets.load(str(path), get_space("fmnist"))
+    found = data_sets.load_data(str(path), get_space("fmnist"))
     return [found.sha256(), list(found.mean), list(found.std), len(found.heldout), list(found.classes)]
 
 

@@ -50,18 +50,18 @@ def test_it_takes_texts_and_numbers_of_numpy(tmp_path: Path, space: SearchSpace)
     assert again.top1_percent[0] == 91
     with pytest.raises(ofa_deploy.OfaDeployError, match="25 architectures do not go with 24 accuracies"):
         ofa_deploy.Samples(space, genes, samples.top1_percent[1:])
-    job = ofa_deploy.Job(space, np.array([16, 20]), ofa_deploy.Plan(threads=np.int64(1)))
+    job = ofa_deploy.TableJob(space, np.array([16, 20]), ofa_deploy.MeasurePlan(threads=np.int64(1)))
     assert json.loads(json.dumps(job.about))["resolutions"] == [16, 20]
     made_up_table(space).save(str(tmp_path / "t.csv"))
     table = ofa_deploy.LatencyTable.load(str(tmp_path / "t.csv"), space)
-    settings = ofa_deploy.Settings(
+    settings = ofa_deploy.SearchSettings(
         population=np.int16(8), generations=2, restarts=0, recombinations=0, seed=np.int64(3)
     )
     found = ofa_deploy.find_network(space, None, [ofa_deploy.latency_limit(table, "50%")], settings)
     ofa_deploy.write_results([found], str(tmp_path / "r.json"))
     assert ofa_deploy.load_result(str(tmp_path / "r.json")).settings == settings
     with pytest.raises(TypeError):
-        ofa_deploy.Settings(seed=3.5)  # type: ignore[arg-type]
+        ofa_deploy.SearchSettings(seed=3.5)  # type: ignore[arg-type]
 
 
 def test_importing_it_loads_nothing_else() -> None:

@@ -64,7 +64,7 @@ def test_search_result_feeds_export(ofa: Run, tmp_path: Path) -> None:
     model = onnx.load(tmp_path / "m.onnx")
     assert {p.key: p.value for p in model.metadata_props}["arch"] == result["arch"]
     size = card["input"]["shape"][2]
-    data = data_sets.load(None, get_space("fmnist"))
+    data = data_sets.load_data(None, get_space("fmnist"))
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     x = data.tensor(data.heldout.pixels[:100], size).numpy()
     right = [session.run(None, {"image": one[None]})[0].argmax() for one in x] == data.heldout.labels[:100]
@@ -82,7 +82,7 @@ def test_tflite_from_a_table_to_a_model(ofa: Run, tmp_path: Path) -> None:
     card = json.loads((tmp_path / "m.json").read_text())
     assert (card["format"], card["input"]["layout"], card["input"]["shape"]) == ("tflite", "NHWC", [1, 16, 16, 1])
     assert card["agreement_with_torch"]["agreement_percent"] == 100
-    data = data_sets.load(None, get_space("fmnist"))
+    data = data_sets.load_data(None, get_space("fmnist"))
     session = tflite.start((tmp_path / "m.tflite").read_bytes(), 1)
     x = data.tensor(data.heldout.pixels[:100], 16).numpy()
     right = [session(one[None].transpose(0, 2, 3, 1).copy()).argmax() for one in x] == data.heldout.labels[:100]
@@ -171,7 +171,7 @@ def test_models_for_another_device_have_names_of_their_own(ofa: Run, tmp_path: P
 def test_deploy_builds_a_table_and_ends_with_the_figures(
     ofa: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploy, "Plan", functools.partial(deploy.Plan, rounds=2, runs=5))  # of 16 and 20
+    monkeypatch.setattr(deploy, "MeasurePlan", functools.partial(deploy.MeasurePlan, rounds=2, runs=5))  # of 16 and 20
     done = ofa("deploy", "--latency", "20%")
     out = done.stdout
     assert done.returncode == (3 if "NO" in out else 0)

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks.faults import KINDS
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.spaces.families import get_space
 from tests.conftest import Run, refused
@@ -86,7 +86,7 @@ def test_a_bundle_writes_nothing_outside(tmp_path: Path) -> None:
     """Collecting reads the manifest alone; files that lead out of the folder stay in the zip."""
     space, folder = get_space("fmnist"), tmp_path / "in" / "here"
     folder.mkdir(parents=True)
-    bundle(Job(space, (16,), Plan(rounds=1), blocks=False), "cpu", folder / "good.zip")
+    bundle(TableJob(space, (16,), MeasurePlan(rounds=1), blocks=False), "cpu", folder / "good.zip")
     with zipfile.ZipFile(folder / "good.zip") as good, zipfile.ZipFile(folder / "bad.zip", "w") as bad:
         for name in good.namelist():
             bad.writestr(f"../../{name}" if name.startswith("models/") else name, good.read(name))

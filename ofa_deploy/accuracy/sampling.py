@@ -60,7 +60,7 @@ class Inputs:
     batch: int | None = None
 
 
-def sample(
+def sample_accuracies(
     weights: Path | str,
     space: SearchSpace,
     data: str | None,
@@ -95,8 +95,8 @@ def sample(
     weights, out = Path(weights), Path(out)
     sizes = list(_doubling(number)) if until_flat else [number]
     groups = draw(space, design, sizes[0], seed)
-    images = data_sets.load(data, space)
-    checkpoint.load(weights, space)
+    images = data_sets.load_data(data, space)
+    checkpoint.load_supernet(weights, space)
     outputs.check_output(out, ".csv")
     header: dict[str, Any] = {
         "weights_sha256": artifacts.sha256(weights),
@@ -306,7 +306,7 @@ def _classify_group(
 @lru_cache(maxsize=1)
 def _loaded(inputs: Inputs) -> tuple[Supernet, Dataset]:
     space = get_space(inputs.space)
-    net, data = checkpoint.load(Path(inputs.weights), space), data_sets.load(inputs.data, space)
+    net, data = checkpoint.load_supernet(Path(inputs.weights), space), data_sets.load_data(inputs.data, space)
     if checkpoint.origin(Path(inputs.weights))["sha256"] != inputs.weights_sha256:
         raise ArtifactError(f"{inputs.weights} is not the same file on every machine; copy it to all of them")
     if data.sha256(RECALIBRATION) != inputs.images_sha256:

@@ -41,7 +41,7 @@ def sample(
     Example: ofa-deploy sample --number 1000
     """
     from ofa_deploy.accuracy.samples import file_name
-    from ofa_deploy.accuracy.sampling import sample as run
+    from ofa_deploy.accuracy.sampling import sample_accuracies as run
     from ofa_deploy.accuracy.workers import Workers
 
     chosen = get_space(space)

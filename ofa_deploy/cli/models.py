@@ -68,9 +68,9 @@ def build_lut(
     Example: ofa-deploy build-lut --device tflite --precision int8
     """
     from ofa_deploy.device.conditions import conditions
-    from ofa_deploy.device.rounds import Plan
+    from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.latency import table as tables
-    from ofa_deploy.latency.build import Job, build
+    from ofa_deploy.latency.build import TableJob, build_table
     from ofa_deploy.latency.regression import covered
     from ofa_deploy.latency.remote import build_over_ssh
 
@@ -79,15 +79,17 @@ def build_lut(
     others = tables_of(from_, chosen)
     sizes = numbers(resolutions) if resolutions else covered(chosen, others)
     number = networks or (FEW if others else None)
-    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, networks=number or Plan.networks)
-    job = Job(chosen, tuple(sizes), plan, blocks=number is None, batch=batch)
+    plan = MeasurePlan(
+        threads=threads, seed=seed, rounds=rounds or MeasurePlan.rounds, networks=number or MeasurePlan.networks
+    )
+    job = TableJob(chosen, tuple(sizes), plan, blocks=number is None, batch=batch)
     if ssh is not None:
         if interpolate is not None:
             raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
         table, path = build_over_ssh(job, device, ssh, python, out, others)
     else:
         path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads, batch), job.blocks)
-        table = build(job, device, path, others, interpolate)
+        table = build_table(job, device, path, others, interpolate)
     if as_json:
         print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
         return
@@ -220,16 +222,16 @@ def deploy(
 
     Example: ofa-deploy deploy --latency 10% --latency 0.4ms --report page.html
     """
-    from ofa_deploy.delivery.deploy import deploy as run
+    from ofa_deploy.delivery.deploy import deploy_models as run
     from ofa_deploy.delivery.deploy import results_file
-    from ofa_deploy.device.rounds import Plan
+    from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.report.page import check_page, write_report
-    from ofa_deploy.search.evolution import Settings
+    from ofa_deploy.search.evolution import SearchSettings
 
     chosen = get_space(space)
     if page is not None:
         check_page(page)
-    plan, settings = Plan(threads=threads, seed=seed), Settings(seed=seed)
+    plan, settings = MeasurePlan(threads=threads, seed=seed), SearchSettings(seed=seed)
     device = with_precision(device, precision)
     found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin)
     if page is not None:

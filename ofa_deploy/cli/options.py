@@ -66,14 +66,16 @@ def weights_of(path: Path | None, space: SearchSpace) -> Path:
 
     get, verb = ("get the official one", "weights") if space.name in FILES else ("train one", "train --space")
     hint = f"{get} with: ofa-deploy {verb} {space.name}, or name it with --weights"
-    return path or artifacts.find("supernets", file_name(space), hint)
+    return path or artifacts.find_artifact("supernets", file_name(space), hint)
 
 
 def predictor_of(path: Path | None, space: SearchSpace) -> Path:
     """The predictor that was named, or the space's own."""
     from ofa_deploy.accuracy.predictors import file_name
 
-    return path or artifacts.find("predictors", file_name(space), f"run ofa-deploy fit-predictor --space {space.name}")
+    return path or artifacts.find_artifact(
+        "predictors", file_name(space), f"run ofa-deploy fit-predictor --space {space.name}"
+    )
 
 
 def tables_of(paths: Sequence[Path] | None, space: SearchSpace) -> list[LatencyTable]:

@@ -84,8 +84,8 @@ def search(
     """
     from ofa_deploy.delivery.requests import Request, checked, search_each, search_files
     from ofa_deploy.delivery.requests import again as search_again
-    from ofa_deploy.search.evolution import Settings
-    from ofa_deploy.search.result import dumps, write
+    from ofa_deploy.search.evolution import SearchSettings
+    from ofa_deploy.search.result import dumps, write_results
 
     given = _given(context)
     if out is not None:
@@ -117,7 +117,7 @@ def search(
             risk,
             front,
             (60.0 if certify_seconds is None else certify_seconds) if certify else None,
-            Settings(population=population, generations=generations, seed=seed),
+            SearchSettings(population=population, generations=generations, seed=seed),
         )
         requests = request.each() if each else [request]
         if verify is not None:
@@ -133,7 +133,7 @@ def search(
         else:
             found = search_each(request) if each else [search_files(request)]
     if out is not None and verify is None:
-        write(found, out)
+        write_results(found, out)
     if as_json:
         print(dumps(found), end="")
     elif len(found) > 1:

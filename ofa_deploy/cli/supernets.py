@@ -38,13 +38,13 @@ def pack_data(
 
     Example: ofa-deploy pack-data --space fmnist-7classes --data photos
     """
-    from ofa_deploy.data.dataset import load, pack, pack_name
+    from ofa_deploy.data.dataset import load_data, pack, pack_name
 
     chosen = get_space(space)
     path = out or Path("supernets") / pack_name(chosen)
     if data is not None and Path(data).resolve() == path.resolve():
         raise ArtifactError(f"the pack would overwrite the images {data}; choose another --out")
-    pack(load(data, chosen, training=True), path, chosen.name)
+    pack(load_data(data, chosen, training=True), path, chosen.name)
     print(path)
 
 
@@ -73,11 +73,11 @@ def train(
     """
     import torch
 
-    from ofa_deploy.data.dataset import load
+    from ofa_deploy.data.dataset import load_data
     from ofa_deploy.supernet.checkpoint import file_name
     from ofa_deploy.supernet.processes import together
     from ofa_deploy.supernet.recipes import get_recipe
-    from ofa_deploy.supernet.training import train as run
+    from ofa_deploy.supernet.training import train_supernet as run
 
     torch.set_num_threads(threads)
     chosen, plan = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
@@ -86,7 +86,7 @@ def train(
     )
     path = out or Path("supernets") / file_name(chosen)
     with together() as processes:
-        images = load(data, chosen, training=True)
+        images = load_data(data, chosen, training=True)
         made = run(chosen, images, plan, path, processes=processes, licence=licence)
         if processes.first:
             print(json.dumps({**made, "file": str(path)}) if as_json else path)

@@ -133,14 +133,16 @@ def bundle(
 
     Example: ofa-deploy lut bundle --device tflite
     """
-    from ofa_deploy.device.rounds import Plan
+    from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.latency import bundle as bundles
-    from ofa_deploy.latency.build import Job
+    from ofa_deploy.latency.build import TableJob
 
     chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
-    plan = Plan(threads=threads, seed=seed, rounds=rounds or Plan.rounds, networks=networks or Plan.networks)
-    job = Job(chosen, sizes, plan, blocks=networks is None, batch=batch)
+    plan = MeasurePlan(
+        threads=threads, seed=seed, rounds=rounds or MeasurePlan.rounds, networks=networks or MeasurePlan.networks
+    )
+    job = TableJob(chosen, sizes, plan, blocks=networks is None, batch=batch)
     several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
     path = out or Path(f"{chosen.name}_{device}{several}.zip")
     bundles.bundle(job, device, path, runner)
@@ -218,13 +220,13 @@ def networks(
 
     Example: ofa-deploy lut networks --device tflite --number 300
     """
-    from ofa_deploy.device.rounds import Plan
-    from ofa_deploy.latency.build import Job
+    from ofa_deploy.device.rounds import MeasurePlan
+    from ofa_deploy.latency.build import TableJob
     from ofa_deploy.latency.network_files import write_networks
 
     chosen, device = get_space(space), with_precision(device, precision)
     sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
-    job = Job(chosen, sizes, Plan(seed=seed, networks=number), blocks=False, batch=batch)
+    job = TableJob(chosen, sizes, MeasurePlan(seed=seed, networks=number), blocks=False, batch=batch)
     path = write_networks(job, device, out)
     if as_json:
         print(json.dumps({"file": str(path), "networks": len(job.networks)}))

@@ -129,7 +129,7 @@ class Dataset:
         return [self.tensor(pixels[i : i + size], resolution) for i in range(0, len(pixels), size)]
 
 
-def load(data: str | None, space: SearchSpace, training: bool = False) -> Dataset:
+def load_data(data: str | None, space: SearchSpace, training: bool = False) -> Dataset:
     """Images by name or place.
 
     Args:
@@ -144,7 +144,7 @@ def load(data: str | None, space: SearchSpace, training: bool = False) -> Datase
     """
     if data is None and space.name != "fmnist":
         hint = "name the images with --data (and pack them with: ofa-deploy pack-data)"
-        dataset = _from_pack(artifacts.find("supernets", pack_name(space), hint))
+        dataset = _from_pack(artifacts.find_artifact("supernets", pack_name(space), hint))
     elif data in (None, "fmnist"):
         dataset = _fashion_mnist(training)
     elif not (path := Path(str(data))).exists():
@@ -254,7 +254,7 @@ def download(folder: Path) -> None:
 
 def _fashion_mnist(training: bool) -> Dataset:
     if not training:
-        return _from_pack(artifacts.find("supernets", "fmnist-images.npz", "name the images with --data"))
+        return _from_pack(artifacts.find_artifact("supernets", "fmnist-images.npz", "name the images with --data"))
     for folder in (Path("fashion-mnist"), DEBIAN_FOLDER):
         if (folder / "train-images-idx3-ubyte.gz").is_file():
             return _from_idx(folder)

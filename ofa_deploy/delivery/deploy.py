@@ -14,24 +14,24 @@ from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.data import dataset as data_sets
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.device.timing import Session
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.export.card import write_card
 from ofa_deploy.export.checks import top1
 from ofa_deploy.export.formats import DELIVERED, FORMATS, chosen
-from ofa_deploy.export.run import export
+from ofa_deploy.export.run import export_model
 from ofa_deploy.files import artifacts
 from ofa_deploy.graphs.runtimes import RUNTIMES
 from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import parse_latency
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit, latency_limit
-from ofa_deploy.search.result import SearchResult, write
-from ofa_deploy.search.run import search
+from ofa_deploy.search.result import SearchResult, write_results
+from ofa_deploy.search.run import find_network
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -111,15 +111,15 @@ class Deployed:
         return replace(self.result, verified=about)
 
 
-def deploy(
+def deploy_models(
     space: SearchSpace,
     data: str | None,
     budgets: Sequence[str],
     device: str,
     weights: Path | str,
     out: Path | str,
-    settings: Settings | None = None,
-    plan: Plan | None = None,
+    settings: SearchSettings | None = None,
+    plan: MeasurePlan | None = None,
     margin_percent: float | None = None,
 ) -> list[Deployed]:
     """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
@@ -135,8 +135,8 @@ def deploy(
         device: a friendly device name, see `latency.device.conditions.DEVICES`.
         weights: file of the supernet.
         out: folder for the models, their cards and `results_file`.
-        settings: of the search; None takes `Settings()`.
-        plan: of the table, should it be built; None takes `Plan()`.
+        settings: of the search; None takes `SearchSettings()`.
+        plan: of the table, should it be built; None takes `MeasurePlan()`.
         margin_percent: see `search.limits.latency_limit`.
 
     Raises:
@@ -144,15 +144,17 @@ def deploy(
     """
     if device not in DELIVERED:
         raise MeasureError(f"deploy writes and measures models for {', '.join(DELIVERED)}, not for {device}")
-    settings, plan, weights, out = settings or Settings(), plan or Plan(), Path(weights), Path(out)
+    settings, plan, weights, out = settings or SearchSettings(), plan or MeasurePlan(), Path(weights), Path(out)
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
-    found = artifacts.find("predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor")
+    found = artifacts.find_artifact(
+        "predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor"
+    )
     predictor = Predictor.load(found, space)
     if predictor.doubt:
         logger.warning(predictor.doubt)
-    images = data_sets.load(data, space)
-    net = checkpoint.load(weights, space)
+    images = data_sets.load_data(data, space)
+    net = checkpoint.load_supernet(weights, space)
     origin = checkpoint.provenance(weights)
     if predictor.weights_sha256 not in (None, origin["sha256"]):
         raise ArtifactError(
@@ -176,7 +178,7 @@ def deploy(
             break
     logger.info("measuring their accuracy")
     ordered = [bench.with_accuracy(delivered[budget]) for budget in budgets]
-    write([one.measured() for one in ordered], results_file(space, device, out))
+    write_results([one.measured() for one in ordered], results_file(space, device, out))
     return ordered
 
 
@@ -190,7 +192,7 @@ class _Bench:
     images: data_sets.Dataset
     origin: artifacts.Json
     predictor: Predictor
-    settings: Settings
+    settings: SearchSettings
     threads: int
     files: Mapping[str, Path]
 
@@ -199,14 +201,14 @@ class _Bench:
         format_, runtime = DELIVERED[self.table.conditions["device"]], RUNTIMES[self.table.conditions["runtime"]]
         inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
         results = {
-            budget: search(self.space, self.predictor, [limit], self.settings, inputs=inputs)
+            budget: find_network(self.space, self.predictor, [limit], self.settings, inputs=inputs)
             for budget, limit in limits.items()
         }
         cards, sessions = {}, {}
         for budget, result in results.items():
             file, size = self.files[budget], result.arch.resolution
             logger.info(f"{budget}: {result.arch}, exporting {file}")
-            card = export(self.net, result.arch, self.images, file, self.origin, result.predicted(), format_)
+            card = export_model(self.net, result.arch, self.images, file, self.origin, result.predicted(), format_)
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (
                 runtime.start(artifacts.read(file), self.threads),
@@ -259,7 +261,7 @@ def _stem(space: SearchSpace, device: str) -> str:
     return space.name if device == "cpu" else f"{space.name}_{device}"
 
 
-def own_table(space: SearchSpace, device: str, plan: Plan) -> LatencyTable:
+def own_table(space: SearchSpace, device: str, plan: MeasurePlan) -> LatencyTable:
     """This machine's table from the working folder, built if it is not there."""
     measured = conditions(device, plan.threads)
     path = Path("lut") / tables.file_name(space, measured)
@@ -269,6 +271,6 @@ def own_table(space: SearchSpace, device: str, plan: Plan) -> LatencyTable:
             logger.info(f"using {path}: {table.error_in_words}")
             return table
     logger.info(f"building {path}")
-    table = build(Job(space, space.resolutions, plan), device, path)
+    table = build_table(TableJob(space, space.resolutions, plan), device, path)
     logger.info(f"built {path}: {table.error_in_words}")
     return LatencyTable.load(path, space)

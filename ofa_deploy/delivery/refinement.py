@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS
-from ofa_deploy.accuracy.predictors.fit import AUTO, fit
+from ofa_deploy.accuracy.predictors.fit import AUTO, fit_predictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import KIND as SAMPLES
 from ofa_deploy.accuracy.samples import Samples
@@ -24,10 +24,10 @@ from ofa_deploy.delivery.requests import Request, prepare
 from ofa_deploy.delivery.verification import Accuracies, accuracies_at_hand
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.run import Explored, explore, search
+from ofa_deploy.search.run import Explored, explore, find_network
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -42,7 +42,7 @@ Refit = Callable[[Samples], Predictor]
 def search_refined(
     predictor: Predictor,
     limits: Sequence[Limit],
-    settings: Settings,
+    settings: SearchSettings,
     rounds: int,
     known: Samples,
     accuracies: Accuracies,
@@ -87,7 +87,7 @@ def search_refined(
         keep(known)
         predictor = refit(known)
     inputs = {**inputs, "predictor_sha256": predictor.sha256 or None}  # that of the last fit lies in no file
-    found = search(space, predictor, limits, settings, risk, inputs)
+    found = find_network(space, predictor, limits, settings, risk, inputs)
     last, _ = _measured(predictor, [found.arch], known, accuracies)
     return replace(found, refined={"rounds": history, "chosen": last})
 
@@ -148,11 +148,11 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
     if accuracies is None:
         raise OfaDeployError(f"--refine measures accuracies: name the supernet's --weights and --data of {space.name}")
     kept = Path("predictors") / f"{space.name}_refined_samples.csv"
-    own = _samples_of(weights or artifacts.find("supernets", checkpoint.file_name(space)), space)
+    own = _samples_of(weights or artifacts.find_artifact("supernets", checkpoint.file_name(space)), space)
     model = predictor.model if predictor.model in ESTIMATORS else AUTO
 
     def refit(samples: Samples) -> Predictor:
-        return fit([samples], model, request.settings.seed).predictor
+        return fit_predictor([samples], model, request.settings.seed).predictor
 
     def keep(samples: Samples) -> None:
         samples.save(kept, {"weights_sha256": samples.weights_sha256, "source": "ofa-deploy search --refine"})
@@ -184,7 +184,7 @@ def _samples_of(weights: Path, space: SearchSpace) -> Samples:
         ArtifactError: there are none, or the first that would do are damaged.
     """
     hint = f"run ofa-deploy sample --space {space.name}, with the --weights and --data of this search"
-    first = artifacts.find("predictors", samples_file(space), hint)
+    first = artifacts.find_artifact("predictors", samples_file(space), hint)
     others = [path.with_suffix(".csv") for path in artifacts.candidates("predictors", f"{space.name}*_samples.json")]
     wanted = checkpoint.origin(weights)["sha256"]
     for path in (first, *others):

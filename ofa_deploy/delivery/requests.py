@@ -18,10 +18,10 @@ from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import SLACK, Limit, check_feasible, cost_limit, latency_limit, over
 from ofa_deploy.search.result import SearchResult, load_result
-from ofa_deploy.search.run import RISK, check_risk, search
+from ofa_deploy.search.run import RISK, check_risk, find_network
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.families import get_space
@@ -75,7 +75,7 @@ class Request:
     risk: float = RISK
     front: bool = False
     prove_seconds: float | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: SearchSettings = field(default_factory=SearchSettings)
     start: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -132,7 +132,7 @@ def search_files(request: Request) -> SearchResult:
 
 
 def _searched(ready: Prepared, request: Request) -> SearchResult:
-    return search(
+    return find_network(
         ready.space,
         ready.predictor,
         ready.limits,
@@ -155,7 +155,7 @@ def prepare(request: Request) -> Prepared:
     if request.objective == "accuracy":
         hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
         chosen = Path(request.predictor) if request.predictor else None
-        model = Predictor.load(chosen or artifacts.find("predictors", predictor_file(space), hint), space)
+        model = Predictor.load(chosen or artifacts.find_artifact("predictors", predictor_file(space), hint), space)
         inputs["predictor_sha256"] = model.sha256
         if model.doubt:
             logger.warning(model.doubt)

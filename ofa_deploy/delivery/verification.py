@@ -16,16 +16,16 @@ from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.data import dataset as data_sets
 from ofa_deploy.delivery.requests import Prepared, Request, of_this_machine, prepare
 from ofa_deploy.device.conditions import DEVICES, conditions
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, DataError, InfeasibleError, OfaDeployError
 from ofa_deploy.files import artifacts, journals
 from ofa_deploy.files.journals import Journal
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable, build_command
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit, check_feasible, latency_limit
-from ofa_deploy.search.result import SearchResult, write
+from ofa_deploy.search.result import SearchResult, write_results
 from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, none_found, result_of
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
@@ -50,13 +50,13 @@ Accuracies = Callable[[Sequence[Arch]], Sequence[tuple[float, float]]]
 """Measured top-1 of networks in percent, with the half width of the 95 % interval in points."""
 
 
-def search_verified(
+def find_verified_network(
     space: SearchSpace,
     predictor: AccuracyPredictor | None,
     table: LatencyTable,
     budget: str,
     others: Sequence[Limit] = (),
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     number: int = 3,
     risk: float = RISK,
     inputs: Mapping[str, Any] | None = None,
@@ -71,7 +71,7 @@ def search_verified(
         table: of this machine.
         budget: the latency as users type it.
         others: further limits.
-        settings: of each search; None takes `Settings()`.
+        settings: of each search; None takes `SearchSettings()`.
         number: of candidates that are measured after each search.
         risk: see `run.search`.
         inputs: to be recorded in the result.
@@ -90,7 +90,7 @@ def search_verified(
     if number < 1:
         raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
     check_risk(risk)
-    settings, limit = settings or Settings(), latency_limit(table, budget, 0.0)
+    settings, limit = settings or SearchSettings(), latency_limit(table, budget, 0.0)
     if not np.isfinite(limit.upper):
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
     loop = _Loop(table, limit, predictor, risk, accuracies, journal or Journal())
@@ -139,7 +139,7 @@ def _best(
     predictor: AccuracyPredictor | None,
     limit: Limit,
     others: Sequence[Limit],
-    settings: Settings,
+    settings: SearchSettings,
     risk: float,
     number: int,
 ) -> tuple[Explored, list[Arch]]:
@@ -186,7 +186,7 @@ class _Loop:
         self._table, self._budget_ms, self._least_ms = table, limit.upper, limit.lower
         self._predictor, self._risk = predictor, risk
         self._accuracies, self._journal = accuracies, journal
-        self._plan = Plan(threads=int(table.conditions["threads"]))
+        self._plan = MeasurePlan(threads=int(table.conditions["threads"]))
         self._rows: dict[Arch, dict[str, Any]] = {}
         self._slower = 0.0
 
@@ -317,7 +317,7 @@ class _Loop:
     def _latencies(self, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
         """See `beside_table`."""
         logger.info(f"measuring {len(archs)} candidate{'s' * (len(archs) > 1)} on this machine")
-        job = Job(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
+        job = TableJob(self._table.space, self._table.resolutions, self._plan, batch=self._table.conditions["batch"])
         runtime = self._table.conditions["runtime"]
         sessions = {str(arch): job.started(self._table.space.walk(arch), runtime) for arch in archs}
         return beside_table(sessions, self._table, self._plan.threads)
@@ -328,7 +328,7 @@ def _result(
     explored: Explored,
     predictor: AccuracyPredictor | None,
     loop: _Loop,
-    settings: Settings,
+    settings: SearchSettings,
     risk: float,
     inputs: Mapping[str, Any],
     budget_ms: float,
@@ -379,7 +379,7 @@ def verify_files(
             logger.info(f"resuming: {journal.known} measurements are there")
         for request, ready in zip(requests, prepared, strict=True):
             accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, journal)
-            made = search_verified(
+            made = find_verified_network(
                 ready.space,
                 ready.predictor,
                 ready.tables[0],
@@ -394,7 +394,7 @@ def verify_files(
             )
             found.append(made)
         if out is not None:
-            write(found, out)
+            write_results(found, out)
     return found
 
 
@@ -404,8 +404,8 @@ def accuracies_at_hand(
     """What measures accuracies, if weights and images are there; `journal` keeps them, or has them already."""
     space = ready.space
     try:
-        found = weights or artifacts.find("supernets", checkpoint.file_name(space), "")
-        images = data_sets.load(data, space)
+        found = weights or artifacts.find_artifact("supernets", checkpoint.file_name(space), "")
+        images = data_sets.load_data(data, space)
     except (ArtifactError, DataError):
         if weights is not None or data is not None:
             raise
@@ -414,7 +414,7 @@ def accuracies_at_hand(
     own, journal = checkpoint.origin(found)["sha256"], journal or Journal()
     if ready.predictor is not None and ready.predictor.weights_sha256 not in (None, own):
         raise ArtifactError(f"the predictor was fitted on subnetworks of other weights than {found}; name its own")
-    net, total = checkpoint.load(found, space), len(images.heldout)
+    net, total = checkpoint.load_supernet(found, space), len(images.heldout)
     about = ["accuracy", own, images.sha256(data_sets.RECALIBRATION)]
 
     def measured(archs: Sequence[Arch]) -> list[tuple[float, float]]:

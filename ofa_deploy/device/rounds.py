@@ -28,7 +28,7 @@ FEWEST = 5
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurePlan:
     """How a table is measured.
 
     Attributes:
@@ -67,7 +67,7 @@ def measure(
     names: Collection[str],
     start: Callable[[str], Started],
     sentinel: Started,
-    plan: Plan,
+    plan: MeasurePlan,
     partial: Path,
     header: dict[str, Any],
     keep: Callable[[str], bool] = lambda name: True,
@@ -112,7 +112,7 @@ def measure(
     return visits
 
 
-def missing(visits: Mapping[Key, Visit], names: Collection[str], plan: Plan) -> set[Key]:
+def missing(visits: Mapping[Key, Visit], names: Collection[str], plan: MeasurePlan) -> set[Key]:
     """What `measure` would still visit."""
     return {(r, name) for r in range(plan.rounds) for name in names} - visits.keys()
 

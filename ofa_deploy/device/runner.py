@@ -22,7 +22,7 @@ import numpy as np
 
 from ofa_deploy.device import adb
 from ofa_deploy.device.conditions import START, conditions
-from ofa_deploy.device.rounds import Plan, Started, measure
+from ofa_deploy.device.rounds import MeasurePlan, Started, measure
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.progress import telling
@@ -52,7 +52,7 @@ def run(bundle: Path, out: Path, phone: adb.Options) -> None:
     with zipfile.ZipFile(bundle) as file:
         text = file.read(MANIFEST)
         manifest: dict[str, Any] = json.loads(text)
-        plan = Plan(**manifest["plan"])
+        plan = MeasurePlan(**manifest["plan"])
         entries = manifest["entries"]
         identity = hashlib.sha256(text).hexdigest()
         android = adb.Phone(phone, identity[:16]) if manifest["runner"] == "adb" else None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.data.dataset import RECALIBRATION, load
+from ofa_deploy.data.dataset import RECALIBRATION, load_data
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import chosen
 from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
@@ -58,7 +58,11 @@ def export_family(
     networks = _networks(space, result, load_results(result), number)
     wanted = [chosen(formats, None, f"{space.name}_{i}", folder) for i in range(1, len(networks) + 1)]
     outputs.check_folder(folder / INDEX)
-    net, origin, images = checkpoint.load(weights, space), checkpoint.provenance(weights), load(data, space)
+    net, origin, images = (
+        checkpoint.load_supernet(weights, space),
+        checkpoint.provenance(weights),
+        load_data(data, space),
+    )
     progress = Progress(len(networks), "networks")
     cards: dict[Path, artifacts.Json] = {}
     for (arch, predicted), files in zip(networks, wanted, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load_data
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.export import memory
@@ -35,7 +35,7 @@ ROUNDS, PAUSE = 5, 0.1
 """Of measuring latencies, see `latency.whole.side_by_side`."""
 
 
-def export(
+def export_model(
     net: Supernet,
     arch: Arch,
     data: Dataset,
@@ -111,8 +111,8 @@ def export_files(
     check_figures(max_drop, recalibration)
     wanted, predicted = _wanted(space, arch, result, config, resolution)
     files = chosen(formats, out, space.name)
-    net, origin = checkpoint.load(weights, space), checkpoint.provenance(weights)
-    images, tuned = load(data, space, training=finetune_epochs > 0), None
+    net, origin = checkpoint.load_supernet(weights, space), checkpoint.provenance(weights)
+    images, tuned = load_data(data, space, training=finetune_epochs > 0), None
     saved = next(iter(files.values())).with_suffix(SUFFIX)
     if finetune_epochs:
         recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)

@@ -41,7 +41,7 @@ def shipped(folder: str) -> Path:
     return checkout / folder if (checkout / "pyproject.toml").exists() else package / "_shipped" / folder
 
 
-def find(folder: str, name: str, hint: str = "make it, or name it") -> Path:
+def find_artifact(folder: str, name: str, hint: str = "make it, or name it") -> Path:
     """The artifact's data file `name` of `folder`: the working folder's own, else the one that ships.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.device.rounds import Key, Plan, Started, measure
+from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.files import artifacts, outputs
@@ -27,11 +27,11 @@ from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
 QUANTILES = {"median": 0.5, "worst_tenth": 0.9}
-"""Of how much slower than its fast state the machine was, see `Job.details`."""
+"""Of how much slower than its fast state the machine was, see `TableJob.details`."""
 
 
 @dataclass(frozen=True)
-class Job:
+class TableJob:
     """What is measured for a table: every operator of some resolutions, and whole networks.
 
     Attributes:
@@ -48,7 +48,7 @@ class Job:
 
     space: SearchSpace
     resolutions: Sequence[int]
-    plan: Plan = field(default_factory=Plan)
+    plan: MeasurePlan = field(default_factory=MeasurePlan)
     blocks: bool = True
     batch: int = 1
 
@@ -152,8 +152,8 @@ class Job:
         }
 
 
-def build(
-    job: Job,
+def build_table(
+    job: TableJob,
     device: str,
     out: Path | str,
     others: Sequence[LatencyTable] = (),
@@ -165,7 +165,7 @@ def build(
         job: what to measure.
         device: a friendly device name, see `device.conditions.DEVICES`.
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
-        others: see `Job.table`.
+        others: see `TableJob.table`.
         interpolate: percent that interpolated entries may be off, see `interpolation.fill`; None measures every
             operator.
 
@@ -212,7 +212,7 @@ def build(
 
 
 def _filled(
-    job: Job, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]]
+    job: TableJob, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]]
 ) -> tuple[Mapping[Key, Visit], interpolation.Filled]:
     """What `interpolation.fill` measures and interpolates; whole networks are measured with the first operators."""
     networks = [str(net) for net in job.networks]

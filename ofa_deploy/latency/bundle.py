@@ -16,13 +16,13 @@ from typing import Any
 
 import ofa_deploy
 from ofa_deploy.device.conditions import PACKAGES, precision_of, runtime_of
-from ofa_deploy.device.rounds import Plan, missing, read
+from ofa_deploy.device.rounds import MeasurePlan, missing, read
 from ofa_deploy.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.table import LatencyTable, check_replaces, file_name
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.families import get_space
@@ -56,7 +56,7 @@ main()
 """
 
 
-def bundle(job: Job, device: str, out: Path, runner: str = "python") -> None:
+def bundle(job: TableJob, device: str, out: Path, runner: str = "python") -> None:
     """Write everything that a table needs to be measured on another machine into one file.
 
     The same job gives the same file, byte for byte. Weights are few random numbers repeated, so that it is small.
@@ -149,10 +149,10 @@ def collect(
     """
     identity, manifest = _manifest(path)
     try:
-        job = Job(
+        job = TableJob(
             get_space(manifest["space"]),
             tuple(manifest["resolutions"]),
-            Plan(**manifest["plan"]),
+            MeasurePlan(**manifest["plan"]),
             manifest["blocks"],
             manifest["batch"],
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.device.timing import Array, Session, visit
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces.arch import Arch
 
@@ -76,7 +76,7 @@ def beside_table(
     """
     known = sorted(table.networks, key=lambda network: float(network["measured_ms"]))
     yardsticks = {n["arch"]: float(n["measured_ms"]) for n in known[:: max(1, len(known) // YARDSTICKS)][:YARDSTICKS]}
-    job = Job(table.space, table.resolutions, Plan(threads=threads), batch=table.conditions["batch"])
+    job = TableJob(table.space, table.resolutions, MeasurePlan(threads=threads), batch=table.conditions["batch"])
     timed = dict(sessions)
     for arch in yardsticks:
         timed[arch] = job.started(table.space.walk(Arch.parse(arch)), table.conditions["runtime"])

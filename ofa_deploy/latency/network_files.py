@@ -10,13 +10,13 @@ from ofa_deploy.device.conditions import runtime_of
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import artifacts, outputs
 from ofa_deploy.graphs.runtimes import RUNTIMES
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.progress import Progress
 
 LIST = "networks.csv"
 
 
-def write_networks(job: Job, device: str, folder: Path) -> Path:
+def write_networks(job: TableJob, device: str, folder: Path) -> Path:
     """Write a model file of each whole network of a job, and a list of them to fill in.
 
     Args:

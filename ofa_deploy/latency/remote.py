@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import artifacts, outputs
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.regression import check_cover
 from ofa_deploy.latency.table import LatencyTable, check_replaces
@@ -23,7 +23,7 @@ FOLDER = ".cache/ofa-deploy"
 
 
 def build_over_ssh(
-    job: Job,
+    job: TableJob,
     device: str,
     host: str,
     python: str,
@@ -41,7 +41,7 @@ def build_over_ssh(
         host: as ssh takes it: `user@host`, a name from its configuration, or `ssh://user@host:port`.
         python: the interpreter there.
         out: the CSV file to write here; None names it after the device, in `lut/`.
-        others: see `Job.table`.
+        others: see `TableJob.table`.
 
     Returns:
         the table and its file.

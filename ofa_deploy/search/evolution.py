@@ -37,7 +37,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """How evolution runs.
 
     Attributes:
@@ -196,7 +196,7 @@ class Individual:
 
 
 def evolve(
-    space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, start: Genes
+    space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: SearchSettings, start: Genes
 ) -> list[float]:
     """Search for the architecture of the highest score within limits.
 
@@ -232,7 +232,7 @@ def evolve_front(
     archive: Archive,
     limits: Sequence[Limit],
     worst: tuple[float, float],
-    settings: Settings,
+    settings: SearchSettings,
     start: Genes,
 ) -> list[float]:
     """NSGA-II (doi 10.1109/4235.996017): networks for which no other has a higher score and a lower cost, by the first
@@ -282,7 +282,7 @@ def evolve_front(
 
 
 def _generations(
-    toolbox: base.Toolbox, variation: Variation, archive: Archive, settings: Settings, start: Genes
+    toolbox: base.Toolbox, variation: Variation, archive: Archive, settings: SearchSettings, start: Genes
 ) -> list[float]:
     """The loop of both: vary selected parents, evaluate, let the best survive."""
     history: list[float] = []

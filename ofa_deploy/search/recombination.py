@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from deap import base, tools
 
-from ofa_deploy.search.evolution import Archive, Individual, Settings, Single, allowed_resolutions, fenced_random
+from ofa_deploy.search.evolution import Archive, Individual, SearchSettings, Single, allowed_resolutions, fenced_random
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.local_search import LocalSearch
 from ofa_deploy.search.variation import Variation
@@ -33,7 +33,12 @@ class Optima:
     """
 
     def __init__(
-        self, space: SearchSpace, archive: Archive, limits: Sequence[Limit], settings: Settings, local: LocalSearch
+        self,
+        space: SearchSpace,
+        archive: Archive,
+        limits: Sequence[Limit],
+        settings: SearchSettings,
+        local: LocalSearch,
     ) -> None:
         self._archive, self._local, self._seed = archive, local, settings.seed
         rng = np.random.default_rng((settings.seed, 1))

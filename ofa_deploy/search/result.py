@@ -13,7 +13,7 @@ import numpy as np
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
@@ -59,7 +59,7 @@ class SearchResult:
     params: int
     evaluations: int
     history: tuple[float, ...]
-    settings: Settings
+    settings: SearchSettings
     inputs: dict[str, Any]
     front: tuple[dict[str, Any], ...] = ()
     hypervolume: float | None = None
@@ -102,7 +102,7 @@ class SearchResult:
                 **about,
                 **rows,
                 "arch": space.check(Arch.parse(about["arch"])),
-                "settings": Settings(**about["settings"]),
+                "settings": SearchSettings(**about["settings"]),
                 "history": tuple(map(float, about["history"])),
             }
         )
@@ -132,7 +132,7 @@ def dumps(results: Sequence[SearchResult]) -> str:
     return artifacts.dumps(artifacts.sealed({**about, **content, "made_with": artifacts.made_with()}))
 
 
-def write(results: Sequence[SearchResult], path: Path | str) -> None:
+def write_results(results: Sequence[SearchResult], path: Path | str) -> None:
     """Write results as JSON, or the front of one as `.csv`.
 
     Raises:

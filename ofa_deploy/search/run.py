@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.certificates import certify, check_provable
-from ofa_deploy.search.evolution import Archive, Score, Settings, allowed_resolutions, evolve, evolve_front
+from ofa_deploy.search.evolution import Archive, Score, SearchSettings, allowed_resolutions, evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, check_feasible, none_within, outside
 from ofa_deploy.search.local_search import Gains, LocalSearch
@@ -53,11 +53,11 @@ class Explored:
     history: tuple[float, ...]
 
 
-def search(
+def find_network(
     space: SearchSpace,
     predictor: AccuracyPredictor | None,
     limits: Sequence[Limit],
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     risk: float = RISK,
     inputs: Mapping[str, Any] | None = None,
     front: bool = False,
@@ -70,7 +70,7 @@ def search(
         space: the search space.
         predictor: of accuracy, which is maximised; without one, the multiply-accumulates are.
         limits: that the architecture must keep.
-        settings: of the search; None takes `Settings()`.
+        settings: of the search; None takes `SearchSettings()`.
         risk: the best few architectures are compared by prediction minus this many of its standard deviations.
         inputs: to be recorded in the result.
         front: search the whole front of the objective against the first limit's cost; the chosen architecture is then
@@ -82,7 +82,7 @@ def search(
         InfeasibleError: no network is within the limits; the message names the closest.
         OfaDeployError: the predictor is of another space, or cannot be proved about, or `risk` is negative.
     """
-    settings = settings or Settings()
+    settings = settings or SearchSettings()
     check_risk(risk)
     if prove_seconds is not None:
         check_provable(space, predictor, limits, prove_seconds)
@@ -112,7 +112,7 @@ def explore(
     space: SearchSpace,
     predictor: AccuracyPredictor | None,
     limits: Sequence[Limit],
-    settings: Settings,
+    settings: SearchSettings,
     front: bool = False,
     start: Genes | None = None,
 ) -> Explored:
@@ -167,7 +167,7 @@ def _single(
     score: Score,
     gains: Gains | None,
     limits: Sequence[Limit],
-    settings: Settings,
+    settings: SearchSettings,
 ) -> list[float]:
     """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
@@ -198,7 +198,7 @@ def _front(
     score: Score,
     gains: Gains | None,
     limits: Sequence[Limit],
-    settings: Settings,
+    settings: SearchSettings,
 ) -> list[float]:
     """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
     rng = np.random.default_rng(settings.seed)
@@ -232,7 +232,7 @@ def result_of(
     explored: Explored,
     chosen: int,
     predictor: AccuracyPredictor | None,
-    settings: Settings,
+    settings: SearchSettings,
     risk: float,
     inputs: Mapping[str, Any],
 ) -> SearchResult:

@@ -36,7 +36,7 @@ def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> artifacts.Jso
     return artifacts.save(path, safetensors.torch.save(state), KIND, net.space.name, details)
 
 
-def load(path: Path | str, space: SearchSpace) -> Supernet:
+def load_supernet(path: Path | str, space: SearchSpace) -> Supernet:
     """The supernet of a weight file, in evaluation mode.
 
     Raises:

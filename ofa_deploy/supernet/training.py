@@ -55,7 +55,7 @@ class _Run:
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(
+def train_supernet(
     space: SearchSpace,
     data: Dataset,
     recipe: Recipe,

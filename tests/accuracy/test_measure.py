@@ -19,7 +19,7 @@ from ofa_deploy.supernet.recalibration import recalibrate
 
 
 def test_count_is_that_of_torch(weights: Path, space: SearchSpace, dataset: Dataset) -> None:
-    net = checkpoint.load(weights, space)
+    net = checkpoint.load_supernet(weights, space)
     for arch in space.archs(space.sample(np.random.default_rng(0), 3)):
         plain = net.subnet(arch)
         recalibrate(plain, dataset.recalibration(arch.resolution))
@@ -30,7 +30,7 @@ def test_count_is_that_of_torch(weights: Path, space: SearchSpace, dataset: Data
 
 @pytest.mark.parametrize("design", ["uniform", "trie"])
 def test_shared_beginnings_change_no_count(weights: Path, space: SearchSpace, dataset: Dataset, design: str) -> None:
-    net, dataset = checkpoint.load(weights, space), replace(dataset, train=dataset.train[:90])
+    net, dataset = checkpoint.load_supernet(weights, space), replace(dataset, train=dataset.train[:90])
     with torch.no_grad():  # a classifier that does not answer the same to everything
         net.get_parameter("classifier.linear.bias").zero_()
     if design == "trie":

@@ -17,7 +17,7 @@ from ofa_deploy.accuracy.predictors import features, groups
 from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, choose, errors, folds, widening
-from ofa_deploy.accuracy.predictors.fit import Fitted, fit, held_out
+from ofa_deploy.accuracy.predictors.fit import Fitted, fit_predictor, held_out
 from ofa_deploy.accuracy.predictors.gp import GP
 from ofa_deploy.accuracy.predictors.inference import kernel, predict, scaled, with_products
 from ofa_deploy.accuracy.predictors.mlp import MLP
@@ -49,7 +49,7 @@ def quick(name: str, space: SearchSpace) -> Estimator:
 
 @pytest.fixture(scope="module")
 def fitted(space: SearchSpace) -> Fitted:
-    return fit([made_up(space, 400, noise=0.1)], "gp", jobs=1)
+    return fit_predictor([made_up(space, 400, noise=0.1)], "gp", jobs=1)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -257,24 +257,24 @@ def test_what_is_no_predictor_is_refused(space: SearchSpace, tmp_path: Path) -> 
 def test_samples_that_nothing_can_be_fitted_on(space: SearchSpace) -> None:
     some = made_up(space, 30)
     with pytest.raises(OfaDeployError, match="at least 20"):
-        fit([Samples(space, some.genes[:19], some.top1_percent[:19])])
+        fit_predictor([Samples(space, some.genes[:19], some.top1_percent[:19])])
     with pytest.raises(OfaDeployError, match="look like fractions"):
-        fit([Samples(space, some.genes, some.top1_percent / 100)])
+        fit_predictor([Samples(space, some.genes, some.top1_percent / 100)])
     with pytest.raises(OfaDeployError, match="nothing to fit"):
-        fit([Samples(space, some.genes, np.full(30, 90.0))])
+        fit_predictor([Samples(space, some.genes, np.full(30, 90.0))])
     with pytest.raises(OfaDeployError, match="or nearly all"):
-        fit([Samples(space, some.genes, np.where(np.arange(30) < 29, 90.0, 91.0))])
+        fit_predictor([Samples(space, some.genes, np.where(np.arange(30) < 29, 90.0, 91.0))])
     with pytest.raises(OfaDeployError, match="unknown model 'forest'; choose one of auto"):
-        fit([some], "forest")
+        fit_predictor([some], "forest")
     twice = Samples(space, some.genes[[*range(30), 3]], some.top1_percent[[*range(30), 4]])
     with pytest.raises(OfaDeployError, match=r"a.csv: r\d+_.* has two accuracies"):
-        fit([twice], names=["a.csv"])
+        fit_predictor([twice], names=["a.csv"])
 
 
 def test_the_same_measurement_twice_counts_once(space: SearchSpace) -> None:
     some = made_up(space, 40)
     rows = [*range(40), 3, 4]
-    found = fit([Samples(space, some.genes[rows], some.top1_percent[rows])], "ridge", jobs=1)
+    found = fit_predictor([Samples(space, some.genes[rows], some.top1_percent[rows])], "ridge", jobs=1)
     assert found.predictor.report["fitted"] == 40
 
 
@@ -305,7 +305,7 @@ def test_offset_of_a_source_that_shares_no_resolution(space: SearchSpace) -> Non
 
 def test_intervals_of_merged_samples_are_those_of_the_first_source(space: SearchSpace) -> None:
     clean, noisy = made_up(space, 300, seed=1, noise=0.1), made_up(space, 300, seed=2, noise=0.6)
-    found = fit([clean, noisy], "ridge", jobs=1).predictor
+    found = fit_predictor([clean, noisy], "ridge", jobs=1).predictor
     fresh = made_up(space, 1000, seed=3, noise=0.1)
     assert 84 < held_out(found, fresh)["coverage90_percent"] < 95
     assert found.report["coverage90_percent"] == pytest.approx(90, abs=0.5)
@@ -315,8 +315,8 @@ def test_samples_of_two_supernets_are_not_merged(space: SearchSpace) -> None:
     one, two, unknown = (made_up(space, 30, seed=s) for s in range(3))
     one, two = replace(one, weights_sha256="a"), replace(two, weights_sha256="b")
     with pytest.raises(OfaDeployError, match="different supernets"):
-        fit([one, two], "ridge")
-    assert fit([unknown, one], "ridge", jobs=1).predictor.weights_sha256 == "a"
+        fit_predictor([one, two], "ridge")
+    assert fit_predictor([unknown, one], "ridge", jobs=1).predictor.weights_sha256 == "a"
 
 
 def test_a_network_of_two_sources_is_in_one_fold(space: SearchSpace) -> None:

@@ -16,7 +16,7 @@ from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import classified
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load_data
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.families import get_space
@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(images: Path, space: SearchSpace) -> Dataset:
-    return load(str(images), space)
+    return load_data(str(images), space)
 
 
 @pytest.fixture
@@ -75,11 +75,11 @@ def test_results_of_other_networks_are_not_taken(
     arguments = (weights, space, str(images), 3, 0, ONE, out, silent)
     monkeypatch.setattr(sampling.Samples, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        sampling.sample(*arguments)
+        sampling.sample_accuracies(*arguments)
     monkeypatch.undo()
     monkeypatch.setattr(sampling, "draw", lambda space, design, number, seed: draw(space, design, number, seed + 1))
     with pytest.raises(ArtifactError, match=r"s\.partial is of other networks"):
-        sampling.sample(*arguments)
+        sampling.sample_accuracies(*arguments)
 
 
 def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, 
     try:  # as if it were killed after the last group
         sampling.Samples.save = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
-            sampling.sample(*arguments)
+            sampling.sample_accuracies(*arguments)
     finally:
         sampling.Samples.save = original  # type: ignore[method-assign]
     partial = out.with_suffix(".partial")
@@ -98,9 +98,9 @@ def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, 
     digit = next(c for c in line.split("[")[2] if c.isdigit())
     partial.write_text(good.replace(line, line.replace(f"[{digit}", f"[{(int(digit) + 1) % 10}", 1)))
     with pytest.raises(ArtifactError, match=r"s\.partial is damaged"):
-        sampling.sample(*arguments)
+        sampling.sample_accuracies(*arguments)
     partial.write_text(good)
-    assert len(sampling.sample(*arguments)) == 3
+    assert len(sampling.sample_accuracies(*arguments)) == 3
 
 
 def test_samples_that_are_there_are_not_replaced(
@@ -108,19 +108,19 @@ def test_samples_that_are_there_are_not_replaced(
 ) -> None:
     """They may have taken days; repeating what was finished measures nothing."""
     out = tmp_path / "s.csv"
-    made = sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+    made = sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, silent)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(sampling, "classified", lambda *_: pytest.fail("it measured again"))
-    again = sampling.sample(weights, space, str(images), 3, 0, ONE, out)
+    again = sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
     assert again.top1_percent.tolist() == made.top1_percent.tolist()
     assert "is there already, made like this" in lines[0]
     for number, seed, what in ((4, 0, "number"), (3, 1, "seed")):
         with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
-            sampling.sample(weights, space, str(images), number, seed, ONE, out, silent)
+            sampling.sample_accuracies(weights, space, str(images), number, seed, ONE, out, silent)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     out.with_suffix(".json").unlink()
     with pytest.raises(ArtifactError, match="of somebody else's making"):
-        sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+        sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, silent)
 
 
 def test_batch_bounds_the_images_that_are_run_at_once(
@@ -137,7 +137,9 @@ def test_batch_bounds_the_images_that_are_run_at_once(
     for batch, largest in ((None, 16), (3, 3)):
         sizes.clear()
         out = tmp_path / f"{batch}.csv"
-        found.append(sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent, batch=batch).top1_percent)
+        found.append(
+            sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, silent, batch=batch).top1_percent
+        )
         assert max(size for size in sizes if size != 84) == largest  # 84 are for recalibration
     assert (found[0] == found[1]).all()
 
@@ -148,18 +150,18 @@ def test_two_runs_on_one_output_refuse_each_other(
     out = tmp_path / "s.csv"
     with artifacts.locked(out):
         with pytest.raises(ArtifactError, match=r"another run is writing .*s\.csv"):
-            sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+            sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, silent)
         assert not out.with_suffix(".partial").exists()
-    assert len(sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)) == 3
+    assert len(sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, silent)) == 3
 
 
 def test_what_lies_there_must_be_of_this_run(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     out.with_suffix(".partial").write_text('{"another": "run"}\n')
     with pytest.raises(ArtifactError, match="other options"):
-        sampling.sample(weights, space, str(images), 3, 0, ONE, out, silent)
+        sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, silent)
     with pytest.raises(OfaDeployError, match="at least 1"):
-        sampling.sample(weights, space, str(images), 0, 0, ONE, out, silent)
+        sampling.sample_accuracies(weights, space, str(images), 0, 0, ONE, out, silent)
 
 
 def test_samples_round_trip(space: SearchSpace, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_noise_of_the_labels_is_measured(
 ) -> None:
     monkeypatch.setattr(sampling, "FEWEST_FOR_NOISE", 12)
     monkeypatch.setattr(sampling, "NOISE_NETWORKS", 6)
-    sampling.sample(weights, space, str(images), 12, 0, ONE, tmp_path / "s.csv", silent)
+    sampling.sample_accuracies(weights, space, str(images), 12, 0, ONE, tmp_path / "s.csv", silent)
     noise = Samples.load(tmp_path / "s.csv", space).label_noise
     assert noise["networks"] == 6
 
@@ -194,7 +196,7 @@ def test_noise_is_what_the_images_leave_open(weights: Path, images: Path, space:
     first, again, other = (sampling.label_noise(inputs, archs, seed, ONE) for seed in (0, 0, 1))
     assert first == again
     assert first != other, "another draw of images for recalibration"
-    net = checkpoint.load(weights, space)
+    net = checkpoint.load_supernet(weights, space)
     hits = np.concatenate([classified(net, [arch], dataset) for arch in archs]).astype(float)
     redrawn = np.concatenate([classified(net, [arch], dataset, redrawn=0) for arch in archs]).astype(float)
     images_of = len(dataset.heldout)
@@ -211,7 +213,7 @@ def test_it_stops_when_more_no_longer_help(
 
     def run(name: str, number: int) -> tuple[Samples, dict[str, object]]:
         out = tmp_path / name
-        found = sampling.sample(weights, space, str(images), number, 0, ONE, out, silent, until_flat=True)
+        found = sampling.sample_accuracies(weights, space, str(images), number, 0, ONE, out, silent, until_flat=True)
         return found, json.loads(out.with_suffix(".json").read_text())
 
     found, about = run("s.csv", 400)  # an untrained network's accuracies are noise: nothing can be learned

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.accuracy.predictors.fit import fit
+from ofa_deploy.accuracy.predictors.fit import fit_predictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.delivery.refinement import NUMBER, _joined, _samples_of, search_refined
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.spaces.arch import Arch
@@ -22,7 +22,7 @@ from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
-QUICK = Settings(population=20, generations=5, restarts=1, recombinations=5)
+QUICK = SearchSettings(population=20, generations=5, restarts=1, recombinations=5)
 
 
 def truth(space: SearchSpace, genes: Genes) -> Floats:
@@ -32,7 +32,7 @@ def truth(space: SearchSpace, genes: Genes) -> Floats:
 
 
 def refit(samples: Samples) -> Predictor:
-    return fit([samples], "ridge", jobs=1).predictor
+    return fit_predictor([samples], "ridge", jobs=1).predictor
 
 
 def run(space: SearchSpace, rounds: int, kept: list[Samples]) -> SearchResult:

@@ -10,15 +10,15 @@ from ofa_deploy.delivery import requests
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
 from ofa_deploy.files import artifacts
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
-from ofa_deploy.search.result import SearchResult, dumps, load_result, load_results, write
-from ofa_deploy.search.run import search
+from ofa_deploy.search.result import SearchResult, dumps, load_result, load_results, write_results
+from ofa_deploy.search.run import find_network
 from ofa_deploy.spaces.families import SPACES
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import Run, made_up_table, refused
 
-QUICK = Settings(population=8, generations=3, restarts=1)
+QUICK = SearchSettings(population=8, generations=3, restarts=1)
 
 
 @pytest.fixture
@@ -29,27 +29,27 @@ def known(tiny: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
 
 
 def found(space: SearchSpace, front: bool = False) -> SearchResult:
-    return search(space, None, [latency_limit(made_up_table(space), "50%", None)], QUICK, front=front)
+    return find_network(space, None, [latency_limit(made_up_table(space), "50%", None)], QUICK, front=front)
 
 
 @pytest.mark.parametrize("front", [False, True])
 def test_a_result_is_read_as_it_was_written(known: SearchSpace, tmp_path: Path, front: bool) -> None:
     path = tmp_path / "r.json"
     result = found(known, front)
-    write([result], path)
+    write_results([result], path)
     assert load_result(path) == result
     assert load_results(path) == (result,)
-    write([result, dataclasses.replace(result, score=1.0)], path)
+    write_results([result, dataclasses.replace(result, score=1.0)], path)
     assert [one.score for one in load_results(path)] == [result.score, 1.0]
     with pytest.raises(ArtifactError, match="holds 2 results"):
         load_result(path)
 
 
 def test_only_a_front_is_written_as_csv(known: SearchSpace, tmp_path: Path) -> None:
-    write([found(known, True)], tmp_path / "f.csv")
+    write_results([found(known, True)], tmp_path / "f.csv")
     assert (tmp_path / "f.csv").read_text().startswith("arch,score,latency_ms")
     with pytest.raises(ArtifactError, match="--front"):
-        write([found(known)], tmp_path / "g.csv")
+        write_results([found(known)], tmp_path / "g.csv")
     assert not (tmp_path / "g.csv").exists()
 
 
@@ -110,7 +110,7 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
     request = requests.Request("fmnist", ("0.4ms",), tables[:1], params="90%", settings=QUICK)
     first = requests.search_files(request)
     path = tmp_path / "r.json"
-    write([first], path)
+    write_results([first], path)
     assert requests.again(path) == first
     table = made_up_table(space)
     dataclasses.replace(table, scale=1.01).save(Path(tables[0]), {})
@@ -129,7 +129,7 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
     first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK))
     for about in ({"verified": {}}, {"refined": {}}):
-        write([dataclasses.replace(first, **about)], tmp_path / "r.json")
+        write_results([dataclasses.replace(first, **about)], tmp_path / "r.json")
         refused(ofa("search", "--again", "r.json"), "rests on what was measured")
     refused(ofa("search", "--again", "r.json", "--seed", 1), "without --seed")
 
@@ -155,7 +155,7 @@ def test_a_table_of_few_resolutions_is_pointed_out(
 def test_of_several_budgets_one_that_nothing_keeps_is_refused_first(
     tables: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "search", lambda *_: pytest.fail("it searched for the first budget"))
+    monkeypatch.setattr(requests, "find_network", lambda *_: pytest.fail("it searched for the first budget"))
     request = requests.Request("fmnist", ("0.4ms", "1us"), tables[:1], objective="macs", settings=QUICK)
     with pytest.raises(InfeasibleError, match="the fastest"):
         requests.search_each(request)
@@ -165,7 +165,7 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
     tables: tuple[str, str], tmp_path: Path, space: SearchSpace
 ) -> None:
     budgets = ("20%", "24%", "28%", "32%", "36%", "40%")
-    settings = Settings(population=32, generations=5)
+    settings = SearchSettings(population=32, generations=5)
     request = requests.Request("fmnist", budgets, (tables[0],), objective="macs", settings=settings)
     many = requests.search_each(request)
     alone = [requests.search_files(one) for one in request.each()]
@@ -177,7 +177,7 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
     earlier = {str(result.arch) for result in many[:-1]}
     assert set(start) <= earlier
     assert 0 < len(start) <= 2 * requests.NEAREST
-    write([many[-1]], tmp_path / "r.json")
+    write_results([many[-1]], tmp_path / "r.json")
     assert requests.again(tmp_path / "r.json").arch == many[-1].arch
     few = dataclasses.replace(request, latency=budgets[: requests.FEW])
     assert [result.evaluations for result in requests.search_each(few)] == [

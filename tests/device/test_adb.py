@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ofa_deploy.device import adb
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces import families
@@ -66,7 +66,7 @@ elif found:
 else:
     sys.exit(subprocess.run(here(command), shell=True).returncode)
 """
-QUICK = Plan(rounds=1, runs=3, networks=6)
+QUICK = MeasurePlan(rounds=1, runs=3, networks=6)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
     tiny: SearchSpace, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(families.SPACES, "tiny", tiny)
-    bundle(Job(tiny, (8,), QUICK), "tflite", tmp_path / "b.zip", "adb")
+    bundle(TableJob(tiny, (8,), QUICK), "tflite", tmp_path / "b.zip", "adb")
     options = ("--benchmark-model", "benchmark_model", "--taskset", "f0")
     (phone / "unplugged").touch()
     done = run(tmp_path, *options)
@@ -125,7 +125,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
 def test_what_is_missing_is_one_line(
     tiny: SearchSpace, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle(Job(tiny, (8,), QUICK, blocks=False), "tflite", tmp_path / "b.zip", "adb")
+    bundle(TableJob(tiny, (8,), QUICK, blocks=False), "tflite", tmp_path / "b.zip", "adb")
     given = ("--benchmark-model", "benchmark_model")
     cases = [
         ((), "--benchmark-model FILE"),
@@ -140,7 +140,7 @@ def test_what_is_missing_is_one_line(
     monkeypatch.setenv("PATH", "/nowhere")
     assert "install Android's platform tools" in run(tmp_path, *given).stderr
     with pytest.raises(MeasureError, match="choose --device tflite"):
-        bundle(Job(tiny, (8,), QUICK), "cpu", tmp_path / "c.zip", "adb")
+        bundle(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "c.zip", "adb")
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ FP32, INT8 = those("fp32"), those("int8")
 def subject(space: SearchSpace) -> Subject:
     """A network of the shipped supernet, with windows of 7x7 that reach over whole feature maps."""
     weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
-    data = data_sets.load(None, space)
-    return Subject(specialise(checkpoint.load(weights, space), Arch.parse(SMALL), data), data)
+    data = data_sets.load_data(None, space)
+    return Subject(specialise(checkpoint.load_supernet(weights, space), Arch.parse(SMALL), data), data)
 
 
 @pytest.fixture(scope="module")

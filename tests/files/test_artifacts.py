@@ -66,13 +66,13 @@ def test_unwritable_place_is_one_error(tmp_path: Path) -> None:
 
 def test_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = artifacts.find("supernets", "fmnist-images.npz", "")
+    shipped = artifacts.find_artifact("supernets", "fmnist-images.npz", "")
     assert shipped.parent == artifacts.shipped("supernets")
     os.mkdir("supernets")
     Path("supernets/fmnist-images.npz").touch()
-    assert artifacts.find("supernets", "fmnist-images.npz", "") == Path("supernets/fmnist-images.npz")
+    assert artifacts.find_artifact("supernets", "fmnist-images.npz", "") == Path("supernets/fmnist-images.npz")
     with pytest.raises(ArtifactError, match="do this next"):
-        artifacts.find("lut", "nothing.csv", "do this next")
+        artifacts.find_artifact("lut", "nothing.csv", "do this next")
 
 
 def test_all_that_ships_is_whole_and_says_how_it_came_to_be() -> None:

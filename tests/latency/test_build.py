@@ -11,11 +11,11 @@ import pytest
 
 from ofa_deploy.device import onnxruntime, rounds, timing
 from ofa_deploy.device.conditions import DEVICES, conditions
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.latency import build as building
-from ofa_deploy.latency.build import Job, build
+from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.machine_state import states as machine_states
 from ofa_deploy.latency.table import LatencyTable, file_name, select
@@ -23,7 +23,7 @@ from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import killed_build
 
-QUICK = Plan(rounds=2, runs=3, seconds=0.005, networks=12)
+QUICK = MeasurePlan(rounds=2, runs=3, seconds=0.005, networks=12)
 
 
 def pool(channels: int, size: int) -> bytes:
@@ -37,7 +37,7 @@ def silent(line: str) -> None:
 
 def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
-    table = build(Job(tiny, tiny.resolutions, QUICK), "cpu", out, silent)
+    table = build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", out, silent)
     assert set(table.rows) == set(tiny.all_ops())
     assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
     assert all(row.runs >= 3 for row in table.rows.values())
@@ -106,18 +106,18 @@ def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path
     for content, word in (('{"other": 1}\n', "other options"), ("torn", "damaged")):
         out.with_suffix(".partial").write_text(content)
         with pytest.raises(ArtifactError, match=word):
-            build(Job(tiny, (8,), QUICK), "cpu", out, silent)
+            build_table(TableJob(tiny, (8,), QUICK), "cpu", out, silent)
     assert not out.exists()
 
 
 def test_resolution_that_the_space_does_not_have(tiny: SearchSpace) -> None:
     with pytest.raises(MeasureError, match="resolution 10 is not one of tiny's: 8, 12"):
-        Job(tiny, (8, 10), QUICK)
+        TableJob(tiny, (8, 10), QUICK)
 
 
 def test_plan_is_checked() -> None:
     with pytest.raises(MeasureError, match="at least 1 round"):
-        Plan(rounds=0)
+        MeasurePlan(rounds=0)
 
 
 def test_graph_that_the_runtime_does_not_take() -> None:
@@ -188,7 +188,7 @@ def test_a_runtime_that_returns_nan_ends_the_build_with_one_line(
     broken = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: lambda x: x * np.nan)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", broken)
     with pytest.raises(MeasureError, match="not finite"):
-        build(Job(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv", silent)
+        build_table(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv", silent)
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -197,12 +197,12 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = Job(tiny, (8,), QUICK, batch=3)
+    job = TableJob(tiny, (8,), QUICK, batch=3)
     assert job.started(job.sentinel, DEVICES[device]).x.shape[0] == 3
     wanted = conditions(device, 1, 3)
     out = Path("lut") / file_name(tiny, wanted)
     assert "_1t_b3_" in out.name
-    build(job, device, out, silent)
+    build_table(job, device, out, silent)
     table, own = select(tiny, wanted)
     assert own
     assert table.conditions["batch"] == 3
@@ -210,7 +210,7 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     with pytest.raises(ArtifactError, match=r"no latency table of tiny for .*, batches of 2; run: .* --batch 2"):
         select(tiny, conditions(device, 1, 2))
     with pytest.raises(MeasureError, match="at least 1 image"):
-        Job(tiny, (8,), QUICK, batch=0)
+        TableJob(tiny, (8,), QUICK, batch=0)
 
 
 def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
@@ -226,7 +226,7 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
     bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(rounds, "visit", visit)
-    build(Job(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv", silent)
+    build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv", silent)
     number = 2 * (len(tiny.all_ops()) + QUICK.networks)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]
     assert sorted(calls[:number]) == sorted(calls[number : 2 * number])

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import journals
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.remote import build_over_ssh
 from ofa_deploy.latency.table import LatencyTable
@@ -25,7 +25,7 @@ from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import Run, killed, made_up_table, refused, succeeded
 
-QUICK = Plan(rounds=2, runs=3, seconds=0.005, networks=12)
+QUICK = MeasurePlan(rounds=2, runs=3, seconds=0.005, networks=12)
 ABSENT = (
     "torch",
     "onnx",
@@ -58,12 +58,12 @@ def elsewhere(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def job(space: SearchSpace) -> Job:
-    return Job(space, (16,), QUICK)
+def job(space: SearchSpace) -> TableJob:
+    return TableJob(space, (16,), QUICK)
 
 
 @pytest.fixture(scope="module")
-def made(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(job: TableJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "b.zip"
     bundle(job, "cpu", path, silent)
     return path
@@ -77,7 +77,7 @@ def results(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("device", ["cpu", "tflite"])
-def test_round_trip(job: Job, device: str, tmp_path: Path, elsewhere: dict[str, str]) -> None:
+def test_round_trip(job: TableJob, device: str, tmp_path: Path, elsewhere: dict[str, str]) -> None:
     path, far = tmp_path / "b.zip", tmp_path / "far"
     far.mkdir()
     bundle(job, device, path, silent)
@@ -98,7 +98,7 @@ def test_round_trip(job: Job, device: str, tmp_path: Path, elsewhere: dict[str, 
     assert loaded.latency_ms(genes) == pytest.approx(table.latency_ms(genes), rel=1e-3)
 
 
-def test_a_bundle_is_small(made: Path, job: Job) -> None:
+def test_a_bundle_is_small(made: Path, job: TableJob) -> None:
     with zipfile.ZipFile(made) as file:
         models = [info for info in file.infolist() if info.filename.startswith("models/")]
     assert len(models) == len(job.entries) + 1
@@ -132,7 +132,7 @@ def test_a_missing_runtime_is_one_line(made: Path, tmp_path: Path, elsewhere: di
 
 def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace, tmp_path: Path) -> None:
     other = tmp_path / "other.zip"
-    bundle(Job(space, (20,), QUICK), "cpu", other, silent)
+    bundle(TableJob(space, (20,), QUICK), "cpu", other, silent)
     with pytest.raises(ArtifactError, match="was measured with another bundle"):
         collect(other, results, tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
@@ -262,7 +262,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     process.wait()
 
 
-def test_over_ssh(host: Path, job: Job, tmp_path: Path, elsewhere: dict[str, str], lines: list[str]) -> None:
+def test_over_ssh(host: Path, job: TableJob, tmp_path: Path, elsewhere: dict[str, str], lines: list[str]) -> None:
     python = tmp_path / "python"  # as it is there: without torch and the others
     python.write_text(f'#!/bin/sh\nPYTHONPATH={elsewhere["PYTHONPATH"]} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -279,6 +279,6 @@ def test_over_ssh(host: Path, job: Job, tmp_path: Path, elsewhere: dict[str, str
     assert not (tmp_path / "t2.csv").exists()
 
 
-def test_an_option_is_no_host(job: Job, tmp_path: Path) -> None:
+def test_an_option_is_no_host(job: TableJob, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="is no host"):
         build_over_ssh(job, "cpu", "-oProxyCommand=touch", "python3", tmp_path / "t.csv", silent)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.device.rounds import Plan
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.device.timing import Visit
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency import build
-from ofa_deploy.latency.build import Job
+from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.interpolation import CHECKED, Filled, Visits, fill
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces.families import get_space
@@ -71,7 +71,7 @@ def test_where_interpolation_is_off_resolutions_are_measured() -> None:
 
 def test_what_a_killed_run_has_visited_later_decides_nothing(space: SearchSpace) -> None:
     """A resumed run is given the visits to all that it will ask for: it decides as if they were not there."""
-    job = Job(space, space.resolutions, Plan(rounds=3, networks=6))
+    job = TableJob(space, space.resolutions, MeasurePlan(rounds=3, networks=6))
 
     def visited(names: Sequence[str], state: float) -> dict[tuple[int, str], Visit]:
         """The machine becomes slower from round to round, and what it runs with it."""

@@ -12,9 +12,9 @@ from ofa_deploy.files import artifacts
 from ofa_deploy.latency.regression import fit_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
-from ofa_deploy.search.run import search
+from ofa_deploy.search.run import find_network
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Floats, SmoothMaximum, smooth_maximum
 from ofa_deploy.spaces.extremes import extreme
@@ -111,7 +111,7 @@ def test_a_search_finds_the_best_network_of_the_whole_space(tiny: SearchSpace, s
     latency, macs = small.latency_ms(genes), tiny.macs(genes)
     budget = float(np.quantile(latency, 0.4))
     limit = latency_limit(small, f"{budget}ms", 0.0)
-    found = search(tiny, None, [limit], Settings(generations=5))
+    found = find_network(tiny, None, [limit], SearchSettings(generations=5))
     assert found.macs == macs[latency <= budget].max()
     assert small.latency_ms(tiny.genes([found.arch]))[0] <= budget
 

@@ -9,7 +9,7 @@ import pytest
 
 from ofa_deploy.files import artifacts
 from ofa_deploy.report.page import write_report
-from ofa_deploy.search.result import write
+from ofa_deploy.search.result import write_results
 from tests.report.browser import CHROMIUM, Page, browser
 from tests.report.test_report import HOSTILE, PROOF, VERIFIED, found, tables
 
@@ -36,7 +36,7 @@ def point(page: Page, kind: str, number: int) -> tuple[float, float]:
 def test_hover_click_and_legend(tables: tuple[str, str], page: Page, width: int, height: int) -> None:
     results = found(*tables, front=True)
     results[0] = dataclasses.replace(results[0], verified=VERIFIED, certificate=PROOF)
-    write(results, Path("r.json"))
+    write_results(results, Path("r.json"))
     write_report([Path("r.json")], Path("page.html"))
     page.open(Path("page.html"), width, height)
     assert page.value("document.documentElement.scrollWidth") <= width, "nothing is wider than the screen"
@@ -68,7 +68,7 @@ def test_hover_click_and_legend(tables: tuple[str, str], page: Page, width: int,
 
 
 def test_keys(tables: tuple[str, str], page: Page) -> None:
-    write(found(tables[0], front=True), Path("r.json"))
+    write_results(found(tables[0], front=True), Path("r.json"))
     write_report([Path("r.json")], Path("page.html"))
     page.open(Path("page.html"), 1200, 900)
     press = "document.querySelector('svg').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
@@ -81,7 +81,7 @@ def test_keys(tables: tuple[str, str], page: Page) -> None:
 
 
 def test_a_hostile_result_runs_nothing(tables: tuple[str, str], page: Page) -> None:
-    write(found(tables[0], front=True), Path("r.json"))
+    write_results(found(tables[0], front=True), Path("r.json"))
     document = json.loads(Path("r.json").read_text())
     document["limits"][0] |= {"of": HOSTILE, "unit": HOSTILE}
     document |= {"objective": HOSTILE, "message": HOSTILE, "certificate": {HOSTILE: HOSTILE, "seconds": HOSTILE}}

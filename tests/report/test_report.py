@@ -21,13 +21,13 @@ from ofa_deploy.report.axes import axis
 from ofa_deploy.report.charts import Dot, Layer, agreement_chart, front_chart
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
-from ofa_deploy.search.evolution import Settings
-from ofa_deploy.search.result import SearchResult, write
+from ofa_deploy.search.evolution import SearchSettings
+from ofa_deploy.search.result import SearchResult, write_results
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
-QUICK = Settings(population=8, generations=3, restarts=1)
+QUICK = SearchSettings(population=8, generations=3, restarts=1)
 ANYTHING = pytest.mark.parametrize("hostile", ["markup", "null", "list", "object", "nan", "huge", "large", "true"])
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"&\ud800"
 VALUES = {
@@ -126,7 +126,7 @@ def found(*luts: str, **asked: Any) -> list[SearchResult]:
 
 
 def page_of(results: list[SearchResult]) -> str:
-    write(results, Path("r.json"))
+    write_results(results, Path("r.json"))
     write_report([Path("r.json")], Path("page.html"))
     page = Path("page.html").read_text()
     check(page)
@@ -242,8 +242,8 @@ def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, An
 
 
 def test_several_files_and_spaces(tables: tuple[str, str]) -> None:
-    write(found(tables[0]), Path("a.json"))
-    write(
+    write_results(found(tables[0]), Path("a.json"))
+    write_results(
         requests.search_each(requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK)),
         Path("b.json"),
     )
@@ -281,7 +281,7 @@ def test_no_value_of_a_result_harms(
     monkeypatch.setattr(artifacts, "shipped", lambda folder: tmp_path / "none")
     Path("lut/a.csv").unlink()
     Path("lut/b.json").unlink()
-    write([result], Path("r.json"))
+    write_results([result], Path("r.json"))
     document = json.loads(Path("r.json").read_text())
     for path in filter(None, leaves(document)):
         Path("r.json").write_text(json.dumps(changed(document, path, VALUES[hostile])))
@@ -300,7 +300,7 @@ def test_no_value_of_a_table_or_predictor_harms(
 ) -> None:
     """Each entry of their JSON in turn, then everything below them at once."""
     (result,) = found(tables[0])
-    write([result], Path("r.json"))
+    write_results([result], Path("r.json"))
     for name in ("fmnist.safetensors", "fmnist.json"):
         Path("predictors").mkdir(exist_ok=True)
         Path("predictors", name).write_bytes((artifacts.shipped("predictors") / name).read_bytes())

@@ -9,9 +9,9 @@ from ofa_deploy.accuracy.predictors.inference import with_linear_costs
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.certificates import TOLERANCE, Certificate, certify
-from ofa_deploy.search.evolution import Settings
+from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit, latency_limit, over
-from ofa_deploy.search.run import search
+from ofa_deploy.search.run import find_network
 from ofa_deploy.spaces.costs import AdditiveCost, Genes
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
@@ -158,7 +158,9 @@ def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -
     (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
     predictor, budget = concave(space, members=1, units=4), least + 0.3 * (most - least)
     limits = [Limit("latency", cost, upper=budget)]
-    genes = space.genes([search(space, predictor, limits, Settings(population=40, generations=40), risk=0).arch])
+    genes = space.genes(
+        [find_network(space, predictor, limits, SearchSettings(population=40, generations=40), risk=0).arch]
+    )
     certificate = certify(space, predictor, limits, 60, genes)
     assert certificate.proven
     assert predictor.mean(genes)[0] <= certificate.found_percent <= certificate.bound_percent
@@ -169,10 +171,10 @@ def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSp
     predictor = concave(space, members=2, units=8)
     limits, hasty = (
         [latency_limit(made_up_table(space), "30%", 0)],
-        Settings(population=4, generations=1, restarts=0, recombinations=0),
+        SearchSettings(population=4, generations=1, restarts=0, recombinations=0),
     )
-    without = search(space, predictor, limits, hasty, risk=0)
-    found = search(space, predictor, limits, hasty, risk=0, prove_seconds=60.0)
+    without = find_network(space, predictor, limits, hasty, risk=0)
+    found = find_network(space, predictor, limits, hasty, risk=0, prove_seconds=60.0)
     assert found.certificate is not None
     assert found.certificate["proven"]
     assert found.certificate["arch"] == str(found.arch)

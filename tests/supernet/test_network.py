@@ -225,7 +225,7 @@ def test_recalibration_normalises_with_the_batch(space: SearchSpace) -> None:
 def test_weights_round_trip(tmp_path: Path, space: SearchSpace) -> None:
     net = Supernet(space).initialise(3)
     checkpoint.save(tmp_path / "w.safetensors", net, {"note": "x"})
-    again = checkpoint.load(tmp_path / "w.safetensors", space)
+    again = checkpoint.load_supernet(tmp_path / "w.safetensors", space)
     assert all(torch.equal(again.state_dict()[k], v) for k, v in net.state_dict().items())
 
 

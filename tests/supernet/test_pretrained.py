@@ -39,7 +39,7 @@ def test_imported_weights_give_the_same_logits(name: str, legacy: bool, tmp_path
     torch.save(released(name, legacy), tmp_path / "official")
     path = convert(tmp_path / "official", None, tmp_path / "w.safetensors")
     space = get_space(name)
-    net, again = trained_norms(Supernet(space).initialise(0)), checkpoint.load(path, space)
+    net, again = trained_norms(Supernet(space).initialise(0)), checkpoint.load_supernet(path, space)
     arch = space.extreme(False)
     x = noise(2, arch, 3)
     with torch.no_grad():

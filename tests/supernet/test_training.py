@@ -22,7 +22,7 @@ from ofa_deploy.supernet.batches import augment, batches
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.processes import Processes, together
 from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
-from ofa_deploy.supernet.training import train
+from ofa_deploy.supernet.training import train_supernet
 
 TEACHER = Phase("teacher", 1, 0.02)
 EVERYTHING = Phase("expand", 1, 0.01, kernels=3, depths=3, expands=3, subnets=2)
@@ -39,13 +39,13 @@ def learner(tiny: SearchSpace) -> SearchSpace:
 
 
 def run(space: SearchSpace, data: Dataset, path: Path, recipe: Recipe = RECIPE) -> dict[str, torch.Tensor]:
-    train(space, data, recipe, path, silent)
-    return dict(checkpoint.load(path, space).state_dict())
+    train_supernet(space, data, recipe, path, silent)
+    return dict(checkpoint.load_supernet(path, space).state_dict())
 
 
 def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     recipe = Recipe((replace(TEACHER, epochs=5, lr=0.06), replace(EVERYTHING, epochs=3)), batch=50)
-    description = train(learner, dataset, recipe, tmp_path / "w.safetensors", silent)
+    description = train_supernet(learner, dataset, recipe, tmp_path / "w.safetensors", silent)
     log = pd.read_csv(tmp_path / "w_log.csv")
     assert list(log.phase) == ["teacher"] * 5 + ["expand"] * 3
     assert list(log.epoch) == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -58,7 +58,7 @@ def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_p
 def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     whole = run(learner, dataset, tmp_path / "a.safetensors")
     for stop in (1, 2):  # before there is a teacher, and after
-        progress = train(learner, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
+        progress = train_supernet(learner, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
         assert progress["epochs"] == stop
     assert not (tmp_path / "b.safetensors").exists()
     (tmp_path / ".b.checkpoint.k1ll3d00").touch()
@@ -70,14 +70,14 @@ def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Datase
 
 def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    train(learner, dataset, RECIPE, out, silent, stop_after=1)
+    train_supernet(learner, dataset, RECIPE, out, silent, stop_after=1)
     with pytest.raises(ArtifactError, match="another run"):
-        train(learner, dataset, RECIPE.scaled(lr_factor=0.5), out, silent)
+        train_supernet(learner, dataset, RECIPE.scaled(lr_factor=0.5), out, silent)
     with pytest.raises(ArtifactError, match="another run"):
-        train(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out, silent)
+        train_supernet(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out, silent)
     out.with_suffix(".checkpoint").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match="damaged"):
-        train(learner, dataset, RECIPE, out, silent)
+        train_supernet(learner, dataset, RECIPE, out, silent)
 
 
 def test_weights_that_are_there_are_not_replaced(
@@ -86,9 +86,9 @@ def test_weights_that_are_there_are_not_replaced(
     """Repeating what was finished does nothing; another recipe or other images need another place."""
     out = tmp_path / "w.safetensors"
     recipe = Recipe((TEACHER,), 50)
-    made, before = train(learner, dataset, recipe, out, silent), sorted(tmp_path.iterdir())
+    made, before = train_supernet(learner, dataset, recipe, out, silent), sorted(tmp_path.iterdir())
     content = [path.read_bytes() for path in before]
-    assert train(learner, dataset, recipe, out)["sha256"] == made["sha256"]
+    assert train_supernet(learner, dataset, recipe, out)["sha256"] == made["sha256"]
     assert "is there already, made like this" in lines[0]
     backwards = replace(dataset, train=dataset.train[::-1])
     for what, space, images, other, licence in (
@@ -99,7 +99,7 @@ def test_weights_that_are_there_are_not_replaced(
         ("licence", learner, dataset, recipe, "MIT"),
     ):
         with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
-            train(space, images, other, out, silent, licence=licence)
+            train_supernet(space, images, other, out, silent, licence=licence)
     assert sorted(tmp_path.iterdir()) == before
     assert [path.read_bytes() for path in before] == content
 
@@ -107,13 +107,13 @@ def test_weights_that_are_there_are_not_replaced(
 def test_second_run_on_the_same_output_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
     with artifacts.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
-        train(learner, dataset, RECIPE, out, silent)
-    assert train(learner, dataset, RECIPE, out, silent, stop_after=1)["epochs"] == 1
+        train_supernet(learner, dataset, RECIPE, out, silent)
+    assert train_supernet(learner, dataset, RECIPE, out, silent, stop_after=1)["epochs"] == 1
 
 
 def test_diverging_run_says_so(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(OfaDeployError, match=r"diverged in epoch 1.*--lr-factor"):
-        train(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors", silent)
+        train_supernet(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors", silent)
 
 
 @pytest.mark.parametrize("name", ["w.json", "w.checkpoint", "w"])
@@ -121,7 +121,7 @@ def test_output_that_would_be_overwritten_is_refused(
     learner: SearchSpace, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ArtifactError, match="must end in .safetensors"):
-        train(learner, dataset, RECIPE, tmp_path / name, silent)
+        train_supernet(learner, dataset, RECIPE, tmp_path / name, silent)
 
 
 TOGETHER = """
@@ -178,7 +178,7 @@ def test_two_processes_have_the_same_weights_learn_and_resume(
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    saved = checkpoint.load(tmp_path / "whole.safetensors", learner)
+    saved = checkpoint.load_supernet(tmp_path / "whole.safetensors", learner)
     assert all(torch.equal(first[name], p) for name, p in saved.named_parameters())
     start = Supernet(learner).initialise(0)
     assert all(not torch.equal(first[name], p) for name, p in start.named_parameters() if p.ndim == 4)

@@ -54,7 +54,7 @@ class Fitted:
     held_out: Predicted
 
 
-def fit(
+def fit_predictor(
     sources: Sequence[Samples],
     model: str = AUTO,
     seed: int = 0,
@@ -188,13 +188,13 @@ def fit_file(
 
     check_model(model)
     hint = f"measure some with: ofa-deploy sample --space {space.name}"
-    paths = list(samples) or [artifacts.find("predictors", samples_file(space), hint)]
+    paths = list(samples) or [artifacts.find_artifact("predictors", samples_file(space), hint)]
     sources = [Samples.load(path, space) for path in paths]
     others = None if apart is None else Samples.load(apart, space)
     outputs.check_output(out, ".safetensors")
     if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
         raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
-    found = fit(sources, model, seed, jobs, list(map(str, paths)))
+    found = fit_predictor(sources, model, seed, jobs, list(map(str, paths)))
     predictor = found.predictor
     about: dict[str, Any] = {
         "models": found.models,
