@@ -334,7 +334,7 @@ def make_predictor(folder: Path) -> None:
 
 
 def predictor_values(folder: Path) -> Any:
-    return [part.tolist() for part in Predictor.load(folder / "p.safetensors", SPACE).predict(GENES)]
+    return [part.tolist() for part in Predictor.load(folder / "p.safetensors", SPACE).predict(GENES, return_std=True)]
 
 
 def make_result(folder: Path) -> None:

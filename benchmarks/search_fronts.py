@@ -69,7 +69,7 @@ def pymoo(space: SearchSpace, predictor: Predictor, limit: Limit, evaluations: i
 
         def _evaluate(self, x: np.ndarray, out: dict[str, object], *_: object, **__: object) -> None:
             genes = canonical(space, x.astype(int), sizes)
-            out["F"] = np.stack([-predictor.mean(genes), limit.cost(genes)], axis=1)
+            out["F"] = np.stack([-predictor.predict(genes), limit.cost(genes)], axis=1)
 
     algorithm = NSGA2(
         pop_size=128,
@@ -94,7 +94,7 @@ def run(seeds: int) -> pd.DataFrame:
             found = find_network(space, predictor, [limit], SearchSettings(seed=seed), risk=0, front=True)
             seconds = time.process_time() - begun
             front = pd.DataFrame(found.front)
-            worst = float(predictor.mean(space.genes([space.extreme(False)]))[0]), limit.allowed
+            worst = float(predictor.predict(space.genes([space.extreme(False)]))[0]), limit.allowed
             volumes = {"ofa-deploy": hypervolume(front["score"].to_numpy(), front["latency_ms"].to_numpy(), *worst)}
             times = {"ofa-deploy": seconds}
             begun = time.process_time()

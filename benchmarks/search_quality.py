@@ -84,8 +84,10 @@ class Watched:
         self._begun = time.process_time()
         self.best: list[tuple[float, float, int]] = []
 
-    def mean(self, genes: Genes) -> Floats:
-        scores = self._case.predictor.mean(genes)
+    def predict(self, genes: Genes, *, return_std: bool = False) -> Any:
+        if return_std:
+            return self._case.predictor.predict(genes, return_std=True)
+        scores = self._case.predictor.predict(genes)
         self.evaluations += len(genes)
         within = scores[self._case.limit.over(genes) == 0]
         if len(within) and (not self.best or within.max() > self.best[-1][1]):
@@ -94,9 +96,6 @@ class Watched:
 
     def gains(self, genes: Genes) -> Floats:
         return self._case.predictor.gains(genes)
-
-    def predict(self, genes: Genes) -> tuple[Floats, Floats]:
-        return self._case.predictor.predict(genes)
 
     def seconds_to(self, score: float) -> float:
         return next((seconds for seconds, best, _ in self.best if best >= score - ROUNDED), float("nan"))
@@ -189,7 +188,7 @@ class Published:
             row[0] = self.space.resolutions.index(config["r"])
             for slot, choice in self.active(config):
                 row[1 + slot] = 1 + choices.index(choice)
-        return self.case.predictor.mean(genes).tolist()
+        return self.case.predictor.predict(genes).tolist()
 
 
 def shipped_cases() -> Iterator[Case]:

@@ -65,7 +65,7 @@ def samples(path: Path, archs: Archs) -> Any:
 
 
 def predictor(path: Path, archs: Archs) -> Any:
-    mean, std = Predictor.load(path, space_of(path)).predict(genes(path, archs))
+    mean, std = Predictor.load(path, space_of(path)).predict(genes(path, archs), return_std=True)
     return [mean.tolist(), std.tolist()]
 
 

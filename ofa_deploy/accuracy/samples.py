@@ -16,6 +16,7 @@ from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "accuracy-samples"
@@ -55,19 +56,26 @@ class Samples:
         return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, details or {})
 
     @classmethod
-    def load(cls, path: Path | str, space: SearchSpace) -> Samples:
+    def load(cls, path: Path | str, space: SearchSpace | None = None) -> Samples:
         """Read what `save` wrote, or a CSV measured elsewhere that has no JSON beside it.
 
         Such a CSV has the column `top1_percent` and one of the forms of `arch_lists.read`.
+
+        Args:
+            path: of the CSV file.
+            space: that the networks must be of; None takes the one that the JSON names.
 
         Raises:
             ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
         path, about = Path(path), artifacts.Json()
         if path.name and path.with_suffix(".json").exists():
-            data, about = artifacts.load(path, KIND, space.name)
+            data, about = artifacts.load(path, KIND, space.name if space else None)
+            space = space or get_space(about["space"])
         else:
             data = artifacts.read(path)
+            if space is None:
+                raise ArtifactError(f"{path} has no JSON beside it that names its space; name the space")
         archs, rows = arch_lists.parse(data, path, space)
         percent = np.full(len(rows), np.nan)
         for number, row in enumerate(rows, 1):

@@ -107,7 +107,7 @@ def _measured(
 ) -> tuple[dict[str, Any], Samples]:
     """What was predicted and measured of networks, and all samples with them."""
     genes = predictor.space.genes(archs)
-    predicted, measured = predictor.mean(genes), accuracies(archs)
+    predicted, measured = predictor.predict(genes), accuracies(archs)
     tops = np.array([top for top, _ in measured])
     gaps = predicted - tops
     spread = 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps)) if len(gaps) > 1 else None

@@ -213,7 +213,7 @@ def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
     """Those of some architectures that are closest to what a search wants: the best within its limits and without."""
     space = ready.space
     genes = space.genes(list(dict.fromkeys(archs)))
-    scores = space.macs(genes) if ready.predictor is None else ready.predictor.mean(genes)
+    scores = space.macs(genes) if ready.predictor is None else ready.predictor.predict(genes)
     outside = over(ready.limits, genes)
     ranked = np.lexsort((-scores, outside))
     within = int((outside == 0).sum())

@@ -215,7 +215,7 @@ class _Loop:
         tops: list[float | None] = [None] * len(archs)
         scores = space.macs(genes)
         if self._predictor is not None:
-            means, deviations = self._predictor.predict(genes)
+            means, deviations = self._predictor.predict(genes, return_std=True)
             tops, scores = means.round(4).tolist(), means - self._risk * np.nan_to_num(deviations)
         predicted = self._table.latency_ms(genes)
         measured = [(None, None)] * len(archs) if self._accuracies is None else self._accuracies(archs)

@@ -191,7 +191,7 @@ def _cloud(
     if price is None or (model is None and result.objective != "macs"):
         return ()
     genes = np.unique(space.sample(np.random.default_rng(seed), CLOUD, resolutions), axis=0)
-    scores = space.macs(genes) / 1e6 if model is None else model.predictor.mean(genes)
+    scores = space.macs(genes) / 1e6 if model is None else model.predictor.predict(genes)
     each = zip(space.archs(genes), price(genes).tolist(), np.asarray(scores).tolist(), strict=True)
     return tuple(Point(arch, c, s) for arch, c, s in each if number(c) is not None and number(s) is not None)
 

@@ -88,13 +88,13 @@ def certify(
     margin = programs[0].margin
     relaxation = max(p.relaxation for p in programs) + margin
     logger.info(f"linear relaxation: no network is predicted better than {relaxation:.3f} %")
-    genes, found = incumbent, -math.inf if incumbent is None else float(concave.mean(incumbent)[0])
+    genes, found = incumbent, -math.inf if incumbent is None else float(concave.predict(incumbent)[0])
     while (top := max(programs, key=lambda p: p.best)).best > found + margin and top.solvable:
         if (left := end - time.monotonic()) <= 0:
             break
         row = top.improve(found + margin, left)
         if row is not None and over(limits, row)[0] == 0:
-            value = float(concave.mean(row)[0])
+            value = float(concave.predict(row)[0])
             genes, found = (row, value) if value > found else (genes, found)
         reached = "nothing yet" if genes is None else f"{found:.3f} %"
         logger.info(f"at most {max(p.best for p in programs) + margin:.3f} % can be predicted, found {reached}")

@@ -124,7 +124,7 @@ def explore(
     check_feasible(space, limits)
 
     def score(genes: Genes) -> Floats:
-        return space.macs(genes) / 1e6 if predictor is None else predictor.mean(genes)
+        return space.macs(genes) / 1e6 if predictor is None else predictor.predict(genes)
 
     archive = Archive(score, limits, space.columns)
     gains = predictor.gains if isinstance(predictor, TellsGains) else None
@@ -156,7 +156,7 @@ def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: fl
     pool = [i for i in archive.best(max(POOL, number)) if archive.over[i] == 0]
     if predictor is None or not risk or not pool:
         return pool[:number]
-    mean, std = predictor.predict(archive.genes[pool])
+    mean, std = predictor.predict(archive.genes[pool], return_std=True)
     order = np.argsort(-(mean - risk * np.nan_to_num(std)), kind="stable")
     return [pool[i] for i in order[:number]]
 
@@ -240,7 +240,7 @@ def result_of(
     archive = explored.archive
     genes, std = archive.genes[[chosen]], None
     if predictor is not None:
-        deviation = float(predictor.predict(genes)[1][0])
+        deviation = float(predictor.predict(genes, return_std=True)[1][0])
         std = round(deviation, 4) if np.isfinite(deviation) else None
     outcomes = tuple(limit.outcome(genes) for limit in explored.limits)
     return SearchResult(

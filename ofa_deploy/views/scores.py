@@ -47,7 +47,7 @@ def score_file(
     listed, given = arch_lists.read(archs, space, results=True)
     model = Predictor.load(predictor, space)
     genes = space.genes(listed)
-    mean, std = model.predict(genes)
+    mean, std = model.predict(genes, return_std=True)
     columns: dict[str, list[Any]] = {
         "arch": list(map(str, listed)),
         "macs": list(map(int, space.macs(genes))),

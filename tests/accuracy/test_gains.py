@@ -25,7 +25,7 @@ def open_share(predictor: Predictor, genes: Genes, blocks: bool = False) -> floa
         changes = Changes.of(space, row, range(len(space.resolutions)))
         which = np.flatnonzero((changes.columns > 0) | (not blocks))
         told.append(gains[changes.numbers[which]])
-        true.append(predictor.mean(changes.applied(row, which)) - predictor.mean(row[None]))
+        true.append(predictor.predict(changes.applied(row, which)) - predictor.predict(row[None]))
     gains, differences = np.concatenate(told), np.concatenate(true)
     return float(np.sqrt(np.mean((gains - differences) ** 2)) / differences.std())
 

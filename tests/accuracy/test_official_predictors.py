@@ -85,9 +85,9 @@ def test_tutorial_predictor(tmp_path: Path, ofa: Run) -> None:
     assert done.returncode == 0, done.stderr
     genes = drawn(space)
     found = Predictor.load(tmp_path / done.stdout.strip(), space)
-    assert found.mean(genes) == pytest.approx(said(net, tutorial, space, genes), abs=1e-4)
-    assert found.predict(genes)[0] == pytest.approx(found.mean(genes))
-    assert found.mean(genes[:0]).shape == (0,)
+    assert found.predict(genes) == pytest.approx(said(net, tutorial, space, genes), abs=1e-4)
+    assert found.predict(genes, return_std=True)[0] == pytest.approx(found.predict(genes))
+    assert found.predict(genes[:0]).shape == (0,)
     (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(True)}\n")
     row = ofa("predict", "a.csv", "--space", "mbv3-w1.2").stdout.splitlines()[1]
     assert row.endswith(",,"), "it does not say how sure it is"
@@ -99,7 +99,7 @@ def test_nas_predictor(tmp_path: Path) -> None:
     torch.save({"state_dict": nas_state(net, 0.75)}, tmp_path / "p.pth")
     official_files.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
     genes = drawn(space)
-    found = Predictor.load(tmp_path / "p.safetensors", space).mean(genes)
+    found = Predictor.load(tmp_path / "p.safetensors", space).predict(genes)
     assert found == pytest.approx(said(net, nas, space, genes, 0.75), abs=1e-4)
 
 
@@ -109,7 +109,7 @@ def test_resnet_predictor(tmp_path: Path) -> None:
     torch.save(nas_state(net, 0.7), tmp_path / "p.pth")
     official_files.convert(tmp_path / "p.pth", space, tmp_path / "p.safetensors")
     genes = drawn(space, (128, 160, 224, 256))
-    found = Predictor.load(tmp_path / "p.safetensors", space).mean(genes)
+    found = Predictor.load(tmp_path / "p.safetensors", space).predict(genes)
     assert found == pytest.approx(said(net, resnet, space, genes, 0.7), abs=1e-4)
 
 

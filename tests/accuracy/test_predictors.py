@@ -143,12 +143,12 @@ def test_features_say_what_the_network_is(space: SearchSpace) -> None:
 def test_fit_compares_calibrates_and_reports(space: SearchSpace, fitted: Fitted) -> None:
     assert set(fitted.models) == {"gp", "line on log MACs", "published recipe"}
     assert fitted.models["gp"]["rmse_points"] < fitted.models["line on log MACs"]["rmse_points"]
-    assert fitted.predictor.report["rmse_points"] == fitted.models["gp"]["rmse_points"]
+    assert fitted.predictor.error["rmse_points"] == fitted.models["gp"]["rmse_points"]
     fresh = made_up(space, 1000, seed=5, noise=0.1)
     found = held_out(fitted.predictor, fresh)
-    assert found["rmse_points"] == pytest.approx(fitted.predictor.report["rmse_points"], rel=0.3)
+    assert found["rmse_points"] == pytest.approx(fitted.predictor.error["rmse_points"], rel=0.3)
     assert 85 < found["coverage90_percent"] < 95
-    mean, std = fitted.predictor.predict(fresh.genes)
+    mean, std = fitted.predictor.predict(fresh.genes, return_std=True)
     inside = np.mean(abs(mean - fresh.top1_percent) <= 1.645 * std)
     assert found["coverage90_percent"] == pytest.approx(100 * inside)
 
@@ -209,18 +209,19 @@ def test_the_mean_of_two_models_is_one_predictor(space: SearchSpace, fitted: Fit
     assert again.model == "gp+ridge"
     x = features(space, some.genes)
     one, two = predict("gp", gp, x), predict("ridge", ridge, x)
-    mean, std = again.predict(some.genes)
+    mean, std = again.predict(some.genes, return_std=True)
     assert mean == pytest.approx((one[0] + two[0]) / 2)
     assert std == pytest.approx(2 * np.sqrt((one[1] ** 2 + two[1] ** 2) / 2))
-    assert again.mean(some.genes) == pytest.approx(mean)
+    assert again.predict(some.genes) == pytest.approx(mean)
 
 
 def test_round_trip(space: SearchSpace, fitted: Fitted, tmp_path: Path) -> None:
     fitted.predictor.save(tmp_path / "p.safetensors", {})
     again = Predictor.load(tmp_path / "p.safetensors", space)
+    assert Predictor.load(tmp_path / "p.safetensors").space == space, "which its JSON names"
     genes = space.sample(np.random.default_rng(0), 50)
-    assert (again.predict(genes)[0] == fitted.predictor.predict(genes)[0]).all()
-    assert (again.predict(genes)[1] == fitted.predictor.predict(genes)[1]).all()
+    assert (again.predict(genes, return_std=True)[0] == fitted.predictor.predict(genes, return_std=True)[0]).all()
+    assert (again.predict(genes, return_std=True)[1] == fitted.predictor.predict(genes, return_std=True)[1]).all()
     with pytest.raises(ArtifactError, match="of the space fmnist"):
         Predictor.load(tmp_path / "p.safetensors", get_space("mbv3-w1.0"))
 
@@ -275,7 +276,7 @@ def test_the_same_measurement_twice_counts_once(space: SearchSpace) -> None:
     some = made_up(space, 40)
     rows = [*range(40), 3, 4]
     found = fit_predictor([Samples(space, some.genes[rows], some.top1_percent[rows])], "ridge", jobs=1)
-    assert found.predictor.report["fitted"] == 40
+    assert found.predictor.error["fitted"] == 40
 
 
 def test_sources_differ_by_an_offset_and_in_noise(space: SearchSpace) -> None:
@@ -308,7 +309,7 @@ def test_intervals_of_merged_samples_are_those_of_the_first_source(space: Search
     found = fit_predictor([clean, noisy], "ridge", jobs=1).predictor
     fresh = made_up(space, 1000, seed=3, noise=0.1)
     assert 84 < held_out(found, fresh)["coverage90_percent"] < 95
-    assert found.report["coverage90_percent"] == pytest.approx(90, abs=0.5)
+    assert found.error["coverage90_percent"] == pytest.approx(90, abs=0.5)
 
 
 def test_samples_of_two_supernets_are_not_merged(space: SearchSpace) -> None:

@@ -84,8 +84,8 @@ def test_bound_is_the_best_of_everything(kind: str, case: str, request: pytest.F
     allowed = whole[within(bounds, whole)]
     for seed in range(3):
         predictor = concave(space, seed)
-        best = predictor.mean(allowed).max()
-        worst = allowed[[predictor.mean(allowed).argmin()]]
+        best = predictor.predict(allowed).max()
+        worst = allowed[[predictor.predict(allowed).argmin()]]
         for incumbent in (None, worst):
             certificate = proof(predictor, bounds, incumbent=incumbent)
             assert certificate.proven
@@ -93,7 +93,7 @@ def test_bound_is_the_best_of_everything(kind: str, case: str, request: pytest.F
             assert best <= certificate.bound_percent <= certificate.relaxation_percent
             assert certificate.gap_points == certificate.bound_percent - certificate.found_percent <= TOLERANCE
             genes = space.genes([certificate.arch])
-            assert predictor.mean(genes)[0] == certificate.found_percent
+            assert predictor.predict(genes)[0] == certificate.found_percent
             assert within(bounds, genes).all()
 
 
@@ -102,11 +102,11 @@ def test_time_that_runs_out_leaves_a_bound_and_a_gap(tiny: SearchSpace) -> None:
     allowed = whole[within(bounds, whole)]
     known = allowed[:1]
     certificate = proof(predictor, bounds, 1e-9, known)
-    assert certificate.bound_percent == certificate.relaxation_percent >= predictor.mean(allowed).max()
+    assert certificate.bound_percent == certificate.relaxation_percent >= predictor.predict(allowed).max()
     assert not certificate.proven
     assert certificate.gap_points > TOLERANCE
     assert certificate.arch == tiny.archs(known)[0]
-    assert certificate.found_percent == predictor.mean(known)[0]
+    assert certificate.found_percent == predictor.predict(known)[0]
     with pytest.raises(OfaDeployError, match="allow more time"):
         proof(predictor, bounds, 1e-9)
 
@@ -125,23 +125,23 @@ def test_a_solver_that_gives_up_leaves_the_relaxation(
 def test_a_better_incumbent_is_kept(tiny: SearchSpace) -> None:
     predictor, bounds, whole = concave(tiny), limits(tiny, "loose"), everything(tiny)
     allowed = whole[within(bounds, whole)]
-    best = allowed[[predictor.mean(allowed).argmax()]]
+    best = allowed[[predictor.predict(allowed).argmax()]]
     certificate = proof(predictor, bounds, incumbent=best)
     assert certificate.proven
     assert certificate.arch == tiny.archs(best)[0]
-    assert certificate.found_percent == predictor.mean(best)[0]
+    assert certificate.found_percent == predictor.predict(best)[0]
 
 
 def test_a_limit_that_a_network_just_keeps_or_just_misses(tiny: SearchSpace) -> None:
     predictor, whole, cost = concave(tiny), everything(tiny), tiny.macs
-    best = whole[[predictor.mean(whole).argmax()]]
+    best = whole[[predictor.predict(whole).argmax()]]
     at = float(cost(best)[0])
-    assert proof(predictor, [Limit("macs", cost, at, at)]).found_percent == predictor.mean(best)[0]
+    assert proof(predictor, [Limit("macs", cost, at, at)]).found_percent == predictor.predict(best)[0]
     missed = [Limit("macs", cost, upper=at * (1 - 1e-8)), Limit("macs", cost, lower=at * (1 + 1e-8))]
     for bound in missed:  # such a difference is below the solver's tolerance
         allowed = whole[bound.over(whole) == 0]
         certificate = proof(predictor, [bound])
-        assert certificate.found_percent == pytest.approx(predictor.mean(allowed).max(), abs=TOLERANCE / 10)
+        assert certificate.found_percent == pytest.approx(predictor.predict(allowed).max(), abs=TOLERANCE / 10)
         assert bound.over(tiny.genes([certificate.arch])) == 0
 
 
@@ -150,7 +150,7 @@ def test_only_resolutions_of_the_table_are_searched(tiny: SearchSpace) -> None:
     predictor = concave(tiny)
     certificate = proof(predictor, [Limit("latency", cost)])
     assert certificate.arch.resolution == 8
-    assert certificate.found_percent == pytest.approx(predictor.mean(whole[whole[:, 0] == 0]).max())
+    assert certificate.found_percent == pytest.approx(predictor.predict(whole[whole[:, 0] == 0]).max())
 
 
 def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -> None:
@@ -163,7 +163,7 @@ def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -
     )
     certificate = certify(space, predictor, limits, 60, genes)
     assert certificate.proven
-    assert predictor.mean(genes)[0] <= certificate.found_percent <= certificate.bound_percent
+    assert predictor.predict(genes)[0] <= certificate.found_percent <= certificate.bound_percent
     assert "linear relaxation" in lines[0]
 
 

@@ -130,7 +130,7 @@ def test_risk_prefers_what_is_surer(tiny: SearchSpace) -> None:
         find_network(tiny, Rugged(tiny), limit, SearchSettings(population=60), risk=risk) for risk in (0.0, 10.0)
     )
     whole = everything(tiny)
-    mean, std = Rugged(tiny).predict(whole)
+    mean, std = Rugged(tiny).predict(whole, return_std=True)
     assert bold.score == pytest.approx(mean.max(), abs=1e-3)
     assert careful.score == pytest.approx(mean[np.argmax(mean - 10 * std)], abs=1e-3)
     assert careful.score < bold.score

@@ -134,6 +134,10 @@ def test_samples_measured_elsewhere_are_read(space: SearchSpace, tmp_path: Path)
     found = Samples.load(path, space)
     assert space.archs(found.genes) == archs
     assert found.top1_percent.tolist() == [70, 71, 72]
+    with pytest.raises(ArtifactError, match="no JSON beside it that names its space"):
+        Samples.load(path)
+    found.save(tmp_path / "saved.csv")
+    assert Samples.load(tmp_path / "saved.csv").space == space
     for wrong, message in (("", "row 2 has no number"), ("nan", "row 2: an accuracy"), ("101", "0 to 100 percent")):
         path.write_text(table([{"arch": archs[0], "top1_percent": 70}, {"arch": archs[1], "top1_percent": wrong}]))
         with pytest.raises(ArtifactError, match=message):
@@ -153,7 +157,7 @@ def test_scores_of_a_list(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
     done = ofa("predict", "archs.csv", "--lut", "lut.csv")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    mean, std = predictor.predict(genes[:4])
+    mean, std = predictor.predict(genes[:4], return_std=True)
     for i, (row, arch) in enumerate(zip(rows, archs, strict=True)):
         ops = space.ops(arch)
         assert (row["arch"], row["note"]) == (str(arch), f"mine {arch}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +16,32 @@ CONTINUOUS = 4
 
 
 class AccuracyPredictor(Protocol):
-    """What the search needs of a predictor."""
+    """What the search needs of a predictor: `Predictor` has it, and so can any class of a user's."""
 
     @property
     def space(self) -> SearchSpace:
         """The search space that it is fitted to."""
 
-    def mean(self, genes: Genes) -> Floats:
-        """Top-1 accuracy in percent, shape (n,): what `predict` gives, without the time for the deviation."""
+    @overload
+    def predict(self, genes: Genes, *, return_std: Literal[False] = False) -> Floats: ...
+    @overload
+    def predict(self, genes: Genes, *, return_std: Literal[True]) -> tuple[Floats, Floats]: ...
+    def predict(self, genes: Genes, *, return_std: bool = False) -> Floats | tuple[Floats, Floats]:
+        """Top-1 accuracy in percent, shape (n,), of genes of shape (n, columns).
 
-    def predict(self, genes: Genes) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each."""
+        Args:
+            genes: of the networks.
+            return_std: give a pair of that and its standard deviation in points, shape (n,); NaN where that is not
+                known.
+        """
 
 
 @runtime_checkable
 class TellsGains(AccuracyPredictor, Protocol):
-    """A predictor that makes the search quicker: it need not evaluate all that it could change."""
+    """A predictor that estimates all single changes of a network at once, so that the search need not evaluate each."""
 
     def gains(self, genes: Genes) -> Floats:
-        """What each of the m changes of `SearchSpace.changes` adds to `mean`, roughly, shape (n, m)."""
+        """Points that each of the m changes of `SearchSpace.changes` adds to the prediction, roughly, shape (n, m)."""
 
 
 def features(space: SearchSpace, genes: Genes) -> Features:

@@ -156,7 +156,7 @@ def distinct(samples: Samples, name: str) -> Samples:
 
 def held_out(predictor: Predictor, samples: Samples) -> dict[str, float]:
     """Errors on samples that were kept apart."""
-    return errors(samples.top1_percent, predictor.predict(samples.genes), samples.genes[:, 0])
+    return errors(samples.top1_percent, predictor.predict(samples.genes, return_std=True), samples.genes[:, 0])
 
 
 def fit_file(
@@ -220,7 +220,7 @@ def fit_file(
         ],
     }
     predictor.save(out, details)
-    scatter(merged.y, found.held_out, predictor.report, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
+    scatter(merged.y, found.held_out, predictor.error, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
     if predictor.doubt:
         logger.warning(predictor.doubt)
-    return {"model": predictor.model, "error": predictor.report, **about, "samples": details["samples"]}
+    return {"model": predictor.model, "error": predictor.error, **about, "samples": details["samples"]}

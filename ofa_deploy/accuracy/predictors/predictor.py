@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, pred
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "accuracy-predictor"
@@ -37,7 +38,7 @@ class Predictor:
         space: the search space.
         parts: the models whose mean is predicted: name in `inference.MODELS` and arrays of each.
         widen: factor of the standard deviation that lets 90 % of samples lie within `NORMAL_90` of it.
-        report: errors on samples that were not fitted: rmse_points, kendall_tau, ...
+        error: on samples that were not fitted: rmse_points, kendall_tau, ...
         sha256: of the file that it was read from; empty for one just fitted.
         weights_sha256: of the supernet whose subnetworks were measured; None where that is not known.
     """
@@ -45,7 +46,7 @@ class Predictor:
     space: SearchSpace
     parts: tuple[tuple[str, Arrays], ...]
     widen: float = 1.0
-    report: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
     weights_sha256: str | None = None
 
@@ -54,17 +55,23 @@ class Predictor:
         """Names of the models in alphabetical order, joined by `+`."""
         return "+".join(sorted(name for name, _ in self.parts))
 
-    def mean(self, genes: Genes) -> Floats:
-        """Top-1 accuracy in percent, shape (n,)."""
-        return np.asarray(np.mean([mean for mean, _ in self._each(genes, False)], axis=0))
+    @overload
+    def predict(self, genes: Genes, *, return_std: Literal[False] = False) -> Floats: ...
+    @overload
+    def predict(self, genes: Genes, *, return_std: Literal[True]) -> tuple[Floats, Floats]: ...
+    def predict(self, genes: Genes, *, return_std: bool = False) -> Floats | tuple[Floats, Floats]:
+        """Top-1 accuracy in percent, shape (n,), of genes of shape (n, columns).
 
-    def predict(self, genes: Genes) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the top-1 accuracy in percent, shape (n,) each; NaN where it is not known."""
-        each = self._each(genes, True)
-        return blend(each)[0], blend(each)[1] * self.widen
+        Args:
+            genes: of the networks.
+            return_std: give a pair of that and its standard deviation in points, shape (n,), which takes longer; NaN
+                where a model does not know how sure it is.
+        """
+        mean, std = blend(self._each(genes, return_std))
+        return (mean, std * self.widen) if return_std else mean
 
     def gains(self, genes: Genes) -> Floats:
-        """What each of the m changes of `SearchSpace.changes` adds to `mean`, shape (n, m), roughly: see `gains`.
+        """What each of the m changes of `SearchSpace.changes` adds to `predict`, roughly, shape (n, m).
 
         For a search that looks for the best changes: thousands are told as quickly as a few are predicted. Those that
         are not possible (a block where the stage has none) have some number.
@@ -95,7 +102,7 @@ class Predictor:
     @property
     def doubt(self) -> str | None:
         """What should keep a user from relying on the predictor; None where nothing does."""
-        if (tau := self.report.get("kendall_tau", 1.0)) < DOUBTFUL_TAU:
+        if (tau := self.error.get("kendall_tau", 1.0)) < DOUBTFUL_TAU:
             return f"this predictor hardly tells good networks from bad ones (Kendall's tau {tau:.2f}): measure more"
         return None
 
@@ -105,12 +112,16 @@ class Predictor:
 
         arrays: dict[str, Array] = {f"{name}.{key}": value for name, part in self.parts for key, value in part.items()}
         plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()} | {"widen": np.array([self.widen])}
-        about = {"model": self.model, "error": dict(self.report), **(details or {})}
+        about = {"model": self.model, "error": dict(self.error), **(details or {})}
         return artifacts.save(Path(path), save(plain), KIND, self.space.name, about)
 
     @classmethod
-    def load(cls, path: Path | str, space: SearchSpace) -> Predictor:
+    def load(cls, path: Path | str, space: SearchSpace | None = None) -> Predictor:
         """Read what `save` wrote.
+
+        Args:
+            path: of the `.safetensors` file; its JSON lies beside it.
+            space: that it must be of; None takes the one that the JSON names.
 
         Raises:
             ArtifactError: it is missing, damaged, of another space, or not such a predictor.
@@ -119,7 +130,8 @@ class Predictor:
         from safetensors.numpy import load
 
         path = Path(path)
-        data, about = artifacts.load(path, KIND, space.name)
+        data, about = artifacts.load(path, KIND, space.name if space else None)
+        space = space or get_space(about["space"])
         try:
             arrays = load(data)
         except (SafetensorError, ValueError, KeyError) as error:
@@ -136,7 +148,9 @@ class Predictor:
             )
             genes = space.genes([space.extreme(True)])
             unknown = made.model == "official"  # such a predictor does not say how sure it is
-            fits = bool(parts) and bool(np.isfinite(made.mean(genes) if unknown else made.predict(genes)).all())
+            fits = bool(parts) and bool(
+                np.isfinite(made.predict(genes) if unknown else made.predict(genes, return_std=True)).all()
+            )
         except (KeyError, ValueError, IndexError, TypeError, ArithmeticError, np.linalg.LinAlgError):
             fits = False
         if not fits:
