@@ -47,7 +47,7 @@ for _command in (
     accuracy.fit_predictor,
     accuracy.import_predictor,
     accuracy.predict,
-    models.build_lut,
+    tables.build_lut,
     searches.search,
     models.export,
     models.deploy,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, say, space_of, weights_of
+from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, space_of, weights_of
 from ofa_deploy.spaces.families import get_space
+
+logger = logging.getLogger(__name__)
 
 
 def sample(
@@ -41,19 +44,21 @@ def sample(
     Example: ofa-deploy sample --number 1000
     """
     from ofa_deploy.accuracy.samples import file_name
-    from ofa_deploy.accuracy.sampling import sample_accuracies as run
+    from ofa_deploy.accuracy.sampling import sample_accuracies
     from ofa_deploy.accuracy.workers import Workers
 
-    chosen = get_space(space)
-    path = out or Path("predictors") / file_name(chosen)
+    searched = get_space(space)
+    path = out or Path("predictors") / file_name(searched)
     workers = Workers(jobs, backend, address)
-    measured = run(weights_of(weights, chosen), chosen, data, number, seed, workers, path, design, until_flat, batch)
-    percent = measured.top1_percent
+    samples = sample_accuracies(
+        weights_of(weights, searched), searched, data, number, seed, workers, path, design, until_flat, batch
+    )
+    percent = samples.top1_percent
     if as_json:
         ends = {"lowest": float(percent.min()), "highest": float(percent.max())}
-        print(json.dumps({"file": str(path), "number": len(measured), "top1_percent": ends}))
+        print(json.dumps({"file": str(path), "number": len(samples), "top1_percent": ends}))
         return
-    say(f"{len(measured)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
+    logger.info(f"{len(samples)} subnetworks, top-1 {percent.min():.2f} to {percent.max():.2f} %")
     print(path)
 
 
@@ -81,29 +86,36 @@ def fit_predictor(
     from ofa_deploy.accuracy.predictors import file_name
     from ofa_deploy.accuracy.predictors.fit import fit_file
 
-    chosen = get_space(space)
-    path = out or Path("predictors") / file_name(chosen)
-    found = fit_file(chosen, samples or [], path, model, seed, apart, source, jobs)
+    searched = get_space(space)
+    path = out or Path("predictors") / file_name(searched)
+    record = fit_file(searched, samples or [], path, model, seed, apart, source, jobs)
     if as_json:
-        print(json.dumps({"file": str(path), **found}))
+        print(json.dumps({"file": str(path), **record}))
         return
-    say(_compared(found["models"]))
-    for one in found["samples"][1:]:
-        say(
-            f"{one['file']} reads {one['offset_points']:+.2f} points against the first, its noise is "
-            f"{one['noise_points']:.2f} points against {found['samples'][0]['noise_points']:.2f}"
+    for line in _fitted(record):
+        logger.info(line)
+    logger.info(f"plot: {path.with_suffix('.png')}")
+    print(path)
+
+
+def _fitted(record: Mapping[str, Any]) -> Iterator[str]:
+    """What `fit-predictor` says of a predictor by its JSON, a line each."""
+    yield _compared(record["models"])
+    first, *others = record["samples"]
+    for samples in others:
+        yield (
+            f"{samples['file']} reads {samples['offset_points']:+.2f} points against the first, its noise is "
+            f"{samples['noise_points']:.2f} points against {first['noise_points']:.2f}"
         )
-    if found["label_noise"]:
-        noise = found["label_noise"]
-        say(
+    if noise := record["label_noise"]:
+        yield (
             f"noise of the measured accuracies: {noise['heldout_points']:.3f} points from the held-out images, "
             f"{noise['recalibration_points']:.3f} from those for recalibration"
         )
-    if found["apart"]:
-        say(f"on {found['apart'].pop('file')}: " + ", ".join(f"{k} {v}" for k, v in found["apart"].items()))
-    say(f"chosen: {found['model']}, now fitted on all {found['error']['fitted']:.0f} samples")
-    say(f"plot: {path.with_suffix('.png')}")
-    print(path)
+    if apart := record["apart"]:
+        errors = ", ".join(f"{name} {value}" for name, value in apart.items() if name != "file")
+        yield f"on {apart['file']}: {errors}"
+    yield f"chosen: {record['model']}, now fitted on all {record['error']['fitted']:.0f} samples"
 
 
 def import_predictor(
@@ -118,9 +130,9 @@ def import_predictor(
     from ofa_deploy.accuracy.predictors import file_name
     from ofa_deploy.accuracy.predictors.official_files import convert
 
-    chosen = get_space(space)
-    path = out or Path("predictors") / file_name(chosen)
-    convert(file, chosen, path)
+    searched = get_space(space)
+    path = out or Path("predictors") / file_name(searched)
+    convert(file, searched, path)
     print(path)
 
 
@@ -138,8 +150,8 @@ def predict(
     """
     from ofa_deploy.views.scores import score_file, to_csv
 
-    chosen = space_of(space, lut)
-    rows = score_file(chosen, archs, predictor_of(predictor, chosen), lut, out)
+    searched = space_of(space, lut)
+    rows = score_file(searched, archs, predictor_of(predictor, searched), lut, out)
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -147,16 +159,16 @@ def predict(
 
 
 def _compared(models: Mapping[str, Mapping[str, float]]) -> str:
-    """A table of the errors of models."""
-    names = {
+    """A table with a row a model and a column a kind of error."""
+    headings = {
         "rmse_points": "RMSE, points",
         "kendall_tau": "Kendall",
         "spearman_rho": "Spearman",
         "kendall_tau_within_resolution": "Kendall, one resolution",
         "coverage90_percent": "in 90 % interval",
     }
-    shown = [key for key in names if any(key in errors for errors in models.values())]
-    rows = [["each sample predicted unseen", *(names[key] for key in shown)]]
+    shown = [key for key in headings if any(key in errors for errors in models.values())]
+    rows = [["each sample predicted unseen", *(headings[key] for key in shown)]]
     for name, errors in models.items():
         rows.append([name, *(f"{errors[key]:.3f}" if key in errors else "-" for key in shown)])
     return aligned(rows)

@@ -1,9 +1,10 @@
-"""Commands for latencies, and for the networks that are found, written and delivered."""
+"""Commands that write networks as models: `export`, and `deploy`, which also measures them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,91 +13,22 @@ import typer
 from ofa_deploy.cli.options import (
     NOT_KEPT,
     AsJson,
-    Batch,
     Data,
     Device,
-    From,
     Margin,
-    Networks,
     Precision,
-    Resolutions,
-    Rounds,
     Seed,
     Space,
     Threads,
     Weights,
     aligned,
-    numbers,
-    say,
-    tables_of,
     weights_of,
 )
 from ofa_deploy.device.conditions import with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.spaces.families import get_space
 
-FEW = 10
-"""Networks that `build-lut --from` measures by default."""
-
-
-def build_lut(
-    device: Device = "cpu",
-    space: Space = None,
-    resolutions: Resolutions = None,
-    threads: Threads = 1,
-    batch: Batch = 1,
-    precision: Precision = None,
-    rounds: Rounds = None,
-    networks: Networks = None,
-    from_: From = None,
-    out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
-    interpolate: Annotated[
-        float | None,
-        typer.Option(help="Measure only some resolutions: percent that interpolated operators may be off, such as 1."),
-    ] = None,
-    ssh: Annotated[
-        str | None, typer.Option(help="Measure there instead: user@host, as ssh takes it. Needs numpy and the runtime.")
-    ] = None,
-    python: Annotated[str, typer.Option(help="The interpreter there (3.9 or newer).")] = "python3",
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Build the latency table of this machine, or over ssh. Killed at any moment, it goes on where it was.
-
-    With --from or --networks, few whole networks are measured and a table is fitted to them: quicker and less exact.
-
-    Example: ofa-deploy build-lut --device tflite --precision int8
-    """
-    from ofa_deploy.device.conditions import conditions
-    from ofa_deploy.device.rounds import MeasurePlan
-    from ofa_deploy.latency import table as tables
-    from ofa_deploy.latency.build import TableJob, build_table
-    from ofa_deploy.latency.regression import covered
-    from ofa_deploy.latency.remote import build_over_ssh
-
-    chosen = get_space(space)
-    device = with_precision(device, precision)
-    others = tables_of(from_, chosen)
-    sizes = numbers(resolutions) if resolutions else covered(chosen, others)
-    number = networks or (FEW if others else None)
-    plan = MeasurePlan(
-        threads=threads, seed=seed, rounds=rounds or MeasurePlan.rounds, networks=number or MeasurePlan.networks
-    )
-    job = TableJob(chosen, tuple(sizes), plan, blocks=number is None, batch=batch)
-    if ssh is not None:
-        if interpolate is not None:
-            raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
-        table, path = build_over_ssh(job, device, ssh, python, out, others)
-    else:
-        path = out or Path("lut") / tables.file_name(chosen, conditions(device, threads, batch), job.blocks)
-        table = build_table(job, device, path, others, interpolate)
-    if as_json:
-        print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
-        return
-    say(f"{len(table.rows)} operators; {table.error_in_words}")
-    if table.doubt:
-        say(f"note: {table.doubt}")
-    print(path)
+logger = logging.getLogger(__name__)
 
 
 def export(
@@ -154,18 +86,18 @@ def export(
     if family is not None and finetune_epochs:
         raise OfaDeployError("--finetune-epochs is for one network; export those of a family one by one")
     source = result or family
-    chosen = get_space(space or (load_results(source)[0].space if source else None))
-    found = weights_of(weights, chosen)
+    searched = get_space(space or (load_results(source)[0].space if source else None))
+    weight_file = weights_of(weights, searched)
     if family is not None:
         folder = out or Path("models")
-        cards = export_family(chosen, family, number, data, found, folder, format_, max_drop, recalibration)
+        cards = export_family(searched, family, number, data, weight_file, folder, format_, max_drop, recalibration)
     else:
         cards = export_files(
-            chosen,
+            searched,
             arch,
             result,
             data,
-            found,
+            weight_file,
             out,
             format_,
             max_drop,
@@ -179,27 +111,25 @@ def export(
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
         return
     for path, card in cards.items():
-        say(_exported(card))
+        logger.info(_exported(card))
         print(path)
 
 
 def _exported(card: dict[str, Any]) -> str:
     """What `export` says of a file."""
-    checked, drop = card["agreement_with_torch"], card.get("accuracy")
+    agreement, drop = card["agreement_with_torch"], card.get("accuracy")
     latency = card["measured"].get("latency")
-    return "; ".join(
-        [
-            f"{card['format']}: {card['bytes'] / 1e6:.2f} MB",
-            *([f"{latency['latency_ms']:.3g} ms"] if latency else []),
-            f"logits differ from torch by {checked['max_difference']:.1g} at most, classes agree on "
-            f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images",
-            *(
-                [f"top-1 {drop['drop_points']:.2f} points (±{drop['interval95_points']:.2f}) lower on {drop['images']}"]
-                if drop
-                else []
-            ),
-        ]
+    words = [f"{card['format']}: {card['bytes'] / 1e6:.2f} MB"]
+    if latency:
+        words.append(f"{latency['latency_ms']:.3g} ms")
+    words.append(
+        f"logits differ from torch by {agreement['max_difference']:.1g} at most, classes agree on "
+        f"{agreement['agreement_percent']:.4g} % of {agreement['images']} held-out images"
     )
+    if drop:
+        interval = f"(±{drop['interval95_points']:.2f})"
+        words.append(f"top-1 {drop['drop_points']:.2f} points {interval} lower on {drop['images']}")
+    return "; ".join(words)
 
 
 def deploy(
@@ -222,64 +152,66 @@ def deploy(
 
     Example: ofa-deploy deploy --latency 10% --latency 0.4ms --report page.html
     """
-    from ofa_deploy.delivery.deploy import deploy_models as run
-    from ofa_deploy.delivery.deploy import results_file
+    from ofa_deploy.delivery.deploy import deploy_models, results_file
     from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.report.page import check_page, write_report
     from ofa_deploy.search.evolution import SearchSettings
 
-    chosen = get_space(space)
+    searched = get_space(space)
     if page is not None:
         check_page(page)
     plan, settings = MeasurePlan(threads=threads, seed=seed), SearchSettings(seed=seed)
     device = with_precision(device, precision)
-    found = run(chosen, data, latency, device, weights_of(weights, chosen), out, settings, plan, margin)
+    weight_file = weights_of(weights, searched)
+    models = deploy_models(searched, data, latency, device, weight_file, out, settings, plan, margin)
     if page is not None:
-        write_report([results_file(chosen, device, out)], page, seed)
-        say(f"report: {page}")
-    rows = [one.row() for one in found]
-    over = [row for row in rows if not row["within_budget"]]
+        write_report([results_file(searched, device, out)], page, seed)
+        logger.info(f"report: {page}")
+    rows = [model.row() for model in models]
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        print(_deployed(rows))
-        if over:
-            margin = max(100 * (row["measured_ms"] / row["predicted_ms"] - 1) for row in over)
-            slower = max(row["machine_slower_percent"] for row in rows)
-            why = f" when the machine ran {slower:.0f} % slower than its table was measured" if slower > 1 else ""
-            hint = f"try --margin {margin + 0.5:.1f}" if margin < 99 else "the table is far off"
-            print(f"\nNO: over the budget{why}; {hint}.")
-        print("\nTop-1 in percent. It is predicted for the held-out images, and delivered models are measured on them")
-        print(f"{_intervals(rows)}.")
+        print("\n".join(_deployed(rows)))
         print(f"Latency in ms of one image, {threads} thread{'s' * (threads > 1)}. Models and cards: {out}/")
-    if over:
+    if not all(row["within_budget"] for row in rows):
         raise typer.Exit(NOT_KEPT)
+
+
+def _deployed(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What `deploy` ends with, a line each: the figures of the models, and what they mean."""
+    head = ["budget", "predicted", "measured", "kept", "predicted", "held-out", "test", "MACs", "size", "file"]
+    yield "             latency                      top-1"
+    yield aligned([head, *map(_model_cells, rows)])
+    over = [row for row in rows if not row["within_budget"]]
+    if over:
+        margin = max(100 * (row["measured_ms"] / row["predicted_ms"] - 1) for row in over)
+        slower = max(row["machine_slower_percent"] for row in rows)
+        why = f" when the machine ran {slower:.0f} % slower than its table was measured" if slower > 1 else ""
+        hint = f"try --margin {margin + 0.5:.1f}" if margin < 99 else "the table is far off"
+        yield f"\nNO: over the budget{why}; {hint}."
+    yield "\nTop-1 in percent. It is predicted for the held-out images, and delivered models are measured on them"
+    yield f"{_intervals(rows)}."
+
+
+def _model_cells(row: dict[str, Any]) -> list[str]:
+    """A delivered model's row of the table that `deploy` prints."""
+    test = row["test_top1_percent"]
+    return [
+        f"{row['budget_ms']:.4g} ms",
+        f"{row['predicted_ms']:.4g} ms",
+        f"{row['measured_ms']:.4g} ms",
+        "yes" if row["within_budget"] else "NO",
+        f"{row['predicted_top1_percent']:.2f}",
+        f"{row['heldout_top1_percent']:.2f}",
+        "-" if test is None else f"{test:.2f}",
+        f"{row['macs'] / 1e6:.2f} M",
+        f"{row['bytes'] / 1e6:.2f} MB",
+        Path(row["file"]).name,
+    ]
 
 
 def _intervals(rows: Sequence[dict[str, Any]]) -> str:
     """How sure measured accuracies are."""
     heldout = f"(95 % interval ±{max(row['heldout_interval95_points'] for row in rows):.2f} points)"
-    tests = [found for row in rows if (found := row["test_interval95_points"]) is not None]
+    tests = [points for row in rows if (points := row["test_interval95_points"]) is not None]
     return f"{heldout}, and on the test images (±{max(tests):.2f} points)" if tests else heldout
-
-
-def _deployed(rows: Sequence[dict[str, Any]]) -> str:
-    """The table that `deploy` ends with."""
-
-    def cells(row: dict[str, Any]) -> list[str]:
-        test = row["test_top1_percent"]
-        return [
-            f"{row['budget_ms']:.4g} ms",
-            f"{row['predicted_ms']:.4g} ms",
-            f"{row['measured_ms']:.4g} ms",
-            "yes" if row["within_budget"] else "NO",
-            f"{row['predicted_top1_percent']:.2f}",
-            f"{row['heldout_top1_percent']:.2f}",
-            "-" if test is None else f"{test:.2f}",
-            f"{row['macs'] / 1e6:.2f} M",
-            f"{row['bytes'] / 1e6:.2f} MB",
-            Path(row["file"]).name,
-        ]
-
-    head = ["budget", "predicted", "measured", "kept", "predicted", "held-out", "test", "MACs", "size", "file"]
-    return "\n".join(["             latency                      top-1", aligned([head, *map(cells, rows)])])

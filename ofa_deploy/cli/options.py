@@ -1,19 +1,23 @@
-"""What the commands share: their common options, and how they talk to the user."""
+"""What the commands share: their common options, what these stand for, and how rows and tables are printed."""
 
 from __future__ import annotations
 
-import sys
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import KIND, LatencyTable
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
+
+logger = logging.getLogger(__name__)
 
 Space = Annotated[str | None, typer.Option(help="Search space; default: $OFA_DEPLOY_SPACE, else fmnist.")]
 Data = Annotated[str | None, typer.Option(help="fmnist (the default), a folder of images by class, or an .npz file.")]
@@ -49,7 +53,6 @@ Margin = Annotated[
     typer.Option(help="Percent by which predictions are raised; default: the table's own error for 95 % of networks."),
 ]
 
-
 NOT_KEPT = 3
 """Exit code where what was measured is over its budget."""
 
@@ -83,23 +86,45 @@ def tables_of(paths: Sequence[Path] | None, space: SearchSpace) -> list[LatencyT
     return [LatencyTable.load(path, space) for path in paths or []]
 
 
-def numbers(text: str) -> list[int]:
-    """Whole numbers separated by commas."""
+def resolutions_of(text: str) -> list[int]:
+    """The resolutions that were named: whole numbers separated by commas."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise OfaDeployError(f"--resolutions wants whole numbers such as 128,160, not {text!r}") from error
 
 
-def say(line: str) -> None:
-    """Tell the user something that is not the result."""
-    print(line, file=sys.stderr, flush=True)
+def plan_of(*, threads: int, seed: int, rounds: int | None, networks: int | None) -> MeasurePlan:
+    """How a table is measured, with the plan's own numbers in place of those that were not named."""
+    return MeasurePlan(
+        threads=threads, seed=seed, rounds=rounds or MeasurePlan.rounds, networks=networks or MeasurePlan.networks
+    )
+
+
+def print_table(table: LatencyTable, path: Path, *, as_json: bool, origin: str = "") -> None:
+    """What a command that has written a latency table ends with.
+
+    Args:
+        table: the table.
+        path: its file.
+        as_json: print JSON instead of text.
+        origin: words about where the table comes from.
+    """
+    if as_json:
+        print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
+        return
+    logger.info(
+        f"{' '.join([str(len(table.rows)), 'operators', *([origin] if origin else [])])}; {table.error_in_words}"
+    )
+    if table.doubt:
+        logger.warning(table.doubt)
+    print(path)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as text with straight columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
 
 
 def listed(sizes: Sequence[int]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,9 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import outputs
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.result import in_words as limit_in_words
+
+if TYPE_CHECKING:
+    from ofa_deploy.delivery.requests import Request
 
 
 def search(
@@ -82,117 +86,166 @@ def search(
 
     Example: ofa-deploy search --latency 25% --params 5M --out result.json
     """
-    from ofa_deploy.delivery.requests import Request, checked, search_each, search_files
-    from ofa_deploy.delivery.requests import again as search_again
+    from ofa_deploy.delivery import requests
     from ofa_deploy.search.evolution import SearchSettings
-    from ofa_deploy.search.result import dumps, write_results
+    from ofa_deploy.search.result import write_results
 
-    given = _given(context)
-    if out is not None:
-        outputs.check_plain(out, ".json", ".csv")
-        if out.suffix == ".csv" and (each or not (front or again is not None)):
-            raise OfaDeployError(f"{out}: only the front of one search is written as CSV, see --front; choose a .json")
+    typed = _typed(context)
+    _check_file(out, front=not each and (front or again is not None))
     if again is not None:
-        if told := sorted(given - {"again", "out", "as_json"}):
-            raise OfaDeployError(f"--again repeats a search as it was, without --{told[0].replace('_', '-')}")
-        found = [search_again(again)]
+        _check_alone(typed)
+        results = [requests.again(again)]
     else:
-        if verify is not None and refine is not None:
-            raise OfaDeployError("--verify and --refine are two searches; take one of them")
-        _check_together(given, objective)
-        searched = space_of(space, lut[0] if lut else None).name
-        request = Request(
-            searched,
-            tuple(latency or ()),
-            tuple(map(str, lut or ())),
-            macs,
-            params,
-            size,
-            with_precision(device, precision),
-            threads,
-            batch,
-            None if predictor is None else str(predictor),
-            objective,
-            margin,
-            risk,
-            front,
-            (60.0 if certify_seconds is None else certify_seconds) if certify else None,
-            SearchSettings(population=population, generations=generations, seed=seed),
+        _check_together(typed, objective)
+        seconds = 60.0 if certify_seconds is None else certify_seconds
+        request = requests.Request(
+            space=space_of(space, lut[0] if lut else None).name,
+            latency=tuple(latency or ()),
+            luts=tuple(map(str, lut or ())),
+            macs=macs,
+            params=params,
+            size=size,
+            device=with_precision(device, precision),
+            threads=threads,
+            batch=batch,
+            predictor=None if predictor is None else str(predictor),
+            objective=objective,
+            margin_percent=margin,
+            risk=risk,
+            front=front,
+            prove_seconds=seconds if certify else None,
+            settings=SearchSettings(population=population, generations=generations, seed=seed),
         )
-        requests = request.each() if each else [request]
-        if verify is not None:
-            from ofa_deploy.delivery.verification import verify_files
-
-            found = verify_files(requests, verify, weights, data, out)
-        elif refine is not None:
-            from ofa_deploy.delivery.refinement import refine_files
-
-            if each:
-                checked(requests)
-            found = [refine_files(one, refine, weights, data) for one in requests]
-        else:
-            found = search_each(request) if each else [search_files(request)]
+        results = _run(request, _Measuring(verify, refine, weights, data), each=each, out=out)
     if out is not None and verify is None:
-        write_results(found, out)
-    if as_json:
-        print(dumps(found), end="")
-    elif len(found) > 1:
-        print(aligned(_summary(found)))
-    else:
-        _print_result(found[0])
-    if not all((one.verified or {"within_budget": True})["within_budget"] for one in found):
+        write_results(results, out)
+    _print_results(results, as_json=as_json)
+    if any(result.verified and not result.verified["within_budget"] for result in results):
         raise typer.Exit(NOT_KEPT)
 
 
-def _check_together(given: set[str], objective: str) -> None:
+@dataclass(frozen=True)
+class _Measuring:
+    """What a search measures, and measures it with: the values of these options."""
+
+    verify: int | None
+    refine: int | None
+    weights: Path | None
+    data: str | None
+
+
+def _run(request: Request, measuring: _Measuring, *, each: bool, out: Path | None) -> list[SearchResult]:
+    """Search as the options say: with measured latencies, with measured accuracies, or by predictions alone."""
+    from ofa_deploy.delivery import requests
+
+    listed = request.each() if each else [request]
+    if measuring.verify is not None:
+        from ofa_deploy.delivery.verification import verify_files
+
+        return verify_files(listed, measuring.verify, measuring.weights, measuring.data, out)
+    if measuring.refine is not None:
+        from ofa_deploy.delivery.refinement import refine_files
+
+        if each:
+            requests.checked(listed)
+        return [refine_files(asked, measuring.refine, measuring.weights, measuring.data) for asked in listed]
+    return requests.search_each(request) if each else [requests.search_files(request)]
+
+
+def _check_file(out: Path | None, *, front: bool) -> None:
+    """Refuse a file that results cannot be written to.
+
+    Args:
+        out: what was named.
+        front: whether the result is the front of one search.
+
+    Raises:
+        OfaDeployError: it has another end than `.json`, and `.csv` for a front, or is not to be written.
+    """
+    if out is None:
+        return
+    outputs.check_plain(out, ".json", ".csv")
+    if out.suffix == ".csv" and not front:
+        raise OfaDeployError(f"{out}: only the front of one search is written as CSV, see --front; choose a .json")
+
+
+def _check_alone(typed: set[str]) -> None:
+    """Refuse options that `--again` has from the result.
+
+    Raises:
+        OfaDeployError: naming one.
+    """
+    if names := sorted(typed - {"again", "out", "as_json"}):
+        raise OfaDeployError(f"--again repeats a search as it was, without --{names[0].replace('_', '-')}")
+
+
+def _check_together(typed: set[str], objective: str) -> None:
     """Refuse options that would do nothing beside the others.
 
     Raises:
         OfaDeployError: naming one, and what it needs.
     """
-    if "certify_seconds" in given and "certify" not in given:
+    if typed >= {"verify", "refine"}:
+        raise OfaDeployError("--verify and --refine are two searches; take one of them")
+    if "certify_seconds" in typed and "certify" not in typed:
         raise OfaDeployError("--certify-seconds goes with --certify")
-    if (named := given & {"weights", "data"}) and not given & {"verify", "refine"}:
-        raise OfaDeployError(f"--{min(named)} goes with --verify or --refine: other searches measure nothing")
-    if (named := given & {"weights", "data", "predictor", "risk"}) and objective == "macs":
-        raise OfaDeployError(f"--{min(named)} is about accuracy, which --objective macs leaves out")
-    if (named := given & {"device", "threads", "batch", "precision", "margin"}) and not given & {"latency", "front"}:
-        raise OfaDeployError(f"--{min(named)} is about latency; give a --latency, or --front")
-    if (named := given & {"device", "threads", "batch", "precision"}) and "lut" in given:
-        raise OfaDeployError(f"--{min(named)} is what a --lut already says; leave one of them out")
+    if (names := typed & {"weights", "data"}) and not typed & {"verify", "refine"}:
+        raise OfaDeployError(f"--{min(names)} goes with --verify or --refine: other searches measure nothing")
+    if (names := typed & {"weights", "data", "predictor", "risk"}) and objective == "macs":
+        raise OfaDeployError(f"--{min(names)} is about accuracy, which --objective macs leaves out")
+    if (names := typed & {"device", "threads", "batch", "precision", "margin"}) and not typed & {"latency", "front"}:
+        raise OfaDeployError(f"--{min(names)} is about latency; give a --latency, or --front")
+    if (names := typed & {"device", "threads", "batch", "precision"}) and "lut" in typed:
+        raise OfaDeployError(f"--{min(names)} is what a --lut already says; leave one of them out")
 
 
-def _given(context: typer.Context) -> set[str]:
+def _typed(context: typer.Context) -> set[str]:
     """Names of the parameters that the user typed."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def _print_result(result: SearchResult) -> None:
+def _print_results(results: Sequence[SearchResult], *, as_json: bool) -> None:
     """What `search` ends with."""
+    from ofa_deploy.search.result import dumps
+
+    if as_json:
+        print(dumps(results), end="")
+    elif len(results) > 1:
+        print(aligned(_summary(results)))
+    else:
+        _print_result(results[0])
+
+
+def _print_result(result: SearchResult) -> None:
+    """What was found, and what is known of it."""
     if result.objective == "accuracy":
-        sure = "" if result.score_std is None else f" (standard deviation {result.score_std:.2f})"
-        print(f"predicted top-1   {result.score:.2f} %{sure}")
+        interval = "" if result.score_std is None else f" (standard deviation {result.score_std:.2f})"
+        print(f"predicted top-1   {result.score:.2f} %{interval}")
     for limit in result.limits:
-        told = len(result.limits) > 1 or ", batches of " in limit["of"]
-        of = f", {limit['of']}" if limit["sha256"] and told else ""
-        print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{of}")
+        named = len(result.limits) > 1 or ", batches of " in limit["of"]
+        device = f", {limit['of']}" if limit["sha256"] and named else ""
+        print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{device}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
     print(f"searched          {result.evaluations} architectures")
     if result.certificate is not None:
-        proof = result.certificate
-        print(
-            f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "
-            f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
-            f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)"
-        )
+        _print_certificate(result.certificate)
     print(f"architecture      {result.arch}")
     if result.verified is not None:
-        _print_verified(result)
+        _print_verified(result.verified, str(result.arch))
     if result.refined is not None:
         _print_refined(result.refined)
     if result.front:
         print(f"front             {len(result.front)} networks, of which this is the best; a .csv or .json lists them")
+
+
+def _print_certificate(proof: dict[str, Any]) -> None:
+    """What was proved of the best prediction."""
+    print(
+        f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "
+        f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
+        f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)"
+    )
 
 
 def _print_refined(refined: dict[str, Any]) -> None:
@@ -202,50 +255,51 @@ def _print_refined(refined: dict[str, Any]) -> None:
             f"round {row['round']}           {len(row['networks'])} networks of the front: predicted "
             f"{row['bias_points']:+.2f} ±{row['bias_interval95_points'] or 0:.2f} points above measured"
         )
-    (chosen,) = refined["chosen"]["networks"]
+    (network,) = refined["chosen"]["networks"]
     print(
-        f"measured top-1    {chosen['measured_top1_percent']:.2f} % (±{chosen['interval95_points']:.2f}) "
+        f"measured top-1    {network['measured_top1_percent']:.2f} % (±{network['interval95_points']:.2f}) "
         "on the held-out images"
     )
 
 
-def _print_verified(result: SearchResult) -> None:
-    """What was measured of the chosen network and the other candidates."""
-    about = result.verified
-    assert about is not None
+def _print_verified(verified: dict[str, Any], arch: str) -> None:
+    """What was measured of the candidates, of which `arch` is the network that the search answers with."""
     rows = [["predicted", "measured", "predicted", "held-out", "architecture"]]
-    for row in about["candidates"]:
-        top, expected = row["measured_top1_percent"], row["predicted_top1_percent"]
-        rows.append(
-            [
-                f"{row['predicted_ms']:.4g} ms",
-                f"{row['measured_ms']:.4g} ms",
-                "-" if expected is None else f"{expected:.2f}",
-                "-" if top is None else f"{top:.2f} ±{row['interval95_points']:.2f}",
-                ("* " if row["arch"] == str(result.arch) else "  ") + row["arch"],
-            ]
-        )
+    rows += [_candidate_cells(candidate, arch) for candidate in verified["candidates"]]
     print(f"\n             latency              top-1\n{aligned(rows)}")
-    share = 100 * about["measured_ms"] / about["budget_ms"]
-    kept = (
-        f"yes: {about['measured_ms']:.4g} ms measured, {share:.1f} % of the budget"
-        if about["within_budget"]
-        else (f"NO: no measured network is within the budget; the closest takes {about['measured_ms']:.4g} ms")
-    )
+    measured_ms = verified["measured_ms"]
+    share = 100 * measured_ms / verified["budget_ms"]
+    kept = f"yes: {measured_ms:.4g} ms measured, {share:.1f} % of the budget"
+    if not verified["within_budget"]:
+        kept = f"NO: no measured network is within the budget; the closest takes {measured_ms:.4g} ms"
     print(
-        f"kept              {kept} (searches: {about['rounds']}; the table was corrected by "
-        f"{about['table_correction_percent']:+.1f} %)"
+        f"kept              {kept} (searches: {verified['rounds']}; the table was corrected by "
+        f"{verified['table_correction_percent']:+.1f} %)"
     )
+
+
+def _candidate_cells(candidate: dict[str, Any], arch: str) -> list[str]:
+    """A measured candidate's row, marked where it is the network `arch`."""
+    measured, predicted = candidate["measured_top1_percent"], candidate["predicted_top1_percent"]
+    return [
+        f"{candidate['predicted_ms']:.4g} ms",
+        f"{candidate['measured_ms']:.4g} ms",
+        "-" if predicted is None else f"{predicted:.2f}",
+        "-" if measured is None else f"{measured:.2f} ±{candidate['interval95_points']:.2f}",
+        ("* " if candidate["arch"] == arch else "  ") + candidate["arch"],
+    ]
 
 
 def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
     """Cells of a table with a row a result, the heading first."""
     score = "top-1" if results[0].objective == "accuracy" else "score"
-    verified = any(result.verified for result in results)
-    rows = [["latency of", "allowed", "predicted", *(["measured", "kept"] * verified), score, "MACs", "architecture"]]
+    of_measured = ["measured", "kept"] * any(result.verified for result in results)
+    rows = [["latency of", "allowed", "predicted", *of_measured, score, "MACs", "architecture"]]
     for result in results:
-        limit, about = result.limits[0], result.verified
-        measured = [f"{about['measured_ms']:.4g} ms", "yes" if about["within_budget"] else "NO"] if about else []
+        limit, verified = result.limits[0], result.verified
+        measured = []
+        if verified:
+            measured = [f"{verified['measured_ms']:.4g} ms", "yes" if verified["within_budget"] else "NO"]
         allowed = "-" if limit["upper"] is None else f"{limit['upper']:.4g} {limit['unit']}"
         rows.append(
             [

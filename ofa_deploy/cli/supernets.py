@@ -1,4 +1,4 @@
-"""Commands for images and supernets."""
+"""Commands for images and supernets: download, pack, train, convert."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def pack_data(
     """
     from ofa_deploy.data.dataset import load_data, pack, pack_name
 
-    chosen = get_space(space)
-    path = out or Path("supernets") / pack_name(chosen)
+    images_space = get_space(space)
+    path = out or Path("supernets") / pack_name(images_space)
     if data is not None and Path(data).resolve() == path.resolve():
         raise ArtifactError(f"the pack would overwrite the images {data}; choose another --out")
-    pack(load_data(data, chosen, training=True), path, chosen.name)
+    pack(load_data(data, images_space, training=True), path, images_space.name)
     print(path)
 
 
@@ -77,19 +77,18 @@ def train(
     from ofa_deploy.supernet.checkpoint import file_name
     from ofa_deploy.supernet.processes import together
     from ofa_deploy.supernet.recipes import get_recipe
-    from ofa_deploy.supernet.training import train_supernet as run
+    from ofa_deploy.supernet.training import train_supernet
 
     torch.set_num_threads(threads)
-    chosen, plan = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
-    plan = replace(
-        plan, batch=plan.batch if batch is None else batch, sandwich=sandwich, precision=precision, seed=seed
-    )
-    path = out or Path("supernets") / file_name(chosen)
+    trained, training = get_space(space), get_recipe(recipe).scaled(epochs, lr_factor)
+    images_a_step = training.batch if batch is None else batch
+    training = replace(training, batch=images_a_step, sandwich=sandwich, precision=precision, seed=seed)
+    path = out or Path("supernets") / file_name(trained)
     with together() as processes:
-        images = load_data(data, chosen, training=True)
-        made = run(chosen, images, plan, path, processes=processes, licence=licence)
+        images = load_data(data, trained, training=True)
+        record = train_supernet(trained, images, training, path, processes=processes, licence=licence)
         if processes.first:
-            print(json.dumps({**made, "file": str(path)}) if as_json else path)
+            print(json.dumps({**record, "file": str(path)}) if as_json else path)
 
 
 def import_weights(

@@ -1,10 +1,12 @@
-"""Commands for latency tables that are there already."""
+"""Commands for latency tables: `build-lut`, and those of `lut`, which show, import, fit and carry them."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,19 +23,77 @@ from ofa_deploy.cli.options import (
     Space,
     Threads,
     listed,
-    numbers,
-    say,
+    plan_of,
+    print_table,
+    resolutions_of,
     space_of,
     tables_of,
 )
 from ofa_deploy.cli.views import artifact_rows
 from ofa_deploy.device.conditions import precision_of, runtime_of, with_precision
+from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import KIND, LatencyTable, path_elsewhere
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.views.inventory import items
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(no_args_is_help=True, help="Latency tables: show, import, fit, or carry them.")
+
+
+FEW = 10
+"""Networks that `build-lut --from` measures by default."""
+
+
+def build_lut(
+    device: Device = "cpu",
+    space: Space = None,
+    resolutions: Resolutions = None,
+    threads: Threads = 1,
+    batch: Batch = 1,
+    precision: Precision = None,
+    rounds: Rounds = None,
+    networks: Networks = None,
+    from_: From = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file; default: lut/SPACE_DEVICE_MACHINE.csv.")] = None,
+    interpolate: Annotated[
+        float | None,
+        typer.Option(help="Measure only some resolutions: percent that interpolated operators may be off, such as 1."),
+    ] = None,
+    ssh: Annotated[
+        str | None, typer.Option(help="Measure there instead: user@host, as ssh takes it. Needs numpy and the runtime.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="The interpreter there (3.9 or newer).")] = "python3",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build the latency table of this machine, or over ssh. Killed at any moment, it goes on where it was.
+
+    With --from or --networks, few whole networks are measured and a table is fitted to them: quicker and less exact.
+
+    Example: ofa-deploy build-lut --device tflite --precision int8
+    """
+    from ofa_deploy.device.conditions import conditions
+    from ofa_deploy.latency import table as tables
+    from ofa_deploy.latency.build import TableJob, build_table
+    from ofa_deploy.latency.regression import covered
+    from ofa_deploy.latency.remote import build_over_ssh
+
+    measured, device = get_space(space), with_precision(device, precision)
+    others = tables_of(from_, measured)
+    sizes = resolutions_of(resolutions) if resolutions else covered(measured, others)
+    number = networks or (FEW if others else None)
+    plan = plan_of(threads=threads, seed=seed, rounds=rounds, networks=number)
+    job = TableJob(measured, tuple(sizes), plan, blocks=number is None, batch=batch)
+    if ssh is not None:
+        if interpolate is not None:
+            raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
+        table, path = build_over_ssh(job, device, ssh, python, out, others)
+    else:
+        path = out or Path("lut") / tables.file_name(measured, conditions(device, threads, batch), job.blocks)
+        table = build_table(job, device, path, others, interpolate)
+    print_table(table, path, as_json=as_json)
 
 
 @app.command()
@@ -46,48 +106,61 @@ def show(
     Example: ofa-deploy lut show lut/mine.csv
     """
     if file is None:
-        found = [item.to_json() for item in items("tables")] if as_json else []
-        print(json.dumps(found, indent=1) if as_json else artifact_rows("tables"))
-        return
-    table, about = _load(file), artifacts.describe(file, KIND)
-    if as_json:
-        print(json.dumps(about))
-        return
-    spread = sorted(row.spread_percent for row in table.rows.values() if row.runs) or [0.0]
-    filled, slower = about.get("interpolated"), about.get("slower_percent")
-    print(f"space        {table.space.name}, resolutions {listed(table.resolutions)}")
-    print(f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}")
-    print(f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)")
-    if filled and filled["entries"]:
-        checks = ", ".join(f"{c['error_percent']:.2g} % at {c['resolution']}" for c in filled["checks"])
-        between = listed(filled["measured_resolutions"])
-        print(f"             {filled['entries']} of them interpolated between those of {between} pixels;")
-        print(f"             where that was checked it was off by {checks};")
-        print(f"             what was off by more than {filled['tolerance_percent']:g} % was measured")
-    if slower:
         print(
+            json.dumps([item.to_json() for item in items("tables")], indent=1) if as_json else artifact_rows("tables")
+        )
+        return
+    table, record = LatencyTable.load(file, space_of(None, file)), artifacts.describe(file, KIND)
+    print(json.dumps(record) if as_json else "\n".join(_shown(table, record)))
+
+
+def _shown(table: LatencyTable, record: Mapping[str, Any]) -> Iterator[str]:
+    """What `lut show` says of a table, a line each."""
+    spread = sorted(row.spread_percent for row in table.rows.values() if row.runs) or [0.0]
+    yield f"space        {table.space.name}, resolutions {listed(table.resolutions)}"
+    yield f"measured on  {table.label}, batch {table.conditions['batch']}, {table.conditions['precision']}"
+    yield f"operators    {len(table.rows)}, spread over their visits {spread[len(spread) // 2]:.1f} % (median)"
+    interpolation, slower = record.get("interpolated"), record.get("slower_percent")
+    if interpolation and interpolation["entries"]:
+        yield from _interpolated(interpolation)
+    if slower:
+        yield (
             f"             the machine was slower than in its fast state by {slower['median']:.0f} % (median of the "
             f"visits), by {slower['worst_tenth']:.0f} % and more for a tenth of them"
         )
-    terms = [
-        (1e3 * table.per_op_ms, "each of them"),
-        (1e3 * table.per_million_ms, "each million parameters"),
-        (1e3 * table.constant_ms, "each network"),
-    ]
-    words = [f"{value:+.3g} µs for {of}" for value, of in terms if abs(value) >= 0.001]
-    print(" ".join([f"a network    {table.scale:.4g} times the sum of its operators", *words]))
+    yield from _calibrated(table)
+    yield f"error        {table.error_in_words}"
+    if "spearman" in table.error:
+        error = table.error
+        yield (
+            f"             95 % of them within {error['p95_percent']:.2g} %, {error['within_5_percent']:.0f} % within "
+            f"5 %, bias {error['bias_percent']:+.2g} %, Spearman {error['spearman']:.4f}"
+        )
+
+
+def _interpolated(interpolation: Mapping[str, Any]) -> Iterator[str]:
+    """Which operators of a table are interpolated, and how far off that is."""
+    checks = ", ".join(f"{check['error_percent']:.2g} % at {check['resolution']}" for check in interpolation["checks"])
+    between = listed(interpolation["measured_resolutions"])
+    yield f"             {interpolation['entries']} of them interpolated between those of {between} pixels;"
+    yield f"             where that was checked it was off by {checks};"
+    yield f"             what was off by more than {interpolation['tolerance_percent']:g} % was measured"
+
+
+def _calibrated(table: LatencyTable) -> Iterator[str]:
+    """How the latency of a network follows from those of its operators."""
+    terms_us = {
+        "each of them": 1e3 * table.per_op_ms,
+        "each million parameters": 1e3 * table.per_million_ms,
+        "each network": 1e3 * table.constant_ms,
+    }
+    words = [f"{us:+.3g} µs for {term}" for term, us in terms_us.items() if abs(us) >= 0.001]
+    yield " ".join([f"a network    {table.scale:.4g} times the sum of its operators", *words])
     if table.corrections:
         size = sum(map(abs, table.corrections.values())) / sum(row.latency_ms for row in table.rows.values())
-        print(f"             each of them corrected by what it is, by {100 * size:.1f} % on average")
+        yield f"             each of them corrected by what it is, by {100 * size:.1f} % on average"
     if table.power:
-        print(f"             or the time for launching its operators, where that is longer (power {table.power:.3g})")
-    print(f"error        {table.error_in_words}")
-    if "spearman" in table.error:
-        e = table.error
-        print(
-            f"             95 % of them within {e['p95_percent']:.2g} %, {e['within_5_percent']:.0f} % within 5 %, "
-            f"bias {e['bias_percent']:+.2g} %, Spearman {e['spearman']:.4f}"
-        )
+        yield f"             or the time for launching its operators, where that is longer (power {table.power:.3g})"
 
 
 @app.command("import")
@@ -106,10 +179,10 @@ def import_(
     """
     from ofa_deploy.latency.foreign_tables import import_tables
 
-    chosen = get_space(space)
-    path = out or path_elsewhere(chosen, device)
-    table = import_tables(files, chosen, device, path)
-    _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
+    imported = get_space(space)
+    path = out or path_elsewhere(imported, device)
+    table = import_tables(files, imported, device, path)
+    print_table(table, path, as_json=as_json, origin=f"at {listed(table.resolutions)} pixels")
 
 
 @app.command()
@@ -133,27 +206,25 @@ def bundle(
 
     Example: ofa-deploy lut bundle --device tflite
     """
-    from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.latency import bundle as bundles
     from ofa_deploy.latency.build import TableJob
 
-    chosen, device = get_space(space), with_precision(device, precision)
-    sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
-    plan = MeasurePlan(
-        threads=threads, seed=seed, rounds=rounds or MeasurePlan.rounds, networks=networks or MeasurePlan.networks
-    )
-    job = TableJob(chosen, sizes, plan, blocks=networks is None, batch=batch)
+    measured, device = get_space(space), with_precision(device, precision)
+    sizes = tuple(resolutions_of(resolutions) if resolutions else measured.resolutions)
+    plan = plan_of(threads=threads, seed=seed, rounds=rounds, networks=networks)
+    job = TableJob(measured, sizes, plan, blocks=networks is None, batch=batch)
     several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
-    path = out or Path(f"{chosen.name}_{device}{several}.zip")
+    path = out or Path(f"{measured.name}_{device}{several}.zip")
     bundles.bundle(job, device, path, runner)
-    needed, options = bundles.needs(device, runner)
+    needs, options = bundles.needs(device, runner)
+    command = f"python3 {path.name}{options}"
     if as_json:
-        print(json.dumps({"file": str(path), "graphs": len(job.entries), "command": f"python3 {path.name}{options}"}))
+        print(json.dumps({"file": str(path), "graphs": len(job.entries), "command": command}))
         return
-    say(f"{len(job.entries)} graphs. {needed}, type:")
-    say(f"    python3 {path.name}{options}")
-    say(f"and here, with the {path.stem}.results that it writes:")
-    say(f"    ofa-deploy lut collect {path} {path.stem}.results")
+    logger.info(f"{len(job.entries)} graphs. {needs}, type:")
+    logger.info(f"    {command}")
+    logger.info(f"and here, with the {path.stem}.results that it writes:")
+    logger.info(f"    ofa-deploy lut collect {path} {path.stem}.results")
     print(path)
 
 
@@ -169,11 +240,10 @@ def collect(
 
     Example: ofa-deploy lut collect fmnist_tflite.zip fmnist_tflite.results
     """
-    from ofa_deploy.latency.bundle import collect as run
-    from ofa_deploy.latency.bundle import space_of
+    from ofa_deploy.latency import bundle as bundles
 
-    table, path = run(bundle, results, out, tables_of(from_, space_of(bundle)))
-    _made(table, path, f"of {table.label}", as_json)
+    table, path = bundles.collect(bundle, results, out, tables_of(from_, bundles.space_of(bundle)))
+    print_table(table, path, as_json=as_json, origin=f"of {table.label}")
 
 
 @app.command()
@@ -198,10 +268,10 @@ def fit(
     """
     from ofa_deploy.latency.regression import fit_file
 
-    chosen = get_space(space)
-    path = out or path_elsewhere(chosen, device)
-    table = fit_file(chosen, file, column, device, batch, from_ or [], path, seed, additive, precision)
-    _made(table, path, f"at {listed(table.resolutions)} pixels", as_json)
+    fitted = get_space(space)
+    path = out or path_elsewhere(fitted, device)
+    table = fit_file(fitted, file, column, device, batch, from_ or [], path, seed, additive, precision)
+    print_table(table, path, as_json=as_json, origin=f"at {listed(table.resolutions)} pixels")
 
 
 @app.command()
@@ -224,29 +294,16 @@ def networks(
     from ofa_deploy.latency.build import TableJob
     from ofa_deploy.latency.network_files import write_networks
 
-    chosen, device = get_space(space), with_precision(device, precision)
-    sizes = tuple(numbers(resolutions) if resolutions else chosen.resolutions)
-    job = TableJob(chosen, sizes, MeasurePlan(seed=seed, networks=number), blocks=False, batch=batch)
+    sampled, device = get_space(space), with_precision(device, precision)
+    sizes = tuple(resolutions_of(resolutions) if resolutions else sampled.resolutions)
+    job = TableJob(sampled, sizes, MeasurePlan(seed=seed, networks=number), blocks=False, batch=batch)
     path = write_networks(job, device, out)
     if as_json:
         print(json.dumps({"file": str(path), "networks": len(job.networks)}))
         return
-    say(f"{len(job.networks)} models with random weights; write what they take into the column latency_ms, then type:")
-    more = f" --batch {batch}" * (batch != 1) + f" --precision {precision_of(runtime_of(device))}"
-    say(f"    ofa-deploy lut fit {path} --space {chosen.name}{more} --device NAME")
+    logger.info(
+        f"{len(job.networks)} models with random weights; write what they take into the column latency_ms, then type:"
+    )
+    options = f" --batch {batch}" * (batch != 1) + f" --precision {precision_of(runtime_of(device))}"
+    logger.info(f"    ofa-deploy lut fit {path} --space {sampled.name}{options} --device NAME")
     print(path)
-
-
-def _made(table: LatencyTable, path: Path, about: str, as_json: bool) -> None:
-    """Tell of a table that was made."""
-    if as_json:
-        print(json.dumps({"file": str(path), "operators": len(table.rows), "error": dict(table.error)}))
-        return
-    say(f"{len(table.rows)} operators {about}; {table.error_in_words}")
-    if table.doubt:
-        say(f"note: {table.doubt}")
-    print(path)
-
-
-def _load(path: Path) -> LatencyTable:
-    return LatencyTable.load(path, space_of(None, path))
