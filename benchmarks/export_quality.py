@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy.data import dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.export.formats import FORMATS, Subject
 from ofa_deploy.files import artifacts
 from ofa_deploy.graphs import tflite
@@ -116,7 +116,7 @@ def subjects() -> Iterator[tuple[str, Subject]]:
     """The networks, cut out of the shipped supernet and recalibrated, smallest first."""
     space = get_space("fmnist")
     net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = dataset.load_data(None, space)
+    images = load_data(None, space)
     for name, arch in networks(space).items():
         yield name, Subject(specialise(net, arch, images), images)
 

@@ -49,7 +49,8 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.sampling import _Shards
 from ofa_deploy.cli import main as command_line
 from ofa_deploy.cli.options import NOT_KEPT
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.loading import load_data
+from ofa_deploy.data.packing import pack
 from ofa_deploy.device.rounds import MeasurePlan, read
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts, journals
@@ -363,14 +364,14 @@ def training_state(folder: Path) -> Any:
 
 def make_pack(folder: Path) -> None:
     make_inputs(folder)
-    data_sets.pack(data_sets.load_data(str(folder / "images.npz"), SPACE), folder / "p.npz", SPACE.name)
+    pack(load_data(str(folder / "images.npz"), SPACE), folder / "p.npz", SPACE.name)
     for name in ("images.npz", "w.safetensors", "w.json"):
         (folder / name).unlink()
 
 
 def images_values(name: str) -> Callable[[Path], Any]:
     def load(folder: Path) -> Any:
-        found = data_sets.load_data(str(folder / name), SPACE)
+        found = load_data(str(folder / name), SPACE)
         return [found.sha256(), found.mean, found.std, found.classes]
 
     return load

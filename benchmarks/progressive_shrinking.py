@@ -27,7 +27,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ofa_deploy.data.dataset import Dataset, load_data
+from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space

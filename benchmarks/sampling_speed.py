@@ -24,8 +24,8 @@ import torch
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
-from ofa_deploy.data import dataset
 from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -69,7 +69,7 @@ def run(groups: int, networks: int) -> pd.DataFrame:
     torch.set_num_threads(1)
     space = get_space("fmnist")
     net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
-    images = dataset.load_data(None, space)
+    images = load_data(None, space)
     drawn = [group for group in draw(space, "trie", 16_000, 0) if len(group) > 100]
     rng = np.random.default_rng(0)
     rows = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ofa_deploy.accuracy.samples import Samples
     from ofa_deploy.accuracy.sampling import sample_accuracies
     from ofa_deploy.accuracy.workers import Workers
-    from ofa_deploy.data.dataset import load_data
+    from ofa_deploy.data.loading import load_data
     from ofa_deploy.delivery.deploy import deploy_models
     from ofa_deploy.delivery.verification import find_verified_network
     from ofa_deploy.device.rounds import MeasurePlan
@@ -78,7 +78,7 @@ _MODULES = {
     "accuracy.samples": ("Samples",),
     "accuracy.sampling": ("sample_accuracies",),
     "accuracy.workers": ("Workers",),
-    "data.dataset": ("load_data",),
+    "data.loading": ("load_data",),
     "delivery.deploy": ("deploy_models",),
     "delivery.verification": ("find_verified_network",),
     "device.rounds": ("MeasurePlan",),

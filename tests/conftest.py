@@ -23,7 +23,9 @@ from hypothesis import settings
 
 from ofa_deploy.accuracy.predictors import fit as fitting
 from ofa_deploy.cli import main
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.data.loading import load_data
+from ofa_deploy.data.packing import pack, pack_name
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.latency import comparison
 from ofa_deploy.latency.machine_state import Estimate
@@ -69,8 +71,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dataset(images: Path, space: SearchSpace) -> data_sets.Dataset:
-    return data_sets.load_data(str(images), space)
+def dataset(images: Path, space: SearchSpace) -> Dataset:
+    return load_data(str(images), space)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -84,12 +86,12 @@ def short_baseline() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory, space: SearchSpace) -> Path:
     """A folder with some of the images that ship, packed."""
-    path = tmp_path_factory.mktemp("packed") / data_sets.pack_name(space)
-    shipped = data_sets.load_data(None, space)
+    path = tmp_path_factory.mktemp("packed") / pack_name(space)
+    shipped = load_data(None, space)
     assert shipped.test is not None
     parts = {"train": shipped.train[:500], "heldout": shipped.heldout[:1000], "test": shipped.test[:500]}
     few = dataclasses.replace(shipped, **parts)
-    data_sets.pack(few, path, space.name)
+    pack(few, path, space.name)
     return path.parent
 
 

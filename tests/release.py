@@ -19,7 +19,7 @@ import torch
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.cli import main as command_line
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.result import load_results
@@ -94,7 +94,7 @@ def logits(net: torch.nn.Module, space: SearchSpace, size: int) -> Any:
 
 
 def images(path: Path, archs: Archs) -> Any:
-    found = data_sets.load_data(str(path), get_space("fmnist"))
+    found = load_data(str(path), get_space("fmnist"))
     return [found.sha256(), list(found.mean), list(found.std), len(found.heldout), list(found.classes)]
 
 

@@ -23,7 +23,7 @@ from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.cli import app
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.delivery import deploy, requests, verification
 from ofa_deploy.device import tflite
 from ofa_deploy.device.conditions import conditions
@@ -64,7 +64,7 @@ def test_search_result_feeds_export(ofa: Run, tmp_path: Path) -> None:
     model = onnx.load(tmp_path / "m.onnx")
     assert {p.key: p.value for p in model.metadata_props}["arch"] == result["arch"]
     size = card["input"]["shape"][2]
-    data = data_sets.load_data(None, get_space("fmnist"))
+    data = load_data(None, get_space("fmnist"))
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     x = data.tensor(data.heldout.pixels[:100], size).numpy()
     right = [session.run(None, {"image": one[None]})[0].argmax() for one in x] == data.heldout.labels[:100]
@@ -82,7 +82,7 @@ def test_tflite_from_a_table_to_a_model(ofa: Run, tmp_path: Path) -> None:
     card = json.loads((tmp_path / "m.json").read_text())
     assert (card["format"], card["input"]["layout"], card["input"]["shape"]) == ("tflite", "NHWC", [1, 16, 16, 1])
     assert card["agreement_with_torch"]["agreement_percent"] == 100
-    data = data_sets.load_data(None, get_space("fmnist"))
+    data = load_data(None, get_space("fmnist"))
     session = tflite.start((tmp_path / "m.tflite").read_bytes(), 1)
     x = data.tensor(data.heldout.pixels[:100], 16).numpy()
     right = [session(one[None].transpose(0, 2, 3, 1).copy()).argmax() for one in x] == data.heldout.labels[:100]

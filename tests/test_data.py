@@ -1,5 +1,6 @@
 """Images: every form, the split, and what is refused."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,20 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data import fashion_mnist
 from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.data.loading import load_data
+from ofa_deploy.data.packing import pack, pack_name
 from ofa_deploy.errors import ArtifactError, DataError
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
 full = pytest.mark.skipif(
-    not data_sets.DEBIAN_FOLDER.exists(), reason="needs all of Fashion-MNIST: apt-get install dataset-fashion-mnist"
+    not fashion_mnist.DEBIAN_FOLDER.exists(), reason="needs all of Fashion-MNIST: apt-get install dataset-fashion-mnist"
 )
 
 
 def test_shipped_images(space: SearchSpace) -> None:
-    data = data_sets.load_data(None, space)
+    data = load_data(None, space)
     assert data.test is not None
     assert [len(part) for part in (data.train, data.heldout, data.test)] == [2_000, 10_000, 10_000]
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
@@ -31,7 +34,7 @@ def test_shipped_images(space: SearchSpace) -> None:
 
 @full
 def test_shipped_images_are_those_of_the_full_split(space: SearchSpace) -> None:
-    packed, whole = data_sets.load_data(None, space), data_sets.load_data(str(data_sets.DEBIAN_FOLDER), space)
+    packed, whole = load_data(None, space), load_data(str(fashion_mnist.DEBIAN_FOLDER), space)
     assert (len(whole.train), len(whole.heldout)) == (50_000, 10_000)
     assert (packed.heldout.pixels == whole.heldout.pixels).all()
     assert (packed.heldout.labels == whole.heldout.labels).all()
@@ -41,30 +44,30 @@ def test_shipped_images_are_those_of_the_full_split(space: SearchSpace) -> None:
 
 @full
 def test_damaged_file_is_named(space: SearchSpace, tmp_path: Path) -> None:
-    for file in data_sets.DEBIAN_FOLDER.glob("*.gz"):
+    for file in fashion_mnist.DEBIAN_FOLDER.glob("*.gz"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match="t10k-labels"):
-        data_sets.load_data(str(tmp_path), space)
+        load_data(str(tmp_path), space)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="lacks t10k-labels"):
-        data_sets.load_data(str(tmp_path), space)
+        load_data(str(tmp_path), space)
 
 
 def test_what_pack_wrote_is_loaded(images: Path, dataset: Dataset, space: SearchSpace, tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
-    data_sets.pack(dataset, path, space.name)
-    packed = data_sets.load_data(str(path), space)
+    pack(dataset, path, space.name)
+    packed = load_data(str(path), space)
     assert packed.sha256() == dataset.sha256()
     assert packed.test is not None
     assert len(packed.test) == 40
     assert (packed.mean, packed.std, packed.classes) == (dataset.mean, dataset.std, dataset.classes)
     with pytest.raises(DataError, match="all images are needed here"):
-        data_sets.load_data(str(path), space, training=True)
+        load_data(str(path), space, training=True)
     about = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(artifacts.sealed({k: about[k] for k in about if k != "mean"})))
     with pytest.raises(DataError, match="lacks mean"):
-        data_sets.load_data(str(path), space)
+        load_data(str(path), space)
 
 
 def test_images_packed_for_a_space_are_found(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,16 +78,16 @@ def test_images_packed_for_a_space_are_found(images: Path, tmp_path: Path, monke
     arrays["labels"][0] = 10
     np.savez(tmp_path / "own.npz", **arrays)
     with pytest.raises(ArtifactError, match="ofa-deploy pack-data"):
-        data_sets.load_data(None, own)
-    data_sets.pack(data_sets.load_data("own.npz", own), Path("supernets") / data_sets.pack_name(own), own.name)
-    assert data_sets.load_data(None, own).name == "own"
+        load_data(None, own)
+    pack(load_data("own.npz", own), Path("supernets") / pack_name(own), own.name)
+    assert load_data(None, own).name == "own"
 
 
 def test_split_is_disjoint_and_fixed(dataset: Dataset, images: Path, space: SearchSpace) -> None:
     assert (len(dataset.train), len(dataset.heldout)) == (350, 70)
     rows = {p.tobytes() for p in dataset.train.pixels}
     assert not rows & {p.tobytes() for p in dataset.heldout.pixels}
-    again = data_sets.load_data(str(images), space)
+    again = load_data(str(images), space)
     assert (again.heldout.pixels == dataset.heldout.pixels).all()
     assert dataset.mean[0] == pytest.approx(dataset.train.pixels.mean() / 255, abs=1e-6)
 
@@ -115,7 +118,7 @@ def test_folders_of_images_by_class(tmp_path: Path) -> None:
         picture(tmp_path / "test" / name / "0.jpg", 50 + 100 * label)
     for other in (".git", "__MACOSX"):
         (tmp_path / "train" / other).mkdir()
-    data = data_sets.load_data(str(tmp_path), get_space("fmnist-2classes"))
+    data = load_data(str(tmp_path), get_space("fmnist-2classes"))
     assert data.classes == ("cat", "dog")
     assert data.test is not None
     assert data.train.pixels.shape[1:] == (1, 28, 28)
@@ -124,17 +127,17 @@ def test_folders_of_images_by_class(tmp_path: Path) -> None:
         (150, 1),
     }
     with pytest.raises(DataError, match="fmnist-2classes"):
-        data_sets.load_data(str(tmp_path), get_space("fmnist"))
+        load_data(str(tmp_path), get_space("fmnist"))
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"0\.png"):
-        data_sets.load_data(str(tmp_path), get_space("fmnist-2classes"))
+        load_data(str(tmp_path), get_space("fmnist-2classes"))
 
 
 def test_colour_images_for_a_colour_space(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for i in range(30):
             picture(tmp_path / name / f"{i}.png", i)
-    data = data_sets.load_data(str(tmp_path), get_space("mbv3-w1.0-2classes"))
+    data = load_data(str(tmp_path), get_space("mbv3-w1.0-2classes"))
     assert data.train.pixels.shape[1:] == (3, 224, 224)
     assert data.test is None
 
@@ -162,7 +165,7 @@ def arrays(**changes: object) -> dict[str, object]:
 def test_bad_arrays_are_named(tmp_path: Path, space: SearchSpace, content: dict[str, object], word: str) -> None:
     np.savez(tmp_path / "x.npz", **content)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=word):
-        data_sets.load_data(str(tmp_path / "x.npz"), space)
+        load_data(str(tmp_path / "x.npz"), space)
 
 
 @pytest.mark.parametrize(
@@ -177,29 +180,26 @@ def test_bad_arrays_are_named(tmp_path: Path, space: SearchSpace, content: dict[
 def test_bad_places_are_named(tmp_path: Path, space: SearchSpace, make: Callable[[Path], object], word: str) -> None:
     make(tmp_path / "x")
     with pytest.raises(DataError, match=word):
-        data_sets.load_data(str(tmp_path / "x"), space)
+        load_data(str(tmp_path / "x"), space)
 
 
 @full
-def test_download_brings_all_four_files(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_sets, "FASHION_MNIST_URL", f"{data_sets.DEBIAN_FOLDER.as_uri()}/")
-    data_sets.download(tmp_path)
-    assert len(data_sets.load_data(str(tmp_path), space, training=True).train) == 50_000
+def test_download_brings_all_four_files(space: SearchSpace, tmp_path: Path) -> None:
+    fashion_mnist.download(tmp_path, f"{fashion_mnist.DEBIAN_FOLDER.as_uri()}/")
+    assert len(load_data(str(tmp_path), space, training=True).train) == 50_000
 
 
-def test_download_without_a_network_says_what_else_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_sets, "FASHION_MNIST_URL", "http://127.0.0.1:9/")
+def test_download_without_a_network_says_what_else_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
-        data_sets.download(tmp_path)
+        fashion_mnist.download(tmp_path, "http://127.0.0.1:9/")
     assert not list(tmp_path.iterdir())
 
 
-def test_download_checks_what_it_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_checks_what_it_gets(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in data_sets.FASHION_MNIST_FILES:
-        (source / f"{name}.gz").write_bytes(__import__("gzip").compress(b"another"))
-    monkeypatch.setattr(data_sets, "FASHION_MNIST_URL", f"{source.as_uri()}/")
+    for name in fashion_mnist.FILES:
+        (source / f"{name}.gz").write_bytes(gzip.compress(b"another"))
     with pytest.raises(DataError, match="checksum"):
-        data_sets.download(tmp_path / "out")
+        fashion_mnist.download(tmp_path / "out", f"{source.as_uri()}/")
     assert not list((tmp_path / "out").iterdir())

@@ -24,8 +24,8 @@ from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
 from ofa_deploy.accuracy.samples import KIND, Samples
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.data import dataset as data_sets
-from ofa_deploy.data.dataset import RECALIBRATION, Dataset
+from ofa_deploy.data.dataset import RECALIBRATION, RECALIBRATION_BATCH, Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts, journals, outputs
 from ofa_deploy.progress import Progress
@@ -95,7 +95,7 @@ def sample_accuracies(
     weights, out = Path(weights), Path(out)
     sizes = list(_doubling(number)) if until_flat else [number]
     groups = draw(space, design, sizes[0], seed)
-    images = data_sets.load_data(data, space)
+    images = load_data(data, space)
     checkpoint.load_supernet(weights, space)
     outputs.check_output(out, ".csv")
     header: dict[str, Any] = {
@@ -108,7 +108,7 @@ def sample_accuracies(
         "design": design,
         "until_flat": until_flat,
         "recalibration_images": RECALIBRATION,
-        "recalibration_batch": data_sets.RECALIBRATION_BATCH,
+        "recalibration_batch": RECALIBRATION_BATCH,
         "batch": batch or f"{BATCH_PIXELS} pixels",
     }
     place = str(Path(data).resolve()) if data not in (None, "fmnist") and Path(str(data)).exists() else data
@@ -306,7 +306,7 @@ def _classify_group(
 @lru_cache(maxsize=1)
 def _loaded(inputs: Inputs) -> tuple[Supernet, Dataset]:
     space = get_space(inputs.space)
-    net, data = checkpoint.load_supernet(Path(inputs.weights), space), data_sets.load_data(inputs.data, space)
+    net, data = checkpoint.load_supernet(Path(inputs.weights), space), load_data(inputs.data, space)
     if checkpoint.origin(Path(inputs.weights))["sha256"] != inputs.weights_sha256:
         raise ArtifactError(f"{inputs.weights} is not the same file on every machine; copy it to all of them")
     if data.sha256(RECALIBRATION) != inputs.images_sha256:

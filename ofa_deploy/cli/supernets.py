@@ -23,7 +23,7 @@ def download_data(
 
     Example: ofa-deploy download-data --out fashion-mnist
     """
-    from ofa_deploy.data.dataset import download
+    from ofa_deploy.data.fashion_mnist import download
 
     download(out)
     print(out)
@@ -38,7 +38,8 @@ def pack_data(
 
     Example: ofa-deploy pack-data --space fmnist-7classes --data photos
     """
-    from ofa_deploy.data.dataset import load_data, pack, pack_name
+    from ofa_deploy.data.loading import load_data
+    from ofa_deploy.data.packing import pack, pack_name
 
     images_space = get_space(space)
     path = out or Path("supernets") / pack_name(images_space)
@@ -73,7 +74,7 @@ def train(
     """
     import torch
 
-    from ofa_deploy.data.dataset import load_data
+    from ofa_deploy.data.loading import load_data
     from ofa_deploy.supernet.checkpoint import file_name
     from ofa_deploy.supernet.processes import together
     from ofa_deploy.supernet.recipes import get_recipe

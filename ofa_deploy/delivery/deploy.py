@@ -12,7 +12,8 @@ import numpy as np
 
 from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.device.timing import Session
@@ -153,7 +154,7 @@ def deploy_models(
     predictor = Predictor.load(found, space)
     if predictor.doubt:
         logger.warning(predictor.doubt)
-    images = data_sets.load_data(data, space)
+    images = load_data(data, space)
     net = checkpoint.load_supernet(weights, space)
     origin = checkpoint.provenance(weights)
     if predictor.weights_sha256 not in (None, origin["sha256"]):
@@ -189,7 +190,7 @@ class _Bench:
     space: SearchSpace
     table: LatencyTable
     net: Supernet
-    images: data_sets.Dataset
+    images: Dataset
     origin: artifacts.Json
     predictor: Predictor
     settings: SearchSettings

@@ -13,7 +13,8 @@ import numpy as np
 import ofa_deploy
 from ofa_deploy.accuracy.measure import count_correct
 from ofa_deploy.accuracy.predictors import AccuracyPredictor
-from ofa_deploy.data import dataset as data_sets
+from ofa_deploy.data.dataset import RECALIBRATION
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.delivery.requests import Prepared, Request, of_this_machine, prepare
 from ofa_deploy.device.conditions import DEVICES, conditions
 from ofa_deploy.device.rounds import MeasurePlan
@@ -405,7 +406,7 @@ def accuracies_at_hand(
     space = ready.space
     try:
         found = weights or artifacts.find_artifact("supernets", checkpoint.file_name(space), "")
-        images = data_sets.load_data(data, space)
+        images = load_data(data, space)
     except (ArtifactError, DataError):
         if weights is not None or data is not None:
             raise
@@ -415,7 +416,7 @@ def accuracies_at_hand(
     if ready.predictor is not None and ready.predictor.weights_sha256 not in (None, own):
         raise ArtifactError(f"the predictor was fitted on subnetworks of other weights than {found}; name its own")
     net, total = checkpoint.load_supernet(found, space), len(images.heldout)
-    about = ["accuracy", own, images.sha256(data_sets.RECALIBRATION)]
+    about = ["accuracy", own, images.sha256(RECALIBRATION)]
 
     def measured(archs: Sequence[Arch]) -> list[tuple[float, float]]:
         return [(top, half) for top, half in journal.step([*about, *map(str, archs)], lambda: rows(archs))]

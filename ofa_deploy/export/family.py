@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.data.dataset import RECALIBRATION, load_data
+from ofa_deploy.data.dataset import RECALIBRATION
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import chosen
 from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load_data
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.export import memory

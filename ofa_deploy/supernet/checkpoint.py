@@ -36,17 +36,29 @@ def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> artifacts.Jso
     return artifacts.save(path, safetensors.torch.save(state), KIND, net.space.name, details)
 
 
-def load_supernet(path: Path | str, space: SearchSpace) -> Supernet:
+def load_supernet(path: Path | str, space: SearchSpace | None = None) -> Supernet:
     """The supernet of a weight file, in evaluation mode.
+
+    Args:
+        path: the weight file; its description lies beside it.
+        space: the space that it must be of; None takes the one that its description names.
 
     Raises:
         ArtifactError: the file is missing, damaged, of another space, or its tensors are not the space's.
     """
     path = Path(path)
-    data, _ = artifacts.load(path, KIND, space.name)
-    net = Supernet(space)
+    data, description = artifacts.load(path, KIND, space.name if space else None)
+    net = Supernet(space or _space_named(description["space"], path))
     fill(net, tensors(data, path), path)
     return net.eval()
+
+
+def _space_named(name: str, path: Path) -> SearchSpace:
+    """The space that a weight file's description names."""
+    try:
+        return get_space(name)
+    except OfaDeployError as error:
+        raise ArtifactError(f"{path} is of a space that is not known here ({error}); name it as `space`") from error
 
 
 def origin(path: Path) -> artifacts.Json:

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
@@ -35,6 +33,7 @@ from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.processes import Processes, alone, gathered
 from ofa_deploy.supernet.recalibration import recalibrate
 from ofa_deploy.supernet.recipes import Recipe
+from ofa_deploy.supernet.replicas import Replica
 
 logger = logging.getLogger(__name__)
 
@@ -228,13 +227,13 @@ def _epoch(run: _Run, progress: Progress) -> None:
     run.net.train()
     for p in run.net.parameters():  # from now on zero where a step does not use it, never missing
         p.grad = torch.zeros_like(p)
-    trained = _Trained(run.net, run.processes)
+    replica = Replica(run.net, run.processes)
     for step, (pixels, labels) in enumerate(
         batches(data, recipe.batch, recipe.erase, (recipe.seed, run.epoch, 0), run.processes)
     ):
         for group in run.optimizer.param_groups:
             group["lr"] = phase.lr * recipe.batch / 64 * phase.share(within + step / steps)
-        losses.append(_step(run, trained, pixels, labels, _draw(part, phase.subnets, recipe.sandwich, rng)))
+        losses.append(_step(run, replica, pixels, labels, _draw(part, phase.subnets, recipe.sandwich, rng)))
         if not math.isfinite(losses[-1]):
             raise _diverged(run.epoch)
         progress.add(
@@ -258,40 +257,7 @@ def _epoch(run: _Run, progress: Progress) -> None:
     logger.info(", ".join(f"{key} {value}" for key, value in row.items()))
 
 
-class _Trained:
-    """The network as it is trained: by itself, or with its gradients averaged over processes."""
-
-    def __init__(self, net: Supernet, processes: Processes) -> None:
-        self.net: nn.Module = net
-        self.parallel: DistributedDataParallel | None = None
-        if processes.number > 1:
-            self.parallel = DistributedDataParallel(_Whole(net), forward_sync_buffers=False)
-
-    def forward(self, x: Tensor, arch: Arch, last: bool) -> Tensor:
-        """Logits of a subnetwork; gradients are exchanged in the backward pass of a step's last one."""
-        if self.parallel is None:
-            return self.net(x, arch)  # type: ignore[no-any-return]
-        with nullcontext() if last else self.parallel.no_sync():
-            return self.parallel(x, arch)  # type: ignore[no-any-return]
-
-
-class _Whole(nn.Module):
-    """A supernet whose every parameter takes part in the gradient.
-
-    DistributedDataParallel exchanges only what the last backward pass of a step touched; parameters that other
-    subnetworks of the step used would drift apart. So all of them are added with a factor of zero.
-    """
-
-    def __init__(self, net: Supernet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, arch: Arch) -> Tensor:
-        nothing = torch.stack([p.sum() for p in self.net.parameters()]).sum() * 0
-        return self.net(x, arch) + nothing  # type: ignore[no-any-return]
-
-
-def _step(run: _Run, trained: _Trained, pixels: Tensor, labels: Tensor, archs: list[Arch]) -> float:
+def _step(run: _Run, replica: Replica, pixels: Tensor, labels: Tensor, archs: list[Arch]) -> float:
     """Sum the gradients of the step's subnetworks and move; returns their mean loss."""
     recipe, device = run.recipe, run.processes.device.type
     x = run.data.tensor(pixels, archs[0].resolution)
@@ -304,7 +270,7 @@ def _step(run: _Run, trained: _Trained, pixels: Tensor, labels: Tensor, archs: l
             with torch.no_grad():
                 soft = F.softmax(run.teacher(x, largest).float(), dim=1)
         for i, arch in enumerate(archs):
-            logits = trained.forward(x, arch, i == len(archs) - 1).float()
+            logits = replica.forward(x, arch, last=i == len(archs) - 1).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
             if soft is not None:
                 loss = loss + recipe.distill * F.cross_entropy(logits, soft)

@@ -16,7 +16,8 @@ from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import classified
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.data.dataset import RECALIBRATION, Dataset, load_data
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.families import get_space

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import pytest
 
-from ofa_deploy.data import dataset as data_sets
 from ofa_deploy.data.dataset import Dataset
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.device import tflite
 from ofa_deploy.errors import ArtifactError, DataError, MeasureError
 from ofa_deploy.export import run
@@ -59,7 +59,7 @@ FP32, INT8 = those("fp32"), those("int8")
 def subject(space: SearchSpace) -> Subject:
     """A network of the shipped supernet, with windows of 7x7 that reach over whole feature maps."""
     weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
-    data = data_sets.load_data(None, space)
+    data = load_data(None, space)
     return Subject(specialise(checkpoint.load_supernet(weights, space), Arch.parse(SMALL), data), data)
 
 

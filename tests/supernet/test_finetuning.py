@@ -20,10 +20,6 @@ SMALL = Arch.parse("r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3")
 RECIPE_2 = replace(RECIPE.scaled(2), batch=50, seed=3)
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
@@ -32,7 +28,7 @@ def test_it_learns_and_leaves_the_supernet_alone(space: SearchSpace, dataset: Da
     net, dataset = Supernet(space).initialise(0), replace(dataset, train=dataset.train[:200])
     before = {name: value.clone() for name, value in net.state_dict().items()}
     recipe = replace(RECIPE.scaled(10, 40.0), batch=25, erase=0.0, distill=0.0)
-    tuned, about = finetune(net, SMALL, dataset, recipe, tmp_path / "s.finetune", "", silent)
+    tuned, about = finetune(net, SMALL, dataset, recipe, tmp_path / "s.finetune", "")
     assert about["heldout_top1_percent"] > about["heldout_top1_percent_before"] + 20
     assert (about["epochs"], about["heldout_images"]) == (10, len(dataset.heldout))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
@@ -44,7 +40,7 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_result(
     space: SearchSpace, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     net, saved = Supernet(space).initialise(0), tmp_path / "s.finetune"
-    expected, about = finetune(net, SMALL, dataset, RECIPE_2, tmp_path / "other.finetune", "w", silent)
+    expected, about = finetune(net, SMALL, dataset, RECIPE_2, tmp_path / "other.finetune", "w")
     write = tuning._save
 
     def torn(*args: object) -> None:
@@ -53,22 +49,22 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_result(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tuning, "_save", torn)
-        finetune(net, SMALL, dataset, RECIPE_2, saved, "w", silent)
+        finetune(net, SMALL, dataset, RECIPE_2, saved, "w")
     again, figures = finetune(net, SMALL, dataset, RECIPE_2, saved, "w")
-    assert lines[0] == "resuming after epoch 1 of fine-tuning"
+    assert "resuming after epoch 1 of fine-tuning" in lines
     assert same(again, expected)
     assert figures == about
-    other, _ = finetune(net, SMALL, dataset, replace(RECIPE_2, seed=4), tmp_path / "third.finetune", "w", silent)
+    other, _ = finetune(net, SMALL, dataset, replace(RECIPE_2, seed=4), tmp_path / "third.finetune", "w")
     assert not same(other, expected)
     with pytest.raises(ArtifactError, match="another run"):
-        finetune(net, SMALL, dataset, replace(RECIPE_2, seed=4), saved, "w", silent)
+        finetune(net, SMALL, dataset, replace(RECIPE_2, seed=4), saved, "w")
     saved.write_bytes(saved.read_bytes()[:-9])
     with pytest.raises(ArtifactError, match="damaged"):
-        finetune(net, SMALL, dataset, RECIPE_2, saved, "w", silent)
+        finetune(net, SMALL, dataset, RECIPE_2, saved, "w")
 
 
 def test_too_few_images(space: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
-    _, about = finetune(Supernet(space), SMALL, dataset, replace(RECIPE, batch=1000), tmp_path / "s", "", silent)
+    _, about = finetune(Supernet(space), SMALL, dataset, replace(RECIPE, batch=1000), tmp_path / "s", "")
     assert about["batch"] == len(dataset.train), "few images are one batch"
 
 

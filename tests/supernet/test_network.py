@@ -225,8 +225,19 @@ def test_recalibration_normalises_with_the_batch(space: SearchSpace) -> None:
 def test_weights_round_trip(tmp_path: Path, space: SearchSpace) -> None:
     net = Supernet(space).initialise(3)
     checkpoint.save(tmp_path / "w.safetensors", net, {"note": "x"})
-    again = checkpoint.load_supernet(tmp_path / "w.safetensors", space)
-    assert all(torch.equal(again.state_dict()[k], v) for k, v in net.state_dict().items())
+    for again in (
+        checkpoint.load_supernet(tmp_path / "w.safetensors", space),
+        checkpoint.load_supernet(str(tmp_path / "w.safetensors")),
+    ):
+        assert again.space == space
+        assert all(torch.equal(again.state_dict()[k], v) for k, v in net.state_dict().items())
+    with pytest.raises(ArtifactError, match="of the space fmnist, not of fmnist-7classes"):
+        checkpoint.load_supernet(tmp_path / "w.safetensors", get_space("fmnist-7classes"))
+    unnamed = dataclasses.replace(space, name="unnamed")
+    checkpoint.save(tmp_path / "w.safetensors", Supernet(unnamed), {})
+    with pytest.raises(ArtifactError, match="not known here .*unnamed.*name it as `space`"):
+        checkpoint.load_supernet(tmp_path / "w.safetensors")
+    assert checkpoint.load_supernet(tmp_path / "w.safetensors", unnamed).space == unnamed
 
 
 def test_weights_must_fit_whole(space: SearchSpace) -> None:

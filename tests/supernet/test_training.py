@@ -29,23 +29,19 @@ EVERYTHING = Phase("expand", 1, 0.01, kernels=3, depths=3, expands=3, subnets=2)
 RECIPE = Recipe((TEACHER, replace(EVERYTHING, epochs=2)), batch=50, erase=0.2)
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def learner(tiny: SearchSpace) -> SearchSpace:
     return replace(tiny, classes=10)
 
 
 def run(space: SearchSpace, data: Dataset, path: Path, recipe: Recipe = RECIPE) -> dict[str, torch.Tensor]:
-    train_supernet(space, data, recipe, path, silent)
+    train_supernet(space, data, recipe, path)
     return dict(checkpoint.load_supernet(path, space).state_dict())
 
 
 def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     recipe = Recipe((replace(TEACHER, epochs=5, lr=0.06), replace(EVERYTHING, epochs=3)), batch=50)
-    description = train_supernet(learner, dataset, recipe, tmp_path / "w.safetensors", silent)
+    description = train_supernet(learner, dataset, recipe, tmp_path / "w.safetensors")
     log = pd.read_csv(tmp_path / "w_log.csv")
     assert list(log.phase) == ["teacher"] * 5 + ["expand"] * 3
     assert list(log.epoch) == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -58,7 +54,7 @@ def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_p
 def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     whole = run(learner, dataset, tmp_path / "a.safetensors")
     for stop in (1, 2):  # before there is a teacher, and after
-        progress = train_supernet(learner, dataset, RECIPE, tmp_path / "b.safetensors", silent, stop_after=stop)
+        progress = train_supernet(learner, dataset, RECIPE, tmp_path / "b.safetensors", stop_after=stop)
         assert progress["epochs"] == stop
     assert not (tmp_path / "b.safetensors").exists()
     (tmp_path / ".b.checkpoint.k1ll3d00").touch()
@@ -70,14 +66,14 @@ def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Datase
 
 def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    train_supernet(learner, dataset, RECIPE, out, silent, stop_after=1)
+    train_supernet(learner, dataset, RECIPE, out, stop_after=1)
     with pytest.raises(ArtifactError, match="another run"):
-        train_supernet(learner, dataset, RECIPE.scaled(lr_factor=0.5), out, silent)
+        train_supernet(learner, dataset, RECIPE.scaled(lr_factor=0.5), out)
     with pytest.raises(ArtifactError, match="another run"):
-        train_supernet(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out, silent)
+        train_supernet(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out)
     out.with_suffix(".checkpoint").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match="damaged"):
-        train_supernet(learner, dataset, RECIPE, out, silent)
+        train_supernet(learner, dataset, RECIPE, out)
 
 
 def test_weights_that_are_there_are_not_replaced(
@@ -86,10 +82,10 @@ def test_weights_that_are_there_are_not_replaced(
     """Repeating what was finished does nothing; another recipe or other images need another place."""
     out = tmp_path / "w.safetensors"
     recipe = Recipe((TEACHER,), 50)
-    made, before = train_supernet(learner, dataset, recipe, out, silent), sorted(tmp_path.iterdir())
+    made, before = train_supernet(learner, dataset, recipe, out), sorted(tmp_path.iterdir())
     content = [path.read_bytes() for path in before]
     assert train_supernet(learner, dataset, recipe, out)["sha256"] == made["sha256"]
-    assert "is there already, made like this" in lines[0]
+    assert "is there already, made like this" in lines[-1]
     backwards = replace(dataset, train=dataset.train[::-1])
     for what, space, images, other, licence in (
         ("recipe", learner, dataset, replace(recipe, seed=1), None),
@@ -99,7 +95,7 @@ def test_weights_that_are_there_are_not_replaced(
         ("licence", learner, dataset, recipe, "MIT"),
     ):
         with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
-            train_supernet(space, images, other, out, silent, licence=licence)
+            train_supernet(space, images, other, out, licence=licence)
     assert sorted(tmp_path.iterdir()) == before
     assert [path.read_bytes() for path in before] == content
 
@@ -107,13 +103,13 @@ def test_weights_that_are_there_are_not_replaced(
 def test_second_run_on_the_same_output_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
     with artifacts.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
-        train_supernet(learner, dataset, RECIPE, out, silent)
-    assert train_supernet(learner, dataset, RECIPE, out, silent, stop_after=1)["epochs"] == 1
+        train_supernet(learner, dataset, RECIPE, out)
+    assert train_supernet(learner, dataset, RECIPE, out, stop_after=1)["epochs"] == 1
 
 
 def test_diverging_run_says_so(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(OfaDeployError, match=r"diverged in epoch 1.*--lr-factor"):
-        train_supernet(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors", silent)
+        train_supernet(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["w.json", "w.checkpoint", "w"])
@@ -121,14 +117,14 @@ def test_output_that_would_be_overwritten_is_refused(
     learner: SearchSpace, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ArtifactError, match="must end in .safetensors"):
-        train_supernet(learner, dataset, RECIPE, tmp_path / name, silent)
+        train_supernet(learner, dataset, RECIPE, tmp_path / name)
 
 
 TOGETHER = """
 import sys, torch
 from dataclasses import replace
 from pathlib import Path
-from ofa_deploy.data.dataset import load
+from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.parts import Layer, Stage
@@ -141,11 +137,11 @@ torch.set_num_threads(1)
 runs, start = [], module._start
 module._start = lambda *a: runs.append(start(*a)) or runs[-1]
 space = SPACE
-data = load(sys.argv[1], get_space("fmnist"))
+data = load_data(sys.argv[1], get_space("fmnist"))
 recipe = replace(get_recipe("short").scaled(12), batch=100)
 with together() as p:
     def train(name, stop=None):
-        module.train(space, data, recipe, Path(name), stop, p)
+        module.train_supernet(space, data, recipe, Path(name), stop, p)
     train("whole.safetensors")
     torch.save(dict(runs[0].net.named_parameters()), f"rank{p.rank}.pt")
     train("halves.safetensors", 6)
@@ -160,7 +156,7 @@ with together() as p:
     except OfaDeployError as error:
         Path(f"error{p.rank}").write_text(str(error))
     try:
-        module.train(space, data, replace(recipe, batch=101), Path("odd.safetensors"), None, p)
+        module.train_supernet(space, data, replace(recipe, batch=101), Path("odd.safetensors"), None, p)
     except OfaDeployError as error:
         Path(f"odd{p.rank}").write_text(str(error))
 """
