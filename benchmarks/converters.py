@@ -23,7 +23,7 @@ from export_quality import header, subjects, timed
 from ofa_deploy.device.tflite import interpreter_class, start
 from ofa_deploy.export.checks import PARITY_IMAGES
 from ofa_deploy.export.formats import Subject
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.graphs import tflite
 from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.supernet.network import Subnet
@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.show:
         head = header(("litert-torch", "ai-edge-litert", "torch"))
-        artifacts.write(RESULT, head + run(options.rounds).to_csv(index=False))
+        atomic.write(RESULT, head + run(options.rounds).to_csv(index=False))
     if RESULT.exists():
         show()
     else:

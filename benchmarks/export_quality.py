@@ -22,7 +22,8 @@ import torch
 
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.export.formats import FORMATS, Subject
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.machine import installed_version, this_machine
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.runtimes import RUNTIMES
 from ofa_deploy.latency.comparison import side_by_side
@@ -123,8 +124,8 @@ def subjects() -> Iterator[tuple[str, Subject]]:
 
 def header(packages: Sequence[str]) -> str:
     """The line above results: what they were measured on."""
-    versions = ", ".join(f"{name} {artifacts.version(name)}" for name in packages)
-    return f"# one thread, {artifacts.machine()['cpu']}, a shared machine; {versions}\n"
+    versions = ", ".join(f"{name} {installed_version(name)}" for name in packages)
+    return f"# one thread, {this_machine()['cpu']}, a shared machine; {versions}\n"
 
 
 def run(rounds: int) -> pd.DataFrame:
@@ -155,9 +156,9 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        processor = artifacts.slug(artifacts.machine()["cpu"])
+        processor = artifacts.slug(this_machine()["cpu"])
         head = header(("onnxruntime", "ai-edge-litert", "torch"))
-        artifacts.write(RESULTS / f"{PREFIX}{processor}.csv", head + run(options.rounds).to_csv(index=False))
+        atomic.write(RESULTS / f"{PREFIX}{processor}.csv", head + run(options.rounds).to_csv(index=False))
     found = sorted(RESULTS.glob(f"{PREFIX}*.csv"))
     for path in found:
         show(path)

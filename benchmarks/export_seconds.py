@@ -22,7 +22,7 @@ from ofa_deploy.data.dataset import RECALIBRATION, Dataset, Images
 from ofa_deploy.export.checks import DROP_IMAGES
 from ofa_deploy.export.formats import FORMATS, Subject
 from ofa_deploy.export.run import check_content
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet.evaluation import specialise
 from ofa_deploy.supernet.network import Supernet
@@ -89,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.show:
         head = header(("onnxruntime", "ai-edge-litert", "torch"))
-        artifacts.write(RESULT, head + run(options.resolution).to_csv(index=False))
+        atomic.write(RESULT, head + run(options.resolution).to_csv(index=False))
     if RESULT.exists():
         show()
     else:

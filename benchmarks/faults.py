@@ -53,7 +53,7 @@ from ofa_deploy.data.loading import load_data
 from ofa_deploy.data.packing import pack
 from ofa_deploy.device.rounds import MeasurePlan, read
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.files import artifacts, journals
+from ofa_deploy.files import atomic, journals
 from ofa_deploy.files.torch_files import tensors
 from ofa_deploy.latency import comparison
 from ofa_deploy.latency.build import TableJob, build_table
@@ -358,7 +358,7 @@ def make_training_state(folder: Path) -> None:
 
 def training_state(folder: Path) -> Any:
     path = folder / "s.checkpoint"
-    state, notes = checkpoint.parse(artifacts.read(path), path)
+    state, notes = checkpoint.parse(atomic.read(path), path)
     return [state_of(state), notes]
 
 
@@ -570,7 +570,7 @@ def run(
             rows += damage(name, mutations, seed)
             say(f"{name}: {dict(Counter(row['outcome'] for row in rows if row['kind'] == name))}")
         found = pd.DataFrame(rows).groupby(["kind", "way", "outcome"], sort=False).size().rename("number")
-        artifacts.write(results / "faults_damage.csv", found.reset_index().to_csv(index=False))
+        atomic.write(results / "faults_damage.csv", found.reset_index().to_csv(index=False))
     if kills:
         with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
             tables = list(
@@ -580,7 +580,7 @@ def run(
         if path.exists():
             before = pd.read_csv(path)
             tables.insert(0, before[~before.command.isin(commands)])
-        artifacts.write(path, pd.concat(tables).to_csv(index=False))
+        atomic.write(path, pd.concat(tables).to_csv(index=False))
 
 
 def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:

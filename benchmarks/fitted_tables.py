@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.latency.regression import fit_table
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.families import get_space
@@ -104,8 +104,8 @@ def main() -> None:
         if options.published is None:
             parser.error(f"--published FOLDER is missing: where {SOURCE} lies")
         found = run(options.published / SOURCE)
-        head = f"# {SOURCE}, sha256 {artifacts.sha256(options.published / SOURCE)[:16]}\n"
-        artifacts.write(RESULT, head + found.to_csv(index=False))
+        head = f"# {SOURCE}, sha256 {atomic.sha256(options.published / SOURCE)[:16]}\n"
+        atomic.write(RESULT, head + found.to_csv(index=False))
     show()
 
 

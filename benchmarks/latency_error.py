@@ -24,7 +24,7 @@ import pandas as pd
 
 from ofa_deploy.device.conditions import DEVICES, conditions
 from ofa_deploy.device.rounds import MeasurePlan, Started, measure
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.table import LatencyTable, file_name
@@ -93,7 +93,7 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
         }
     )
     path = out / f"latency-error_{name}_{device}_1t_{artifacts.slug(c['machine']['cpu'])}.csv"
-    artifacts.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
+    atomic.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
     return path
 
 

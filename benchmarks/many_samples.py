@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from ofa_deploy.accuracy.predictors import features
 from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, errors, folds
 from ofa_deploy.accuracy.samples import Samples, file_name
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.spaces.families import get_space
 
 RESULT = Path(__file__).parent / "results" / "many-samples_fmnist.csv"
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only print the committed results")
     if not parser.parse_args().show:
         head = ", ".join(map(about, (file_name(get_space("fmnist")), MANY)))
-        artifacts.write(RESULT, f"# {head}\n" + run().to_csv(index=False))
+        atomic.write(RESULT, f"# {head}\n" + run().to_csv(index=False))
     show()
 
 

@@ -33,7 +33,8 @@ from ofa_deploy.accuracy.predictors.predictor import blend
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples, file_name
-from ofa_deploy.files import artifacts, journals
+from ofa_deploy.files import artifacts, atomic, journals
+from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"
@@ -108,7 +109,7 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
 def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds: int, jobs: int) -> None:
     """Judge all models on a list and write its CSV."""
     partial = Path(f".predictor-error_{name}.partial")
-    header = {"sha256": [artifacts.sha256(path) for path in paths], "labels": labels}
+    header = {"sha256": [atomic.sha256(path) for path in paths], "labels": labels}
     rows: Rows = [row for text in journals.resume(partial, header) for row in json.loads(text)]
     done = {(row["labels"] if row["labels"] in labels else 0, row["seed"]) for row in rows}
     todo = [(n, seed) for seed in range(seeds) for n in labels if (n, seed) not in done]
@@ -126,8 +127,8 @@ def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds
     table["order"] = table.model.map(ORDER.index)
     table = table.sort_values(["labels", "seed", "order"]).drop(columns="order")
     others = "".join(f", with {path.name}" for path in paths[1:])
-    head = f"# {paths[0].name}, 30 % kept apart{others}, {artifacts.machine()['cpu']}\n"
-    artifacts.write(RESULTS / f"predictor-error_{name}.csv", head + table.to_csv(index=False))
+    head = f"# {paths[0].name}, 30 % kept apart{others}, {this_machine()['cpu']}\n"
+    atomic.write(RESULTS / f"predictor-error_{name}.csv", head + table.to_csv(index=False))
     partial.unlink()
 
 

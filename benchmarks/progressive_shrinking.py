@@ -29,7 +29,8 @@ import torch
 
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.parts import Stage
@@ -132,7 +133,7 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
                     seconds = artifacts.describe(path, checkpoint.KIND)["seconds"]
                     archs = [network(space, *size) for size in SIZES] if arch is None else [arch]
                     found = {str(a): top1(path, part, a, data) for a in archs}
-                    artifacts.write(done, json.dumps({"top1": found, "seconds": seconds}))
+                    atomic.write(done, json.dumps({"top1": found, "seconds": seconds}))
                 result = json.loads(done.read_text())
                 for name, percent in result["top1"].items():
                     genes = space.genes([Arch.parse(name)])
@@ -226,10 +227,10 @@ def main() -> None:
     if not options.show:
         torch.set_num_threads(options.threads)
         table = run(options.seeds, options.images, options.epochs)
-        cpu = artifacts.machine()["cpu"]
+        cpu = this_machine()["cpu"]
         conditions = f"{options.images} training images, short recipe of {options.epochs} epochs"
         head = f"# {conditions}, {options.threads} threads, {cpu}\n"
-        artifacts.write(RESULT, head + table.to_csv(index=False))
+        atomic.write(RESULT, head + table.to_csv(index=False))
         plot(table, RESULT.with_suffix(".png"))
     if not RESULT.exists():
         print(f"no results of progressive shrinking yet: run python {sys.argv[0]}")

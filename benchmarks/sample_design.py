@@ -26,7 +26,8 @@ from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.sampling import sample_accuracies
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet import checkpoint
 
@@ -105,10 +106,8 @@ def main() -> None:
         WORK.mkdir(exist_ok=True)
         table = run(options.number, options.jobs)
         noise = json.loads((WORK / f"apart_{options.number}.json").read_text())["label_noise"]
-        head = (
-            f"# {options.number} uniformly drawn networks kept apart, label noise {noise}, {artifacts.machine()['cpu']}"
-        )
-        artifacts.write(RESULT, f"{head}\n{table.to_csv(index=False)}")
+        head = f"# {options.number} uniformly drawn networks kept apart, label noise {noise}, {this_machine()['cpu']}"
+        atomic.write(RESULT, f"{head}\n{table.to_csv(index=False)}")
     if RESULT.exists():
         show()
     else:

@@ -26,7 +26,8 @@ from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet import checkpoint
@@ -135,7 +136,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.show:
         table = run(options.groups, options.networks)
-        artifacts.write(RESULT, f"# one thread, {artifacts.machine()['cpu']}\n" + table.to_csv(index=False))
+        atomic.write(RESULT, f"# one thread, {this_machine()['cpu']}\n" + table.to_csv(index=False))
     if RESULT.exists():
         show()
     else:

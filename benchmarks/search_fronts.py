@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.front import hypervolume
@@ -122,7 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.show:
         with threadpool_limits(1):
-            artifacts.write(RESULT, run(arguments.seeds).to_csv(index=False))
+            atomic.write(RESULT, run(arguments.seeds).to_csv(index=False))
     if not RESULT.exists():
         raise SystemExit("no results are here yet; run this without --show")
     rows = pd.read_csv(RESULT)

@@ -22,7 +22,7 @@ from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.delivery.verification import find_verified_network
 from ofa_deploy.device.rounds import MeasurePlan
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.search.evolution import SearchSettings
@@ -95,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for device in [] if arguments.show else arguments.device or ["cpu", "tflite"]:
         frame = run(device, arguments.budgets, arguments.candidates)
-        artifacts.write(RESULTS / f"search-promises_fmnist_{device}.csv", frame.to_csv(index=False))
+        atomic.write(RESULTS / f"search-promises_fmnist_{device}.csv", frame.to_csv(index=False))
     files = sorted(RESULTS.glob("search-promises_*.csv"))
     if not files:
         raise SystemExit("no results are here yet; run this without --show")

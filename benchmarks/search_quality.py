@@ -40,7 +40,7 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import Merged, merge
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.foreign_tables import import_tables
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
@@ -322,7 +322,7 @@ def main() -> None:
             if not path.exists():
                 with threadpool_limits(1):
                     frame = pd.DataFrame(judge(case, arguments.seeds, arguments.long))
-                artifacts.write(path, frame.to_csv(index=False))
+                atomic.write(path, frame.to_csv(index=False))
     files = sorted(RESULTS.glob(f"{PREFIX}*.csv"))
     if not files:
         raise SystemExit("no results are here yet; run this without --show")

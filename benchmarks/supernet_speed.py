@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
+from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet.network import Supernet
@@ -138,10 +139,8 @@ def measure(repeats: int) -> None:
     for name, resolution in (("fmnist", 28), ("fmnist", 16), ("mbv3-w1.0", 128)):
         rows += forward(name, resolution, repeats) + step(name, resolution, repeats)
     table = pd.DataFrame(rows)
-    head = (
-        f"# {artifacts.machine()['cpu']}, torch {torch.__version__}, 1 thread, batch {BATCH}, CPU ms, channels last\n"
-    )
-    artifacts.write(RESULT, head + table.to_csv(index=False))
+    head = f"# {this_machine()['cpu']}, torch {torch.__version__}, 1 thread, batch {BATCH}, CPU ms, channels last\n"
+    atomic.write(RESULT, head + table.to_csv(index=False))
 
 
 if __name__ == "__main__":

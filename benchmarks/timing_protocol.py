@@ -29,7 +29,7 @@ from scipy.optimize import lsq_linear
 from ofa_deploy.device.conditions import DEVICES, conditions
 from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Session, Visit, preempted, visited
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.table import errors
@@ -127,7 +127,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
         "test_networks": networks,
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
-    artifacts.write(path, f"# {json.dumps(about)}\n{analysed(job, visits).to_csv(index=False)}")
+    atomic.write(path, f"# {json.dumps(about)}\n{analysed(job, visits).to_csv(index=False)}")
     partial.unlink()
     return path
 

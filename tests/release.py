@@ -20,7 +20,7 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.cli import main as command_line
 from ofa_deploy.data.loading import load_data
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic, json_text
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.result import load_results
 from ofa_deploy.spaces.arch import Arch
@@ -133,7 +133,7 @@ def make(folder: Path) -> None:
     for name in ("fmnist", "mbv3-w1.0"):
         space = get_space(name)
         archs[name] = list(map(str, space.archs(space.sample(rng, NUMBER))))
-    artifacts.write(folder / "expected.json", artifacts.dumps({"archs": archs, "found": found_in(folder, archs)}))
+    atomic.write(folder / "expected.json", json_text.dumps({"archs": archs, "found": found_in(folder, archs)}))
 
 
 def say(*arguments: object) -> None:

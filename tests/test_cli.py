@@ -27,7 +27,7 @@ from ofa_deploy.data.loading import load_data
 from ofa_deploy.delivery import deploy, requests, verification
 from ofa_deploy.device import tflite
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency import table as tables
 from ofa_deploy.search.result import load_results
 from ofa_deploy.spaces.families import get_space
@@ -121,7 +121,7 @@ def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
         card = json.loads(Path(row["file"]).with_suffix(".json").read_text())
         assert card["measured"]["test"]["images"] == 500
         assert card["measured"]["latency"]["runs"] >= 30
-        assert card["sha256"] == artifacts.sha256(Path(row["file"]))
+        assert card["sha256"] == atomic.sha256(Path(row["file"]))
         assert abs(row["heldout_top1_percent"] - row["predicted_top1_percent"]) < 5
         assert row["measured_ms"] > 0
     assert rows[0]["macs"] < rows[1]["macs"]
@@ -310,7 +310,7 @@ def test_misuse_is_one_line_and_2(ofa: Run, arguments: str, words: list[str]) ->
 def test_two_runs_on_one_output_refuse_each_other(
     ofa: Run, images: Path, weights: Path, tmp_path: Path, arguments: str, output: str
 ) -> None:
-    with artifacts.locked(tmp_path / output):
+    with atomic.locked(tmp_path / output):
         refused(ofa(*arguments.format(images=images, weights=weights).split()), f"another run is writing {output}")
     assert not list(tmp_path.iterdir()), "nothing is left"
 

@@ -15,7 +15,7 @@ from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.data.packing import pack, pack_name
 from ofa_deploy.errors import ArtifactError, DataError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import json_text
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -65,7 +65,7 @@ def test_what_pack_wrote_is_loaded(images: Path, dataset: Dataset, space: Search
     with pytest.raises(DataError, match="all images are needed here"):
         load_data(str(path), space, training=True)
     about = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps(artifacts.sealed({k: about[k] for k in about if k != "mean"})))
+    path.with_suffix(".json").write_text(json.dumps(json_text.sealed({k: about[k] for k in about if k != "mean"})))
     with pytest.raises(DataError, match="lacks mean"):
         load_data(str(path), space)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ofa_deploy.cli.options import numbers
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import json_text
 from ofa_deploy.search.budget import UNITS, parse_range
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
@@ -120,7 +120,7 @@ def test_lists_of_architectures(content: bytes, name: str) -> None:
 @given(st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_descriptions(content: bytes) -> None:
     try:
-        found = artifacts.loads(content, Path("about.json"))
+        found = json_text.loads(content, Path("about.json"))
     except OfaDeployError as error:
         one_line(error)
     else:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
@@ -46,7 +47,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.top1_percent)
 
-    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
+    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> Json:
         """Write a CSV of `arch,top1_percent` and its JSON, with `details`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -68,12 +69,12 @@ class Samples:
         Raises:
             ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
-        path, about = Path(path), artifacts.Json()
+        path, about = Path(path), Json()
         if path.name and path.with_suffix(".json").exists():
             data, about = artifacts.load(path, KIND, space.name if space else None)
             space = space or get_space(about["space"])
         else:
-            data = artifacts.read(path)
+            data = atomic.read(path)
             if space is None:
                 raise ArtifactError(f"{path} has no JSON beside it that names its space; name the space")
         archs, rows = arch_lists.parse(data, path, space)

@@ -27,7 +27,7 @@ from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.data.dataset import RECALIBRATION, RECALIBRATION_BATCH, Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts, journals, outputs
+from ofa_deploy.files import atomic, journals, outputs
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -99,7 +99,7 @@ def sample_accuracies(
     checkpoint.load_supernet(weights, space)
     outputs.check_output(out, ".csv")
     header: dict[str, Any] = {
-        "weights_sha256": artifacts.sha256(weights),
+        "weights_sha256": atomic.sha256(weights),
         "dataset": images.name,
         "images": len(images.heldout),
         "images_sha256": images.sha256(RECALIBRATION),
@@ -117,7 +117,7 @@ def sample_accuracies(
     if out.exists() and not partial.exists():
         outputs.made_already(out, KIND, {**header, **({"number": None, "at_most": number} if until_flat else {})})
         return Samples.load(out, space)
-    with artifacts.locked(out), _Shards(partial, header) as shards:
+    with atomic.locked(out), _Shards(partial, header) as shards:
         if shards.found:
             logger.info(f"resuming: {sum(map(len, shards.found.values()))} subnetworks are there")
         curve: list[dict[str, float]] = []

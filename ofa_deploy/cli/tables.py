@@ -26,7 +26,6 @@ from ofa_deploy.cli.options import (
     plan_of,
     print_table,
     resolutions_of,
-    space_of,
     tables_of,
 )
 from ofa_deploy.cli.views import artifact_rows
@@ -110,7 +109,7 @@ def show(
             json.dumps([item.to_json() for item in items("tables")], indent=1) if as_json else artifact_rows("tables")
         )
         return
-    table, record = LatencyTable.load(file, space_of(None, file)), artifacts.describe(file, KIND)
+    table, record = LatencyTable.load(file), artifacts.describe(file, KIND)
     print(json.dumps(record) if as_json else "\n".join(_shown(table, record)))
 
 

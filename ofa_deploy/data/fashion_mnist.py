@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ofa_deploy.data.dataset import Dataset, Images, split
 from ofa_deploy.errors import DataError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.files.downloads import download as download_file
 
 CLASSES = (
@@ -100,7 +100,7 @@ def read_folder(folder: Path) -> Dataset:
         path = next((p for end in (".gz", "") if (p := folder / f"{name}{end}").is_file()), None)
         if path is None:
             raise DataError(f"{folder} lacks {name}.gz; it needs {', '.join(FILES)}")
-        arrays[name] = _read_idx(artifacts.read(path), name, path)
+        arrays[name] = _read_idx(atomic.read(path), name, path)
     train, test = (
         Images(arrays[f"{part}-images-idx3-ubyte"][:, None], arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64))
         for part in ("train", "t10k")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset, images_from_arrays
 from ofa_deploy.errors import DataError
 from ofa_deploy.files import artifacts, npz, outputs
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "images"
@@ -23,7 +24,7 @@ def pack_name(space: SearchSpace) -> str:
     return f"{space.name}-images.npz"
 
 
-def pack(dataset: Dataset, path: Path, space: str) -> artifacts.Json:
+def pack(dataset: Dataset, path: Path, space: str) -> Json:
     """Save what measuring and exporting need: held-out and test images and 2,000 training images.
 
     Args:
@@ -88,7 +89,7 @@ def read_pack(path: Path) -> Dataset:
     )
 
 
-def _check_description(description: artifacts.Json, path: Path, channels: int) -> None:
+def _check_description(description: Json, path: Path, channels: int) -> None:
     """Check that a description names what a dataset needs, with a mean and a deviation of each channel."""
     keys = ("dataset", "classes", "mean", "std", "source", "licence")
     if missing := [key for key in keys if key not in description]:

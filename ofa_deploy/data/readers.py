@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ofa_deploy.data import packing
 from ofa_deploy.data.dataset import Dataset, Images, images_from_arrays, split
 from ofa_deploy.errors import DataError
-from ofa_deploy.files import artifacts, npz
+from ofa_deploy.files import atomic, npz
 from ofa_deploy.spaces.space import SearchSpace
 
 MOST_CLASSES = 100_000
@@ -31,7 +31,7 @@ def read_npz(path: Path) -> Dataset:
         ArtifactError: the file cannot be read.
         DataError: an array is missing, or of another type or shape.
     """
-    arrays = npz.read(artifacts.read(path), path)
+    arrays = npz.read(atomic.read(path), path)
     if "train_images" in arrays:
         return packing.read_pack(path)
     if not {"images", "labels"} <= arrays.keys():

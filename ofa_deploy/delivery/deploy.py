@@ -22,7 +22,8 @@ from ofa_deploy.export.card import write_card
 from ofa_deploy.export.checks import top1
 from ofa_deploy.export.formats import DELIVERED, FORMATS, chosen
 from ofa_deploy.export.run import export_model
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.graphs.runtimes import RUNTIMES
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import TableJob, build_table
@@ -62,7 +63,7 @@ class Deployed:
     budget: str
     file: Path
     result: SearchResult
-    card: artifacts.Json
+    card: Json
     session: Session
     searches: int
 
@@ -191,7 +192,7 @@ class _Bench:
     table: LatencyTable
     net: Supernet
     images: Dataset
-    origin: artifacts.Json
+    origin: Json
     predictor: Predictor
     settings: SearchSettings
     threads: int
@@ -212,7 +213,7 @@ class _Bench:
             card = export_model(self.net, result.arch, self.images, file, self.origin, result.predicted(), format_)
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (
-                runtime.start(artifacts.read(file), self.threads),
+                runtime.start(atomic.read(file), self.threads),
                 runtime.native(image.astype(np.float32)),
             )
             cards[budget] = file, card

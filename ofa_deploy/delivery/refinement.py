@@ -23,7 +23,7 @@ from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.delivery.requests import Request, prepare
 from ofa_deploy.delivery.verification import Accuracies, accuracies_at_hand
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import artifacts, atomic, outputs
 from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.result import SearchResult
@@ -158,7 +158,7 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
         samples.save(kept, {"weights_sha256": samples.weights_sha256, "source": "ofa-deploy search --refine"})
 
     outputs.check_output(kept, ".csv")
-    with artifacts.locked(kept):
+    with atomic.locked(kept):
         known = _joined(own, Samples.load(kept, space)) if kept.exists() else own
         if len(known) > len(own):
             logger.info(f"going on with {len(known) - len(own)} networks of {kept}")

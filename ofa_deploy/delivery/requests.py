@@ -16,6 +16,7 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import artifacts
+from ofa_deploy.files.machine import this_machine
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.evolution import SearchSettings
@@ -259,7 +260,7 @@ def _table_of(before: SearchResult, request: Request) -> tuple[str, ...]:
     for beside in artifacts.candidates("lut", f"{space.name}_*.json"):
         with contextlib.suppress(OfaDeployError):
             table = LatencyTable.load(beside.with_suffix(".csv"), space)
-            if latency_limit(table, "100%", request.margin_percent).sha256 == before.limits[0]["sha256"]:
+            if table.identity == before.limits[0]["sha256"]:
                 return (str(beside.with_suffix(".csv")),)
     return ()
 
@@ -309,7 +310,7 @@ def _remark(table: LatencyTable, limit: Limit, request: Request) -> None:
 
 def of_this_machine(table: LatencyTable) -> bool:
     """Whether a table was measured here, under whatever conditions."""
-    about, here = table.conditions, artifacts.machine()
+    about, here = table.conditions, this_machine()
     if any(about["machine"].get(key) != value for key, value in here.items()):
         return False
     try:

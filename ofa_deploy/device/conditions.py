@@ -8,7 +8,7 @@ from typing import Any
 from ofa_deploy.device import onnxruntime, tflite, torch
 from ofa_deploy.device.timing import Session
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files.machine import installed_version, this_machine
 
 DEVICES = {
     "cpu": "onnxruntime",
@@ -63,10 +63,10 @@ def conditions(device: str, threads: int, batch: int = 1) -> dict[str, Any]:
         MeasureError: no runtime serves that device, or the GPU that it needs is not here.
     """
     runtime = runtime_of(device)
-    machine = artifacts.machine()
+    machine = this_machine()
     if runtime in GPUS:
         machine = {**machine, "gpu": GPUS[runtime]()}
-    versions = [version for name in PACKAGES[runtime] if (version := artifacts.version(name))]
+    versions = [version for name in PACKAGES[runtime] if (version := installed_version(name))]
     return {
         "device": device,
         "runtime": runtime,

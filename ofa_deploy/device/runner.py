@@ -24,7 +24,7 @@ from ofa_deploy.device import adb
 from ofa_deploy.device.conditions import START, conditions
 from ofa_deploy.device.rounds import MeasurePlan, Started, measure
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.progress import telling
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run(bundle: Path, out: Path, phone: adb.Options) -> None:
             return Started(START[measured["runtime"]](file.read(entry["file"]), plan.threads), x)
 
         partial = out.with_name(out.name + ".partial")
-        with artifacts.locked(out):
+        with atomic.locked(out):
             measure(
                 list(entries),
                 lambda name: started(entries[name]),

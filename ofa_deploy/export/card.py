@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.export.formats import CALIBRATION, FORMATS, Subject
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic, json_text
+from ofa_deploy.files.json_text import Json
+from ofa_deploy.files.machine import made_with
 from ofa_deploy.graphs.weights import INPUT, OUTPUT
 from ofa_deploy.spaces.official import to_ofa
 
@@ -24,7 +26,7 @@ def make_card(
     checked: Mapping[str, Any],
     origin: Mapping[str, Any],
     predicted: Mapping[str, Any] | None,
-) -> artifacts.Json:
+) -> Json:
     """The card of a file, by the name of its format, the file's name and content.
 
     `checked` is what the checks found (see `export.check`), `origin` says whence the supernet is, and `predicted` holds
@@ -68,7 +70,7 @@ def make_card(
         **checked,
         "predicted": dict(predicted or {}),
         "measured": {},
-        "made_with": artifacts.made_with(),
+        "made_with": made_with(),
     }
 
 
@@ -87,8 +89,8 @@ def run_lines(subject: Subject, name: str, file: str) -> list[str]:
 
 def write_card(path: Path, card: Mapping[str, Any]) -> None:
     """Write the card of the file at `path` beside it, as `.json` and as `.md`."""
-    artifacts.write(path.with_suffix(".json"), artifacts.dumps(card))
-    artifacts.write(path.with_suffix(".md"), markdown(card))
+    atomic.write(path.with_suffix(".json"), json_text.dumps(card))
+    atomic.write(path.with_suffix(".md"), markdown(card))
 
 
 def markdown(card: Mapping[str, Any]) -> str:

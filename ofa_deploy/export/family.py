@@ -15,7 +15,8 @@ from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import chosen
 from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress
 from ofa_deploy.search.result import SearchResult, load_results
 from ofa_deploy.spaces.arch import Arch
@@ -35,7 +36,7 @@ def export_family(
     formats: str | None,
     max_drop: float = MAX_DROP,
     recalibration: int = RECALIBRATION,
-) -> dict[Path, artifacts.Json]:
+) -> dict[Path, Json]:
     """Export every network of a result file, or some of a front.
 
     Args:
@@ -65,11 +66,11 @@ def export_family(
         load_data(data, space),
     )
     progress = Progress(len(networks), "networks")
-    cards: dict[Path, artifacts.Json] = {}
+    cards: dict[Path, Json] = {}
     for (arch, predicted), files in zip(networks, wanted, strict=True):
         made = make(net, arch, images, files, origin, predicted, max_drop, recalibration=recalibration)
         cards |= time_and_write(made, space, arch)
-        artifacts.write(folder / INDEX, _index(list(cards.values())))
+        atomic.write(folder / INDEX, _index(list(cards.values())))
         progress.add()
     return cards
 
@@ -96,7 +97,7 @@ def _of_row(result: SearchResult, row: dict[str, Any]) -> dict[str, Any]:
     return {**accuracy, "limits": [{"name": first["name"], "unit": first["unit"], "predicted": row[column]}]}
 
 
-def _index(cards: Sequence[artifacts.Json]) -> str:
+def _index(cards: Sequence[Json]) -> str:
     """A row a file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

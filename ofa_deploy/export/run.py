@@ -17,7 +17,8 @@ from ofa_deploy.export import memory
 from ofa_deploy.export.card import make_card, write_card
 from ofa_deploy.export.checks import accuracy_drop, parity
 from ofa_deploy.export.formats import FEWEST, FORMATS, Subject, chosen
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.search.result import load_result
 from ofa_deploy.spaces.arch import Arch
@@ -28,7 +29,7 @@ from ofa_deploy.supernet.evaluation import specialise
 from ofa_deploy.supernet.finetuning import RECIPE, SUFFIX, finetune
 from ofa_deploy.supernet.network import Subnet, Supernet
 
-Made = tuple[Path, bytes, artifacts.Json]
+Made = tuple[Path, bytes, Json]
 """Where a file goes, its content and its card."""
 MAX_DROP = 1.0
 """Points of top-1 that int8 may lose."""
@@ -44,7 +45,7 @@ def export_model(
     weights: Mapping[str, Any] | None = None,
     predicted: Mapping[str, Any] | None = None,
     format_: str | None = None,
-) -> artifacts.Json:
+) -> Json:
     """Write the model of a subnetwork and its card.
 
     Args:
@@ -84,7 +85,7 @@ def export_files(
     finetune_epochs: int = 0,
     seed: int = 0,
     recalibration: int = RECALIBRATION,
-) -> dict[Path, artifacts.Json]:
+) -> dict[Path, Json]:
     """Export an architecture from files, with measured latency.
 
     Args:
@@ -133,7 +134,7 @@ def check_figures(max_drop: float, recalibration: int) -> None:
         raise OfaDeployError(f"batch norms are recalibrated on at least {FEWEST} images, not {recalibration}")
 
 
-def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Path, artifacts.Json]:
+def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Path, Json]:
     """Measure the latency of the files of one network, and write them with their cards, which are returned."""
     _time(made, space, arch)
     _write(made)
@@ -166,7 +167,7 @@ def make(
     weights: Mapping[str, Any],
     predicted: Mapping[str, Any] | None,
     max_drop: float,
-    tuned: tuple[Subnet, artifacts.Json] | None = None,
+    tuned: tuple[Subnet, Json] | None = None,
     recalibration: int = RECALIBRATION,
 ) -> list[Made]:
     """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
@@ -181,7 +182,7 @@ def make(
     return made
 
 
-def check_content(name: str, content: bytes, subject: Subject, max_drop: float) -> artifacts.Json:
+def check_content(name: str, content: bytes, subject: Subject, max_drop: float) -> Json:
     """What the checks of a file of a format find, see `check`; int8 may lose `max_drop` points.
 
     Raises:
@@ -219,5 +220,5 @@ def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:
 
 def _write(made: list[Made]) -> None:
     for path, content, card in made:
-        artifacts.write(path, content)
+        atomic.write(path, content)
         write_card(path, card)

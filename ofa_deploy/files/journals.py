@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.errors import ArtifactError, InfeasibleError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 
 
 def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
@@ -30,16 +30,16 @@ def resume(partial: Path, header: Mapping[str, Any]) -> list[str]:
     """
     first = json.dumps(header)
     if not partial.exists():
-        artifacts.write(partial, first + "\n")
+        atomic.write(partial, first + "\n")
         return []
-    lines = artifacts.read(partial).decode(errors="replace").split("\n")
+    lines = atomic.read(partial).decode(errors="replace").split("\n")
     try:
         same = json.loads(lines[0]) == json.loads(first)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{partial} is damaged; remove it to start anew") from error
     if not same:
         raise _of_another_run(partial)
-    artifacts.write(partial, "\n".join([first, *lines[1:-1]]) + "\n")
+    atomic.write(partial, "\n".join([first, *lines[1:-1]]) + "\n")
     return lines[1:-1]
 
 
@@ -143,7 +143,7 @@ def journal(out: Path | None, header: Mapping[str, Any]) -> Iterator[Journal]:
         yield Journal()
         return
     partial = out.with_name(f"{out.name}.partial")
-    with artifacts.locked(out):
+    with atomic.locked(out):
         steps = Journal(partial, header)
         try:
             yield steps

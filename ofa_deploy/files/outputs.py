@@ -12,6 +12,7 @@ from typing import Any
 
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts
+from ofa_deploy.files.json_text import Json
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def check_plain(path: Path, *suffixes: str) -> None:
         raise ArtifactError(f"{path} is what {beside} describes and would be overwritten; choose another --out")
 
 
-def made_already(path: Path, kind: str, asked: Mapping[str, Any]) -> artifacts.Json:
+def made_already(path: Path, kind: str, asked: Mapping[str, Any]) -> Json:
     """The description of an artifact that is there already, if it was made as is asked for now.
 
     Args:

@@ -14,7 +14,7 @@ from ofa_deploy.device.conditions import conditions
 from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency import interpolation
@@ -199,7 +199,7 @@ def build_table(
             header,
         )
 
-    with artifacts.locked(out):
+    with atomic.locked(out):
         if interpolate is None:
             visits, rows, details = visit(list(job.entries)), None, {}
         else:

@@ -19,7 +19,7 @@ from ofa_deploy.device.conditions import PACKAGES, precision_of, runtime_of
 from ofa_deploy.device.rounds import MeasurePlan, missing, read
 from ofa_deploy.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, json_text, outputs
 from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
 from ofa_deploy.latency.build import TableJob
@@ -35,6 +35,9 @@ MODULES = (
     "progress.py",
     "files/__init__.py",
     "files/artifacts.py",
+    "files/atomic.py",
+    "files/json_text.py",
+    "files/machine.py",
     "files/journals.py",
     "files/outputs.py",
     "device/*.py",
@@ -79,7 +82,7 @@ def bundle(job: TableJob, device: str, out: Path, runner: str = "python") -> Non
     package = Path(ofa_deploy.__file__).parent
     sources = [path for pattern in MODULES for path in sorted(package.glob(pattern))]
     progress = Progress(len(job.entries), "graphs")
-    with artifacts.writing(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
+    with atomic.writing(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
 
         def add(name: str, content: bytes | str) -> None:
             info = zipfile.ZipInfo(name)  # dated 1980, so that the same content is the same file
@@ -114,8 +117,8 @@ def bundle(job: TableJob, device: str, out: Path, runner: str = "python") -> Non
         for path in sources:
             name = f"ofa_deploy/{path.relative_to(package).as_posix()}"
             add(name, path.read_bytes())
-            manifest["sources"][name] = artifacts.sha256(path)
-        add(MANIFEST, artifacts.dumps(manifest))
+            manifest["sources"][name] = atomic.sha256(path)
+        add(MANIFEST, json_text.dumps(manifest))
         add("__main__.py", _MAIN)
 
 
@@ -166,8 +169,8 @@ def collect(
         raise ArtifactError(f"{path} measures every operator; leave out --from")
     if not same:
         raise ArtifactError(f"{path} is of another release of ofa-deploy; make and run it anew with this one")
-    first, *lines = artifacts.read(results).decode(errors="replace").split("\n")
-    header = artifacts.loads(first.encode(), results)
+    first, *lines = atomic.read(results).decode(errors="replace").split("\n")
+    header = json_text.loads(first.encode(), results)
     if header.pop("bundle", None) != identity:
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
     machine = header.get("machine")
@@ -195,7 +198,7 @@ def collect(
     target = out or Path("lut") / file_name(job.space, header, job.blocks)
     outputs.check_output(target, ".csv")
     check_replaces(target, job.resolutions, others)
-    with artifacts.locked(target):
+    with atomic.locked(target):
         table.save(target, {**job.details(visits), "bundle_manifest_sha256": identity})
     return table, target
 
@@ -219,7 +222,7 @@ def _manifest(path: Path) -> tuple[str, dict[str, Any]]:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
         raise ArtifactError(f"{path} is no bundle; make one with: ofa-deploy lut bundle") from error
-    manifest = artifacts.loads(text, path)
+    manifest = json_text.loads(text, path)
     if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
         raise ArtifactError(f"{path} is no bundle that this release reads; make it anew with: ofa-deploy lut bundle")
     return hashlib.sha256(text).hexdigest(), manifest

@@ -9,7 +9,7 @@ from typing import Any
 
 from ofa_deploy.device.conditions import elsewhere
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.latency.table import LARGEST_MS, LatencyTable, check_replaces
 from ofa_deploy.spaces.ops import Op
@@ -92,7 +92,7 @@ def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: P
     rows = {op: _row(found, keys(op), files[0]) for op in space.all_ops(complete)}
     conditions = elsewhere(device, f"table of {name}", "(imported)")
     table = LatencyTable(space, rows, tuple(complete), conditions)
-    sources = [{"file": file.name, "sha256": artifacts.sha256(file)} for file in files]
+    sources = [{"file": file.name, "sha256": atomic.sha256(file)} for file in files]
     table.save(out, {"format": name, "sources": sources})
     return table
 
@@ -106,7 +106,7 @@ def _entries(file: Path) -> Mapping[str, Mapping[str, Any]]:
                 raise ValueError("it merges parts of itself")  # few lines of which can mean more than memory holds
 
     try:
-        content = Loader(artifacts.read(file).decode()).get_single_data()
+        content = Loader(atomic.read(file).decode()).get_single_data()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{file} is not YAML: {(str(error).splitlines() or ['it is damaged'])[0]}") from error
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ofa_deploy.device.conditions import runtime_of
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.graphs.runtimes import RUNTIMES
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.progress import Progress
@@ -44,8 +44,8 @@ def write_networks(job: TableJob, device: str, folder: Path) -> Path:
     progress = Progress(len(job.networks), "networks")
     for number, arch in enumerate(job.networks, 1):
         name = f"{number:04}{RUNTIMES[runtime].suffix}"
-        artifacts.write(folder / name, job.model(job.space.walk(arch), runtime)[0])
+        atomic.write(folder / name, job.model(job.space.walk(arch), runtime)[0])
         writer.writerow([name, arch, ""])
         progress.add()
-    artifacts.write(path, text.getvalue())
+    atomic.write(path, text.getvalue())
     return path

@@ -21,7 +21,7 @@ import numpy as np
 from ofa_deploy.device.conditions import elsewhere
 from ofa_deploy.device.rounds import FEWEST
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency import smooth_maximum
 from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.latency.table import LatencyTable, check_replaces, compared, cross_validated, errors
@@ -178,7 +178,7 @@ def fit_file(
     conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch, precision)
     table = fit_table(space, archs, np.array(latencies), conditions, tables, seed, additive=additive)
     check_replaces(out, table.resolutions, tables)
-    sources = [{"file": p.name, "sha256": artifacts.sha256(p)} for p in (path, *others)]
+    sources = [{"file": p.name, "sha256": atomic.sha256(p)} for p in (path, *others)]
     table.save(out, {"column": column, "sources": sources})
     return table
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import bundle, collect
 from ofa_deploy.latency.regression import check_cover
@@ -60,7 +60,7 @@ def build_over_ssh(
         path = Path(folder) / "bundle.zip"
         logger.info("making the bundle")
         bundle(job, device, path)
-        name = f"{job.space.name}_{artifacts.sha256(path)[:16]}"
+        name = f"{job.space.name}_{atomic.sha256(path)[:16]}"
         there = f"{FOLDER}/{name}"
         logger.info(f"copying {path.stat().st_size / 1e6:.1f} MB to {host}")
         _ssh(host, f"mkdir -p {FOLDER} && cat > {there}.tmp && mv {there}.tmp {there}.zip", path.read_bytes())

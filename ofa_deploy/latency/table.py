@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,8 +17,10 @@ import numpy.typing as npt
 
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import artifacts
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.spaces.costs import Cost, Floats, Genes, SmoothMaximum
+from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -113,6 +116,13 @@ class LatencyTable:
         return {"launch_ms": self.launch_ms, "correction_ms": self.corrections}
 
     @property
+    def identity(self) -> str:
+        """Checksum of the data file and of the calibration: equal tables predict alike. In hexadecimal."""
+        terms = [self.sha256, self.scale, self.per_op_ms, self.per_million_ms]
+        terms += [term for term in (self.constant_ms, self.power) if term]  # files of before had neither
+        return hashlib.sha256(" ".join(map(str, terms)).encode()).hexdigest()
+
+    @property
     def label(self) -> str:
         """Device, machine and runtime in words."""
         c = self.conditions
@@ -144,7 +154,7 @@ class LatencyTable:
             return f"this table hardly tells fast networks from slow ones (Spearman {e['spearman']:.2f}): measure again"
         return None
 
-    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
+    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> Json:
         """Write the rows as CSV and everything else as JSON beside it, with `details`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -169,14 +179,20 @@ class LatencyTable:
         return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, about)
 
     @classmethod
-    def load(cls, path: Path | str, space: SearchSpace) -> LatencyTable:
+    def load(cls, path: Path | str, space: SearchSpace | None = None) -> LatencyTable:
         """Read a table.
+
+        Args:
+            path: its CSV file.
+            space: which it must be of; None takes the space that its description names.
 
         Raises:
             ArtifactError: it is missing, damaged, or of another space.
+            OfaDeployError: its space is unknown.
         """
         path = Path(path)
-        data, about = artifacts.load(path, KIND, space.name)
+        data, about = artifacts.load(path, KIND, None if space is None else space.name)
+        space = space or get_space(about["space"])
         try:
             rows, launch_ms, corrections, power = {}, {}, {}, float(about.get("power", 0.0))
             if power and not 1 < power < LARGEST_POWER:
@@ -272,7 +288,7 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
     Raises:
         ArtifactError: there is neither.
     """
-    found: dict[Path, artifacts.Json] = {}
+    found: dict[Path, Json] = {}
     damaged: ArtifactError | None = None
     for beside in artifacts.candidates("lut", f"{space.name}_{measured['device']}_*.json"):
         try:

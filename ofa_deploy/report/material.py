@@ -12,12 +12,12 @@ import numpy as np
 from ofa_deploy.accuracy.predictors.predictor import KIND as PREDICTOR
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic, json_text
 from ofa_deploy.formatting import mapping, number
 from ofa_deploy.latency.table import KIND as TABLE
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS
-from ofa_deploy.search.limits import cost_limit, latency_limit
+from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.result import SearchResult, load_results
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Cost
@@ -118,8 +118,8 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
     groups: dict[tuple[str, str, str, str], list[SearchResult]] = {}
     for path in paths:
         found = load_results(path)
-        data = artifacts.read(path)
-        files.append((path, artifacts.sha256(path), mapping(artifacts.loads(data, path).get("made_with"))))
+        data = atomic.read(path)
+        files.append((path, atomic.sha256(path), mapping(json_text.loads(data, path).get("made_with"))))
         for result in found:
             first = result.limits[0] if result.limits else {"name": "macs", "unit": "M"}
             group = (result.space, str(result.objective), str(first["name"]), str(first["unit"]))
@@ -209,7 +209,7 @@ def find_table(space: SearchSpace, result: SearchResult) -> TableFile | None:
     for path in _paths("lut", request_of(result).get("luts"), space, TABLE):
         try:
             table = LatencyTable.load(path, space)
-            if latency_limit(table, "100%", 0).sha256 == wanted:
+            if table.identity == wanted:
                 return TableFile(path, table, artifacts.describe(path, TABLE))
         except (OfaDeployError, KeyError, TypeError, ValueError, OverflowError):
             continue  # a page about a result does not fail because of another table

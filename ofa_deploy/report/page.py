@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.report import evidence, sections
 from ofa_deploy.report.markup import Html, join, script_data, tag, text
 from ofa_deploy.report.material import Material, Panel, gather
@@ -32,7 +32,7 @@ def write_report(results: Sequence[Path], out: Path, seed: int = 0) -> None:
     """
     check_page(out)
     written = page(gather(results, seed)).encode(errors="replace")
-    artifacts.write(out, written)
+    atomic.write(out, written)
 
 
 def check_page(out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,13 +123,7 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
     if fastest_ms <= 0:
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
     lower, upper = parse_range("latency", text, raised * fastest_ms, raised * slowest_ms)
-    calibration = f"{table.sha256} {table.scale} {table.per_op_ms} {table.per_million_ms}"
-    if table.constant_ms:
-        calibration += f" {table.constant_ms}"
-    if table.power:
-        calibration += f" {table.power}"
-    checksum = hashlib.sha256(calibration.encode()).hexdigest()
-    return Limit("latency", table.cost, lower, upper, margin, table.label, checksum)
+    return Limit("latency", table.cost, lower, upper, margin, table.label, table.identity)
 
 
 def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:

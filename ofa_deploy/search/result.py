@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic, json_text
+from ofa_deploy.files.json_text import Json
+from ofa_deploy.files.machine import made_with
 from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -74,7 +76,7 @@ class SearchResult:
         costs = [{key: limit[key] for key in sorted(_LIMIT - {"sha256"})} for limit in self.limits]
         return {**accuracy, "limits": costs}
 
-    def to_json(self) -> artifacts.Json:
+    def to_json(self) -> Json:
         """The result as JSON values."""
         return asdict(self) | {"arch": str(self.arch)}
 
@@ -129,7 +131,7 @@ def dumps(results: Sequence[SearchResult]) -> str:
     """One result, or several of one command, as the JSON text of a file."""
     about = {"schema": artifacts.SCHEMA, "kind": KIND}
     content = results[0].to_json() if len(results) == 1 else {"results": [result.to_json() for result in results]}
-    return artifacts.dumps(artifacts.sealed({**about, **content, "made_with": artifacts.made_with()}))
+    return json_text.dumps(json_text.sealed({**about, **content, "made_with": made_with()}))
 
 
 def write_results(results: Sequence[SearchResult], path: Path | str) -> None:
@@ -140,9 +142,9 @@ def write_results(results: Sequence[SearchResult], path: Path | str) -> None:
     """
     path = Path(path)
     if path.suffix != ".csv":
-        artifacts.write(path, dumps(results))
+        atomic.write(path, dumps(results))
     elif len(results) == 1 and results[0].front:
-        artifacts.write(path, results[0].front_csv())
+        atomic.write(path, results[0].front_csv())
     else:
         raise ArtifactError(f"{path}: only the front of one search is written as CSV, see --front; choose a .json")
 
@@ -156,7 +158,7 @@ def load_results(path: Path | str) -> tuple[SearchResult, ...]:
     path = Path(path)
     if path.suffix == ".csv":
         raise ArtifactError(f"{path} is a list; search with --out FILE.json for a result that can be read again")
-    about = artifacts.loads(artifacts.read(path), path)
+    about = json_text.loads(atomic.read(path), path)
     if about.pop("kind", None) != KIND:
         raise ArtifactError(
             f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out result.json"
@@ -164,7 +166,7 @@ def load_results(path: Path | str) -> tuple[SearchResult, ...]:
     schema = about.pop("schema", None)
     if schema not in range(1, artifacts.SCHEMA + 1):
         raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
-    artifacts.check_seal({**about, "kind": KIND, "schema": schema}, path)
+    json_text.check_seal({**about, "kind": KIND, "schema": schema}, path)
     for key in ("made_with", "seal"):
         about.pop(key, None)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.errors import ArchError, ArtifactError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.official import from_net_config, from_ofa
 from ofa_deploy.spaces.space import SearchSpace
@@ -31,7 +31,7 @@ def read(path: Path, space: SearchSpace, results: bool = False) -> tuple[list[Ar
     Raises:
         ArtifactError: the file is missing or of another form, or a row is no architecture of the space; it is named.
     """
-    content = artifacts.read(path)
+    content = atomic.read(path)
     if results and path.suffix == ".json" and (found := _networks(content, path)):
         content = json.dumps(found).encode()
     return parse(content, path, space)
@@ -60,7 +60,7 @@ def read_one(path: Path, space: SearchSpace, resolution: int | None = None) -> A
     Raises:
         ArtifactError: the file is missing or of another form, or says no resolution where none is given.
     """
-    rows = _json_rows(artifacts.read(path), path)
+    rows = _json_rows(atomic.read(path), path)
     if len(rows) != 1:
         raise ArtifactError(f"{path} lists {len(rows)} architectures, one is wanted")
     row = rows[0]

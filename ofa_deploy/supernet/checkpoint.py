@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
@@ -30,7 +31,7 @@ def file_name(space: SearchSpace) -> str:
     return f"{space.name}.safetensors"
 
 
-def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> artifacts.Json:
+def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> Json:
     """Save the weights of a supernet (contiguous float32 tensors under the official names) with their provenance."""
     state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
     return artifacts.save(path, safetensors.torch.save(state), KIND, net.space.name, details)
@@ -61,12 +62,12 @@ def _space_named(name: str, path: Path) -> SearchSpace:
         raise ArtifactError(f"{path} is of a space that is not known here ({error}); name it as `space`") from error
 
 
-def origin(path: Path) -> artifacts.Json:
+def origin(path: Path) -> Json:
     """Name and checksum of a weight file, for what is made from it."""
-    return {"file": path.name, "sha256": artifacts.sha256(path)}
+    return {"file": path.name, "sha256": atomic.sha256(path)}
 
 
-def provenance(path: Path) -> artifacts.Json:
+def provenance(path: Path) -> Json:
     """Name and checksum of a supernet's file, and its licence where that is known."""
     stated = artifacts.describe(path, KIND).get("licence")
     return origin(path) | {"licence": "not stated" if stated is None else stated}
@@ -122,7 +123,7 @@ def load_subnet(path: Path | str) -> Subnet:
     Raises:
         ArtifactError: the file is missing, damaged, or no subnetwork's.
     """
-    return subnet_of(artifacts.read(Path(path)), Path(path))
+    return subnet_of(atomic.read(Path(path)), Path(path))
 
 
 def subnet_of(content: bytes, path: Path) -> Subnet:

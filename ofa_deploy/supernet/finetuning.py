@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.supernet import checkpoint
@@ -49,7 +50,7 @@ def finetune(
     saved: Path,
     weights_sha256: str,
     recalibration: int = RECALIBRATION,
-) -> tuple[Subnet, artifacts.Json]:
+) -> tuple[Subnet, Json]:
     """Train a subnetwork further, with weights of its own; a run that was killed goes on from its last epoch.
 
     Args:
@@ -81,7 +82,7 @@ def finetune(
     }
     student = specialise(net, arch, data, recalibration)
     before = _top1_percent(student, data)
-    with artifacts.locked(saved):
+    with atomic.locked(saved):
         teacher = specialise(net, net.space.extreme(True, arch.resolution), data, recalibration)
         _train(student, teacher, data, recipe, saved, about)
     recalibrate(student, data.recalibration(arch.resolution, recalibration))
@@ -144,7 +145,7 @@ def _save(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[st
         if moves.state[p].get("momentum_buffer") is not None
     }
     content = checkpoint.content(tensors, {"ofa_deploy": json.dumps(about)})
-    artifacts.write(path, content)
+    atomic.write(path, content)
 
 
 def _resume(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[str, Any]) -> int:
@@ -152,7 +153,7 @@ def _resume(student: Subnet, moves: torch.optim.SGD, path: Path, about: Mapping[
     if not path.exists():
         return 0
     try:
-        tensors, notes = checkpoint.parse(artifacts.read(path), path)
+        tensors, notes = checkpoint.parse(atomic.read(path), path)
         found = json.loads(notes["ofa_deploy"])
         epoch = int(found.pop("epoch"))
         if found == json.loads(json.dumps(about)):

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress, silent
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
@@ -62,7 +63,7 @@ def train_supernet(
     stop_after: int | None = None,
     processes: Processes | None = None,
     licence: str | None = None,
-) -> artifacts.Json:
+) -> Json:
     """Train a supernet and save it; a run that was killed goes on from its last finished epoch.
 
     Args:
@@ -100,7 +101,7 @@ def _begun(
     stop_after: int | None,
     processes: Processes,
     licence: str | None,
-) -> artifacts.Json:
+) -> Json:
     """Train, unless what is asked for is there already; see `train`."""
     if _alike(int(out.exists() and not out.with_suffix(".checkpoint").exists()), processes):
         asked = {
@@ -114,7 +115,7 @@ def _begun(
         return outputs.made_already(out, checkpoint.KIND, asked)
     if not processes.first:
         return _train(space, data, recipe, out, stop_after, processes, licence)
-    with artifacts.locked(out):
+    with atomic.locked(out):
         return _train(space, data, recipe, out, stop_after, processes, licence)
 
 
@@ -141,7 +142,7 @@ def _train(
     stop_after: int | None,
     processes: Processes,
     licence: str | None,
-) -> artifacts.Json:
+) -> Json:
     saved, log = out.with_suffix(".checkpoint"), out.with_name(f"{out.stem}_log.csv")
     images = data.sha256()
     run = _start(space, data, recipe, processes)
@@ -155,7 +156,7 @@ def _train(
             return {"epochs": run.epoch, "of": recipe.epochs, "log": run.log}
         _epoch(run, progress)
         if processes.first:
-            artifacts.write(log, _csv(run.log))  # first, so that a whole checkpoint has a whole log
+            atomic.write(log, _csv(run.log))  # first, so that a whole checkpoint has a whole log
             _save(run, images, saved)
     details = {
         "recipe": asdict(recipe),
@@ -327,7 +328,7 @@ def _save(run: _Run, images: str, path: Path) -> None:
         "log": run.log,
         "machines": _machines(run.processes),
     }
-    artifacts.write(path, checkpoint.content(tensors, {"ofa_deploy": json.dumps(about)}))
+    atomic.write(path, checkpoint.content(tensors, {"ofa_deploy": json.dumps(about)}))
 
 
 def _momenta(run: _Run) -> Iterator[tuple[str, Tensor]]:
@@ -338,7 +339,7 @@ def _momenta(run: _Run) -> Iterator[tuple[str, Tensor]]:
 
 def _resume(run: _Run, images: str, path: Path) -> None:
     try:
-        tensors, notes = checkpoint.parse(artifacts.read(path), path)
+        tensors, notes = checkpoint.parse(atomic.read(path), path)
         about = json.loads(notes["ofa_deploy"])
         found = (about["space"], Recipe.from_json(about["recipe"]), about["images_sha256"])
     except (ArtifactError, ValueError, KeyError, TypeError) as error:

@@ -18,7 +18,8 @@ import numpy as np
 from ofa_deploy.device.conditions import DEVICES, PACKAGES, conditions
 from ofa_deploy.device.timing import preempted
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files.json_text import Json
+from ofa_deploy.files.machine import installed_version, this_machine
 from ofa_deploy.latency.table import differing
 from ofa_deploy.views.inventory import items
 
@@ -41,7 +42,7 @@ INTERRUPTED = 10.0
 """Percent of the samples that were preempted, above which measuring takes longer."""
 
 
-def examine(seconds: float = 1.0) -> artifacts.Json:
+def examine(seconds: float = 1.0) -> Json:
     """Everything about this machine, as JSON values; what is missing or cannot be read is said, not raised.
 
     Args:
@@ -53,17 +54,17 @@ def examine(seconds: float = 1.0) -> artifacts.Json:
             "implementation": platform.python_implementation(),
             "bits": 64 if sys.maxsize > 2**32 else 32,
         },
-        "machine": {**artifacts.machine(), **processor()},
+        "machine": {**this_machine(), **processor()},
         "load": load(),
         "clock": clock(seconds),
         "runtimes": {name: _probed(probe) for name, probe in PROBES.items()},
         "extras": extras(),
-        "packages": {name: artifacts.version(name) for name in ("ofa-deploy", *LIBRARIES)},
+        "packages": {name: installed_version(name) for name in ("ofa-deploy", *LIBRARIES)},
         "tables": tables(),
     }
 
 
-def processor() -> artifacts.Json:
+def processor() -> Json:
     """Cores that this process may use, their governors, and memory; None where the system does not tell."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _read(Path("/sys/fs/cgroup/cpu.max")).split()
@@ -91,7 +92,7 @@ def load() -> float | None:
         return None
 
 
-def clock(seconds: float) -> artifacts.Json:
+def clock(seconds: float) -> Json:
     """How even this machine runs: a fixed workload of about a millisecond, over and over in one thread.
 
     Returns:
@@ -131,7 +132,7 @@ def verdict(found: Mapping[str, float]) -> str:
     return "quiet: good for measuring" if spread <= EVEN else "usable: tables visit everything several times for this"
 
 
-def extras() -> artifacts.Json:
+def extras() -> Json:
     """For each optional extra, the packages it needs and their versions, None for those that are not there."""
     try:
         needed = importlib.metadata.requires("ofa-deploy") or []
@@ -141,11 +142,11 @@ def extras() -> artifacts.Json:
     for line in needed:
         package, extra = re.match(r"[\w.-]+", line), re.search(r"extra\s*==\s*[\"']([^\"']+)[\"']", line)
         if package and extra and extra[1] != "dev":
-            found.setdefault(extra[1], {})[package[0]] = artifacts.version(package[0])
+            found.setdefault(extra[1], {})[package[0]] = installed_version(package[0])
     return found
 
 
-def tables() -> list[artifacts.Json]:
+def tables() -> list[Json]:
     """Every latency table, and in which conditions it is not this machine's."""
     found = []
     for item in items("tables"):
@@ -166,21 +167,21 @@ def _differs(about: Mapping[str, Any]) -> list[str]:
     return differing(about, wanted)
 
 
-def _onnxruntime() -> artifacts.Json:
+def _onnxruntime() -> Json:
     import onnxruntime
 
     return {"version": str(onnxruntime.__version__), "providers": list(onnxruntime.get_available_providers())}
 
 
-def _litert() -> artifacts.Json:
+def _litert() -> Json:
     from ofa_deploy.device.tflite import interpreter_class
 
     interpreter_class()
-    versions = [found for name in PACKAGES["tflite"] if (found := artifacts.version(name))]
+    versions = [found for name in PACKAGES["tflite"] if (found := installed_version(name))]
     return {"version": versions[0] if versions else "unknown"}
 
 
-def _torch() -> artifacts.Json:
+def _torch() -> Json:
     import torch
 
     with warnings.catch_warnings():
@@ -189,11 +190,11 @@ def _torch() -> artifacts.Json:
     return {"version": str(torch.__version__), "cuda": torch.version.cuda, "gpus": gpus}
 
 
-PROBES: dict[str, Callable[[], artifacts.Json]] = {"onnxruntime": _onnxruntime, "LiteRT": _litert, "torch": _torch}
+PROBES: dict[str, Callable[[], Json]] = {"onnxruntime": _onnxruntime, "LiteRT": _litert, "torch": _torch}
 """How each runtime is asked for its version and devices."""
 
 
-def _probed(probe: Callable[[], artifacts.Json]) -> artifacts.Json:
+def _probed(probe: Callable[[], Json]) -> Json:
     """What a probe finds; what went wrong, whatever it was: a broken package is told, not fatal."""
     try:
         return probe()

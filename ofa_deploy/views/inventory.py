@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic, json_text
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.formatting import mapping
 from ofa_deploy.spaces.families import SPACES
 from ofa_deploy.spaces.space import SearchSpace
@@ -61,7 +62,7 @@ class Item:
         """Name of its search space."""
         return str(self.about.get("space", "-"))
 
-    def to_json(self) -> artifacts.Json:
+    def to_json(self) -> Json:
         """The artifact as JSON values: where it lies, and what its JSON says of its quality."""
         known = {key: self.about[key] for key in SHOWN if key in self.about}
         problem = {"problem": self.problem} if self.problem else {}
@@ -84,7 +85,7 @@ def _item(path: Path, folder: str) -> Item | None:
     """The artifact of a JSON file; None where it describes something else."""
     origin = "shipped" if path.parent.resolve() == artifacts.shipped(folder).resolve() else "here"
     try:
-        about = artifacts.loads(artifacts.read(path), path)
+        about = json_text.loads(atomic.read(path), path)
     except OfaDeployError as error:
         return Item(_EXPECTED[folder], path, origin, {}, str(error))
     kind, file = about.get("kind"), about.get("file")
@@ -98,7 +99,7 @@ def _item(path: Path, folder: str) -> Item | None:
         return Item(KINDS[kind], data, origin, about, str(error))
 
 
-def spaces() -> list[artifacts.Json]:
+def spaces() -> list[Json]:
     """Every space as JSON values."""
     return [
         {
@@ -123,7 +124,7 @@ def networks(space: SearchSpace) -> int:
     return number
 
 
-def inventory() -> artifacts.Json:
+def inventory() -> Json:
     """Everything, by kind, as JSON values."""
     found = items()
     listed = {kind: [item.to_json() for item in found if item.kind == kind] for kind in KINDS.values()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.costs import Floats
@@ -69,7 +69,7 @@ def score_file(
         more = [key for key in given[0] if key and key not in {*columns, *CODES}]
         rows = [row | {key: one[key] for key in more} for row, one in zip(rows, given, strict=True)]
     if out is not None:
-        artifacts.write(out, to_csv(rows))
+        atomic.write(out, to_csv(rows))
     return rows
 
 

@@ -19,7 +19,7 @@ from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -143,7 +143,7 @@ def test_two_runs_on_one_output_refuse_each_other(
     weights: Path, images: Path, space: SearchSpace, tmp_path: Path
 ) -> None:
     out = tmp_path / "s.csv"
-    with artifacts.locked(out):
+    with atomic.locked(out):
         with pytest.raises(ArtifactError, match=r"another run is writing .*s\.csv"):
             sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
         assert not out.with_suffix(".partial").exists()
@@ -186,7 +186,7 @@ def test_noise_of_the_labels_is_measured(
 
 def test_noise_is_what_the_images_leave_open(weights: Path, images: Path, space: SearchSpace, dataset: Dataset) -> None:
     checksum = dataset.sha256(RECALIBRATION)
-    inputs = sampling.Inputs(str(weights), artifacts.sha256(weights), "fmnist", str(images), checksum)
+    inputs = sampling.Inputs(str(weights), atomic.sha256(weights), "fmnist", str(images), checksum)
     archs = space.archs(space.sample(np.random.default_rng(3), 6, [16, 28]))
     first, again, other = (sampling.label_noise(inputs, archs, seed, ONE) for seed in (0, 0, 1))
     assert first == again

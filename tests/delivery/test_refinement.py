@@ -12,7 +12,7 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.delivery.refinement import NUMBER, _joined, _samples_of, search_refined
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.result import SearchResult
@@ -71,7 +71,7 @@ def test_samples_are_those_of_the_weights(space: SearchSpace, tmp_path: Path, mo
     for name in ("mine", "other"):
         checkpoint.save(tmp_path / f"{name}.safetensors", Supernet(space), {"note": name})
         (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
-        sums.append(artifacts.sha256(tmp_path / f"{name}.safetensors"))
+        sums.append(atomic.sha256(tmp_path / f"{name}.safetensors"))
     genes = space.sample(np.random.default_rng(0), 40)
     known = Samples(space, genes, truth(space, genes))
     known.save(Path("predictors/fmnist_samples.csv"), {"weights_sha256": sums[1]})

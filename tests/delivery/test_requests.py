@@ -9,7 +9,7 @@ import pytest
 from ofa_deploy.delivery import requests
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import json_text
 from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.search.result import SearchResult, dumps, load_result, load_results, write_results
@@ -121,7 +121,7 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
     path.write_text(json.dumps(about))
     with pytest.raises(ArtifactError, match="does not match its own checksum"):
         requests.again(path)
-    path.write_text(json.dumps(artifacts.sealed(about)))
+    path.write_text(json.dumps(json_text.sealed(about)))
     with pytest.raises(ArtifactError, match="does not say what was asked for"):
         requests.again(path)
 

@@ -9,7 +9,7 @@ import pytest
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.export import run
 from ofa_deploy.export.formats import chosen
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -114,4 +114,4 @@ def test_int8_that_loses_too_much_writes_nothing(
     assert [card["format"] for card in cards.values()] == ["onnx", "onnx-int8"]
     assert [path.exists() for path in cards] == [True, True]
     assert cards[Path("fmnist_onnx-int8.onnx")]["licences"] == {"data": "the user's own", "weights": "not stated"}
-    assert artifacts.read(Path("fmnist_onnx.md")).startswith(b"# fmnist_onnx.onnx")
+    assert atomic.read(Path("fmnist_onnx.md")).startswith(b"# fmnist_onnx.onnx")

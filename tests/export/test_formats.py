@@ -24,7 +24,7 @@ from ofa_deploy.export import run
 from ofa_deploy.export.card import make_card, markdown, write_card
 from ofa_deploy.export.checks import parity
 from ofa_deploy.export.formats import FORMATS, Subject
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -214,7 +214,7 @@ def test_a_subnetwork_file_must_be_one(subject: Subject, space: SearchSpace, tmp
     state = subject.net.state_dict()
     bad = {
         "torn": (good[:-9], "is damaged"),
-        "supernet": (artifacts.read(artifacts.shipped("supernets") / "fmnist.safetensors"), "is no subnetwork"),
+        "supernet": (atomic.read(artifacts.shipped("supernets") / "fmnist.safetensors"), "is no subnetwork"),
         "other": (good.replace(b"k3e3-k7e4_k3e3", b"k3e3-k7e3_k3e3"), "does not match its own checksum"),
         "another": (
             checkpoint.content(state, {"arch": str(space.extreme(False)), "space": "fmnist"}),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import artifacts, atomic, outputs
 
 
 def test_saved_is_loaded(tmp_path: Path) -> None:
@@ -20,8 +20,8 @@ def test_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    artifacts.write(path, "old")
-    with pytest.raises(ZeroDivisionError), artifacts.writing(path) as temporary:
+    atomic.write(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic.writing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -61,7 +61,7 @@ def test_other_space_is_refused(tmp_path: Path) -> None:
 def test_unwritable_place_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="choose another place"):
-        artifacts.write(tmp_path / "file" / "below", "x")
+        atomic.write(tmp_path / "file" / "below", "x")
 
 
 def test_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +88,11 @@ def test_all_that_ships_is_whole_and_says_how_it_came_to_be() -> None:
 
 def test_the_next_write_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with artifacts.writing(path) as alive:
+    with atomic.writing(path) as alive:
         alive.write_text("being written")
         (tmp_path / ".file.abcd1234").touch()
         (tmp_path / ".file.lock").touch()
-        artifacts.write(path, "whole")
+        atomic.write(path, "whole")
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".file.lock", alive.name, "file"])
     assert path.read_text() == "being written"
 

@@ -31,13 +31,9 @@ def pool(channels: int, size: int) -> bytes:
     return bytes(graphs.emit(parts, {"pool": {}}).SerializeToString())
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
-    table = build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", out, silent)
+    table = build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", out)
     assert set(table.rows) == set(tiny.all_ops())
     assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
     assert all(row.runs >= 3 for row in table.rows.values())
@@ -106,7 +102,7 @@ def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path
     for content, word in (('{"other": 1}\n', "other options"), ("torn", "damaged")):
         out.with_suffix(".partial").write_text(content)
         with pytest.raises(ArtifactError, match=word):
-            build_table(TableJob(tiny, (8,), QUICK), "cpu", out, silent)
+            build_table(TableJob(tiny, (8,), QUICK), "cpu", out)
     assert not out.exists()
 
 
@@ -188,7 +184,7 @@ def test_a_runtime_that_returns_nan_ends_the_build_with_one_line(
     broken = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: lambda x: x * np.nan)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", broken)
     with pytest.raises(MeasureError, match="not finite"):
-        build_table(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv", silent)
+        build_table(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -202,7 +198,7 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     wanted = conditions(device, 1, 3)
     out = Path("lut") / file_name(tiny, wanted)
     assert "_1t_b3_" in out.name
-    build_table(job, device, out, silent)
+    build_table(job, device, out)
     table, own = select(tiny, wanted)
     assert own
     assert table.conditions["batch"] == 3
@@ -226,7 +222,7 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
     bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
     monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
     monkeypatch.setattr(rounds, "visit", visit)
-    build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv", silent)
+    build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv")
     number = 2 * (len(tiny.all_ops()) + QUICK.networks)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]
     assert sorted(calls[:number]) == sorted(calls[number : 2 * number])

@@ -41,10 +41,6 @@ ABSENT = (
 )
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> dict[str, str]:
     """The environment of a machine that lacks what only this side needs, and ofa-deploy itself."""
@@ -65,7 +61,7 @@ def job(space: SearchSpace) -> TableJob:
 @pytest.fixture(scope="module")
 def made(job: TableJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "b.zip"
-    bundle(job, "cpu", path, silent)
+    bundle(job, "cpu", path)
     return path
 
 
@@ -80,9 +76,9 @@ def results(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_round_trip(job: TableJob, device: str, tmp_path: Path, elsewhere: dict[str, str]) -> None:
     path, far = tmp_path / "b.zip", tmp_path / "far"
     far.mkdir()
-    bundle(job, device, path, silent)
+    bundle(job, device, path)
     again = tmp_path / "again.zip"
-    bundle(job, device, again, silent)
+    bundle(job, device, again)
     assert path.read_bytes() == again.read_bytes()
     shutil.copy(path, far)
     done = subprocess.run([sys.executable, "b.zip"], cwd=far, env=elsewhere, capture_output=True, text=True)
@@ -132,7 +128,7 @@ def test_a_missing_runtime_is_one_line(made: Path, tmp_path: Path, elsewhere: di
 
 def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace, tmp_path: Path) -> None:
     other = tmp_path / "other.zip"
-    bundle(TableJob(space, (20,), QUICK), "cpu", other, silent)
+    bundle(TableJob(space, (20,), QUICK), "cpu", other)
     with pytest.raises(ArtifactError, match="was measured with another bundle"):
         collect(other, results, tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
@@ -281,4 +277,4 @@ def test_over_ssh(host: Path, job: TableJob, tmp_path: Path, elsewhere: dict[str
 
 def test_an_option_is_no_host(job: TableJob, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="is no host"):
-        build_over_ssh(job, "cpu", "-oProxyCommand=touch", "python3", tmp_path / "t.csv", silent)
+        build_over_ssh(job, "cpu", "-oProxyCommand=touch", "python3", tmp_path / "t.csv")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import json_text
 from ofa_deploy.latency.regression import fit_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
@@ -85,7 +85,7 @@ def test_it_is_written_and_read(space: SearchSpace, table: LatencyTable, tmp_pat
     assert again.latency_ms(genes) == pytest.approx(table.latency_ms(genes), rel=1e-3)
     about = json.loads((tmp_path / "t.json").read_text())
     for bad in (0.5, 1e9, "much"):
-        (tmp_path / "t.json").write_text(json.dumps(artifacts.sealed(about | {"power": bad})))
+        (tmp_path / "t.json").write_text(json.dumps(json_text.sealed(about | {"power": bad})))
         with pytest.raises(ArtifactError, match="is not a latency table"):
             LatencyTable.load(tmp_path / "t.csv", space)
 

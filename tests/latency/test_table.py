@@ -1,16 +1,18 @@
 """Latency tables: sums, calibration, files, and whose table is taken."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.errors import ArtifactError, MeasureError
-from ofa_deploy.files import artifacts
+from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
+from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
@@ -53,7 +55,31 @@ def test_file_round_trip(space: SearchSpace, tmp_path: Path) -> None:
     terms = again.scale, again.per_op_ms, again.per_million_ms, again.constant_ms
     assert (terms, again.resolutions) == ((0.9, -1e-3, 0.2, -0.01), (16,))
     assert again.conditions == table.conditions
-    assert again.sha256 == artifacts.sha256(tmp_path / "t.csv")
+    assert again.sha256 == atomic.sha256(tmp_path / "t.csv")
+
+
+def test_it_loads_without_being_told_its_space(space: SearchSpace, tiny: SearchSpace, tmp_path: Path) -> None:
+    made_up_table(space, (16,)).save(tmp_path / "t.csv", {})
+    assert LatencyTable.load(tmp_path / "t.csv").space is space
+    assert LatencyTable.load(tmp_path / "t.csv", space).space is space
+    with pytest.raises(ArtifactError, match="of the space fmnist, not of mbv3-w1.2"):
+        LatencyTable.load(tmp_path / "t.csv", get_space("mbv3-w1.2"))
+    made_up_table(tiny).save(tmp_path / "tiny.csv", {})
+    with pytest.raises(OfaDeployError, match="unknown space 'tiny'"):
+        LatencyTable.load(tmp_path / "tiny.csv")
+
+
+def test_the_identity_is_of_the_file_and_of_the_calibration(space: SearchSpace) -> None:
+    """Results of earlier releases name tables by it."""
+    table = dataclasses.replace(made_up_table(space, (16,)), sha256="ab", scale=0.5, per_op_ms=-1e-3)
+    for more, text in (
+        ({}, "ab 0.5 -0.001 0.0"),
+        ({"constant_ms": -0.25}, "ab 0.5 -0.001 0.0 -0.25"),
+        ({"power": 8.0}, "ab 0.5 -0.001 0.0 8.0"),
+        ({"constant_ms": 1.0, "power": 8.0}, "ab 0.5 -0.001 0.0 1.0 8.0"),
+    ):
+        assert dataclasses.replace(table, **more).identity == hashlib.sha256(text.encode()).hexdigest()
+    assert latency_limit(table, "100%", 0.0).sha256 == table.identity
 
 
 def test_a_table_is_not_replaced_by_one_that_says_less(space: SearchSpace, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import json_text
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search.result import write_results
 from tests.report.browser import CHROMIUM, Page, browser
@@ -88,7 +88,7 @@ def test_a_hostile_result_runs_nothing(tables: tuple[str, str], page: Page) -> N
     document["verified"] = {"candidates": [{"arch": HOSTILE, "predicted_ms": 1, "measured_ms": 1}], "rounds": HOSTILE}
     document["inputs"]["request"][HOSTILE] = HOSTILE
     document["made_with"] = {"python": HOSTILE, "packages": {HOSTILE: HOSTILE}, "machine": {"cpu": HOSTILE}}
-    Path("r.json").write_text(json.dumps(artifacts.sealed(document)))
+    Path("r.json").write_text(json.dumps(json_text.sealed(document)))
     write_report([Path("r.json")], Path("page.html"))
     page.open(Path("page.html"), 1200, 900)
     page.mouse(*point(page, ".chosen", 0), click=True)

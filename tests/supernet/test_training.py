@@ -14,7 +14,7 @@ import torch
 
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -102,7 +102,7 @@ def test_weights_that_are_there_are_not_replaced(
 
 def test_second_run_on_the_same_output_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    with artifacts.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
+    with atomic.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
         train_supernet(learner, dataset, RECIPE, out)
     assert train_supernet(learner, dataset, RECIPE, out, stop_after=1)["epochs"] == 1
 

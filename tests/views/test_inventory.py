@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.files import artifacts
+from ofa_deploy.files.json_text import Json
+from ofa_deploy.files.machine import installed_version
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.views import doctor, inventory
 from tests.conftest import Run, made_up_table, refused, succeeded
@@ -67,7 +68,7 @@ def test_doctor(ofa: Run) -> None:
     found = json.loads(succeeded(ofa("doctor", "--json")))
     assert found["runtimes"]["onnxruntime"]["providers"]
     assert found["runtimes"]["torch"]["version"] == torch.__version__
-    assert found["packages"]["numpy"] == artifacts.version("numpy")
+    assert found["packages"]["numpy"] == installed_version("numpy")
     assert 1 <= found["machine"]["usable_cores"] <= found["machine"]["cores"]
     assert found["clock"]["samples"] >= 20
     assert 0 <= found["clock"]["preempted_percent"] <= 100
@@ -102,7 +103,7 @@ def test_doctor_survives_what_is_missing_or_broken(monkeypatch: pytest.MonkeyPat
     assert found[name]["version"] is None
     assert found[name]["problem"]
 
-    def broken() -> artifacts.Json:
+    def broken() -> Json:
         raise OSError("libcuda.so: wrong ELF class\nmore")
 
     monkeypatch.setitem(doctor.PROBES, "torch", broken)

@@ -12,7 +12,7 @@ from ofa_deploy.accuracy.predictors.inference import Array
 from ofa_deploy.accuracy.predictors.official import features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
-from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.files import atomic, outputs
 from ofa_deploy.files.torch_files import tensors
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -88,4 +88,4 @@ def convert(file: Path, space: SearchSpace, out: Path) -> None:
     """
     outputs.check_output(out, ".safetensors")
     arrays = read(file, space)
-    Predictor(space, (("official", arrays),)).save(out, {"source": file.name, "source_sha256": artifacts.sha256(file)})
+    Predictor(space, (("official", arrays),)).save(out, {"source": file.name, "source_sha256": atomic.sha256(file)})

@@ -10,7 +10,7 @@ import numpy as np
 
 from ofa_deploy.accuracy.predictors.evaluate import Predicted
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
-from ofa_deploy.files import artifacts
+from ofa_deploy.files import atomic
 from ofa_deploy.spaces.costs import Floats
 
 
@@ -32,4 +32,4 @@ def scatter(y: Floats, predicted: Predicted, report: Mapping[str, float], title:
     axes.set(xlim=(low, high), ylim=(low, high))
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
-    artifacts.write(path, content.getvalue())
+    atomic.write(path, content.getvalue())

@@ -16,6 +16,7 @@ from ofa_deploy.accuracy.predictors.gains import Gains
 from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict, prepared
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
@@ -106,7 +107,7 @@ class Predictor:
             return f"this predictor hardly tells good networks from bad ones (Kendall's tau {tau:.2f}): measure more"
         return None
 
-    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> artifacts.Json:
+    def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> Json:
         """Write safetensors and their JSON, with `details`."""
         from safetensors.numpy import save
 
