@@ -1,4 +1,4 @@
-"""The errors that users meet: one clear line, and what to do next."""
+"""The errors that users meet: a line each, which says what is wrong and what to do next."""
 
 
 class OfaDeployError(Exception):

@@ -1,4 +1,4 @@
-"""Values that files hold, which may be anything, as numbers and text."""
+"""Values of files, which may hold anything, as numbers and text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 DASH = "\N{EN DASH}"
+"""What is shown in place of a number that is not there."""
 _LARGEST = 1e15
+"""Numbers of at least this size are not shown."""
 
 
 def number(value: Any) -> float | None:
@@ -17,11 +19,18 @@ def number(value: Any) -> float | None:
 
 
 def figure(value: Any, unit: str = "", digits: int = 4, places: int | None = None) -> str:
-    """A number with its unit as text: four significant digits, or so many decimal places; a dash where it is none."""
-    found = number(value)
-    if found is None:
+    """A number with its unit as text; a dash for anything else.
+
+    Args:
+        value: what a file holds.
+        unit: written behind the number.
+        digits: how many significant ones are shown, where `places` does not say otherwise.
+        places: decimal places that are shown.
+    """
+    finite = number(value)
+    if finite is None:
         return DASH
-    shown = f"{found:.{places}f}" if places is not None else f"{found:.{digits}g}"
+    shown = f"{finite:.{places}f}" if places is not None else f"{finite:.{digits}g}"
     return f"{shown} {unit}" if unit else shown
 
 

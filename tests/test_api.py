@@ -24,7 +24,7 @@ def test_every_name_is_there_and_documented() -> None:
     for name in ofa_deploy.__all__:
         assert getattr(ofa_deploy, name).__doc__
         assert re.search(rf"`{name}\b", text), f"{name} is not in docs/api.md"
-    placed = {name for names in ofa_deploy._PLACES.values() for name in names}
+    placed = {name for names in ofa_deploy._MODULES.values() for name in names}
     assert placed == set(ofa_deploy.__all__) <= set(dir(ofa_deploy))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ofa_deploy.nothing  # noqa: B018

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_deploy.cli.options import numbers
+from ofa_deploy.cli.options import resolutions_of
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import json_text
 from ofa_deploy.search.budget import UNITS, parse_range
@@ -130,8 +130,8 @@ def test_descriptions(content: bytes) -> None:
 @given(st.text(max_size=8) | st.lists(st.integers(-5, 500).map(str)).map(",".join))
 def test_resolutions(text: str) -> None:
     try:
-        found = numbers(text)
+        sizes = resolutions_of(text)
     except OfaDeployError as error:
         one_line(error)
     else:
-        assert all(isinstance(number, int) for number in found)
+        assert all(isinstance(number, int) for number in sizes)

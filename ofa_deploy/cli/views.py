@@ -40,9 +40,9 @@ def list_(as_json: AsJson = False) -> None:
         print(json.dumps(inventory(), indent=1))
         return
     rows = [["space", "input", "resolutions", "networks a resolution"]]
-    for one in spaces():
-        colours = "grey" if one["input_channels"] == 1 else "RGB"
-        rows.append([one["space"], colours, listed(one["resolutions"]), f"{one['networks']:.2g}"])
+    for space in spaces():
+        colours = "grey" if space["input_channels"] == 1 else "RGB"
+        rows.append([space["space"], colours, listed(space["resolutions"]), f"{space['networks']:.2g}"])
     print(aligned(rows))
     for kind in COLUMNS:
         print(f"\n{artifact_rows(kind)}")
@@ -55,34 +55,37 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from ofa_deploy.views.doctor import examine
 
-    found = examine()
-    print(json.dumps(found, indent=1) if as_json else "\n".join(_examined(found)))
+    findings = examine()
+    print(json.dumps(findings, indent=1) if as_json else "\n".join(_examined(findings)))
 
 
 def _table_cells(item: Item) -> list[str]:
     """Device, resolutions and error of a latency table."""
     error = figure(error_of(item).get("mape_percent"), "%", 2) if error_of(item) else "not known"
-    sizes = item.about.get("resolutions")
-    return [str(item.about.get("device")), listed(sizes if isinstance(sizes, list) else []), error]
+    sizes = item.record.get("resolutions")
+    return [str(item.record.get("device")), listed(sizes if isinstance(sizes, list) else []), error]
 
 
 def _predictor_cells(item: Item) -> list[str]:
+    """Model and errors of an accuracy predictor."""
     error = error_of(item)
     return [
-        str(item.about.get("model")),
+        str(item.record.get("model")),
         figure(error.get("rmse_points"), places=3),
         figure(error.get("kendall_tau"), places=3),
     ]
 
 
 def _sample_cells(item: Item) -> list[str]:
-    top1, noise = mapping(item.about.get("top1_percent")), mapping(item.about.get("label_noise"))
+    """Number of samples, their range, and the noise of the measured accuracies."""
+    top1, noise = mapping(item.record.get("top1_percent")), mapping(item.record.get("label_noise"))
     ends = f"{figure(top1.get('lowest'), places=2)} to {figure(top1.get('highest'), places=2)}"
-    return [figure(item.about.get("number"), digits=9), ends, figure(noise.get("heldout_points"), places=2)]
+    return [figure(item.record.get("number"), digits=9), ends, figure(noise.get("heldout_points"), places=2)]
 
 
 def _supernet_cells(item: Item) -> list[str]:
-    return [str(item.about.get("dataset", "-")), figure(item.path.stat().st_size / 1e6, "MB", 3)]
+    """Images of a supernet, and the size of its file."""
+    return [str(item.record.get("dataset", "-")), figure(item.path.stat().st_size / 1e6, "MB", 3)]
 
 
 COLUMNS = {
@@ -104,38 +107,45 @@ def artifact_rows(kind: str) -> str:
     return aligned(rows)
 
 
-def _examined(found: dict[str, Any]) -> list[str]:
+def _examined(findings: dict[str, Any]) -> list[str]:
     """What `doctor` prints, a line each."""
-    python, machine, clock = found["python"], found["machine"], found["clock"]
+    packages = [f"{name} {version or 'MISSING'}" for name, version in findings["packages"].items()]
+    lines = [*_machine_lines(findings), *_clock_lines(findings["clock"])]
+    lines += [(name, _runtime(runtime)) for name, runtime in findings["runtimes"].items()]
+    lines += [(f"[{extra}]", _extra(extra, versions)) for extra, versions in findings["extras"].items()]
+    lines.append(("packages", ", ".join(packages)))
+    lines += zip(["tables", *[""] * len(findings["tables"])], _whose(findings["tables"]), strict=False)
+    return [f"{name:12} {words}" for name, words in lines]
+
+
+def _machine_lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines of `doctor` about interpreter and processor, each with its heading."""
+    python, machine = findings["python"], findings["machine"]
     cores = f"{machine['cores']} cores, {machine['usable_cores']} usable"
     cores += f", {machine['quota_cores']:g} by quota" if machine["quota_cores"] else ""
-    governor = ", ".join(machine["governors"] or ["cannot be read"])
-    packages = [f"{name} {version or 'MISSING'}" for name, version in found["packages"].items()]
-    lines = [
-        (
-            "python",
-            f"{python['version']} ({python['implementation']}, {python['bits']} bits), {machine['system']} "
-            f"{machine['architecture']}",
-        ),
+    interpreter = f"{python['version']} ({python['implementation']}, {python['bits']} bits)"
+    return [
+        ("python", f"{interpreter}, {machine['system']} {machine['architecture']}"),
         ("processor", f"{machine['cpu']}; {cores}; memory {figure(machine['memory_gb'], 'GB')}"),
-        ("governor", governor),
-        ("load", figure(found["load"])),
-        (
-            "clock",
-            f"CPU time spreads by {clock['cpu_spread_percent']:.1f} %, wall time by "
-            f"{clock['wall_spread_percent']:.1f} %; {clock['preempted_percent']:.0f} % of {clock['samples']} "
-            "samples preempted",
-        ),
-        ("", clock["verdict"]),
+        ("governor", ", ".join(machine["governors"] or ["cannot be read"])),
+        ("load", figure(findings["load"])),
     ]
-    lines += [(name, _runtime(about)) for name, about in found["runtimes"].items()]
-    for extra, needed in found["extras"].items():
-        missing = [package for package, version in needed.items() if version is None]
-        have = ", ".join(f"{package} {version}" for package, version in needed.items())
-        lines.append((f"[{extra}]", f"not installed: pip install 'ofa-deploy[{extra}]'" if missing else have))
-    lines.append(("packages", ", ".join(packages)))
-    lines += zip(["tables", *[""] * len(found["tables"])], _whose(found["tables"]), strict=False)
-    return [f"{name:12} {words}" for name, words in lines]
+
+
+def _clock_lines(clock: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines of `doctor` about how evenly the machine runs, each with its heading."""
+    spreads = (
+        f"CPU time spreads by {clock['cpu_spread_percent']:.1f} %, wall time by {clock['wall_spread_percent']:.1f} %"
+    )
+    preempted = f"{clock['preempted_percent']:.0f} % of {clock['samples']} samples preempted"
+    return [("clock", f"{spreads}; {preempted}"), ("", clock["verdict"])]
+
+
+def _extra(name: str, versions: dict[str, str | None]) -> str:
+    """The packages of an optional extra, or how to install them."""
+    if None in versions.values():
+        return f"not installed: pip install 'ofa-deploy[{name}]'"
+    return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
 def _whose(tables: Sequence[dict[str, Any]]) -> list[str]:
@@ -151,8 +161,9 @@ def _whose(tables: Sequence[dict[str, Any]]) -> list[str]:
     return [*shown, *([f"{others} that ship are of another machine: ofa-deploy lut show"] if others else [])]
 
 
-def _runtime(about: dict[str, Any]) -> str:
-    if about["version"] is None:
-        return f"NO: {about['problem']}"
-    gpus = [f"GPU: {', '.join(about['gpus']) or 'none'}"] if "gpus" in about else []
-    return ", ".join([about["version"], *about.get("providers", []), *gpus])
+def _runtime(runtime: dict[str, Any]) -> str:
+    """Version and devices of a runtime, or why it does not run."""
+    if runtime["version"] is None:
+        return f"NO: {runtime['problem']}"
+    gpus = [f"GPU: {', '.join(runtime['gpus']) or 'none'}"] if "gpus" in runtime else []
+    return ", ".join([runtime["version"], *runtime.get("providers", []), *gpus])

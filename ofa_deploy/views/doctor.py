@@ -21,7 +21,7 @@ from ofa_deploy.errors import MeasureError
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import installed_version, this_machine
 from ofa_deploy.latency.table import differing
-from ofa_deploy.views.inventory import items
+from ofa_deploy.views.inventory import Item, items
 
 LIBRARIES = (
     "numpy",
@@ -36,14 +36,17 @@ LIBRARIES = (
     "pillow",
     "typer",
 )
-EVEN, UNEVEN = 4.0, 12.0
-"""Spread of the CPU time in percent: below the first a machine is quiet, above the second it is noisy."""
+"""Packages whose versions are told."""
+EVEN = 4.0
+"""Spread of the CPU time in percent up to which a machine is quiet."""
+UNEVEN = 12.0
+"""Spread of the CPU time in percent above which a machine is noisy."""
 INTERRUPTED = 10.0
 """Percent of the samples that were preempted, above which measuring takes longer."""
 
 
 def examine(seconds: float = 1.0) -> Json:
-    """Everything about this machine, as JSON values; what is missing or cannot be read is said, not raised.
+    """What there is to know of this machine, as JSON values; what is missing or cannot be read is said, not raised.
 
     Args:
         seconds: time that the noise of the clock is measured for.
@@ -110,18 +113,18 @@ def clock(seconds: float) -> Json:
         cpus.append(cpu * 1e-6)
     wall_ms, cpu_ms = np.array(walls), np.array(cpus)
     interrupted = 100 * np.mean(preempted(wall_ms, cpu_ms))
-    found = {
+    noise = {
         "cpu_spread_percent": _spread(cpu_ms),
         "wall_spread_percent": _spread(wall_ms),
         "preempted_percent": round(float(interrupted), 1),
         "samples": len(walls),
     }
-    return {**found, "verdict": verdict(found)}
+    return {**noise, "verdict": verdict(noise)}
 
 
-def verdict(found: Mapping[str, float]) -> str:
-    """What the noise of a clock means for measuring latencies."""
-    spread, interrupted = found["cpu_spread_percent"], found["preempted_percent"]
+def verdict(noise: Mapping[str, float]) -> str:
+    """What the noise of a clock, as `clock` returns it, means for measuring latencies."""
+    spread, interrupted = noise["cpu_spread_percent"], noise["preempted_percent"]
     if spread > UNEVEN:
         return (
             "noisy: the processor itself runs faster and slower (other work on it, its frequency, a shared cache); "
@@ -135,36 +138,44 @@ def verdict(found: Mapping[str, float]) -> str:
 def extras() -> Json:
     """For each optional extra, the packages it needs and their versions, None for those that are not there."""
     try:
-        needed = importlib.metadata.requires("ofa-deploy") or []
+        requirements = importlib.metadata.requires("ofa-deploy") or []
     except importlib.metadata.PackageNotFoundError:  # a plain checkout
-        needed = []
-    found: dict[str, dict[str, str | None]] = {}
-    for line in needed:
+        requirements = []
+    versions: dict[str, dict[str, str | None]] = {}
+    for line in requirements:
         package, extra = re.match(r"[\w.-]+", line), re.search(r"extra\s*==\s*[\"']([^\"']+)[\"']", line)
         if package and extra and extra[1] != "dev":
-            found.setdefault(extra[1], {})[package[0]] = installed_version(package[0])
-    return found
+            versions.setdefault(extra[1], {})[package[0]] = installed_version(package[0])
+    return versions
 
 
 def tables() -> list[Json]:
-    """Every latency table, and in which conditions it is not this machine's."""
-    found = []
-    for item in items("tables"):
-        device, threads = item.about.get("device"), item.about.get("threads")
-        known = isinstance(device, str) and device in DEVICES and isinstance(threads, int)
-        differs = _differs(item.about) if known else ["device"]
-        about = {"space": item.space, "device": device, "path": str(item.path), "origin": item.origin}
-        found.append({**about, "of_this_machine": not differs and not item.problem, "differs": differs})
-    return found
+    """Every latency table as JSON values: whether it is of this machine, and in which conditions it differs."""
+    return [_compared(item) for item in items("tables")]
 
 
-def _differs(about: Mapping[str, Any]) -> list[str]:
-    """In which conditions a table is not this machine's."""
+def _compared(table: Item) -> Json:
+    differences = _differences(table.record)
+    return {
+        "space": table.space,
+        "device": table.record.get("device"),
+        "path": str(table.path),
+        "origin": table.origin,
+        "of_this_machine": not differences and not table.problem,
+        "differs": differences,
+    }
+
+
+def _differences(record: Mapping[str, Any]) -> list[str]:
+    """Names of the conditions in which a table, by its JSON, is not this machine's."""
+    device, threads = record.get("device"), record.get("threads")
+    if not (isinstance(device, str) and device in DEVICES and isinstance(threads, int)):
+        return ["device"]
     try:
-        wanted = conditions(str(about["device"]), about["threads"], about.get("batch", 1))
+        here = conditions(device, threads, record.get("batch", 1))
     except MeasureError:  # a GPU that is not here
         return ["machine"]
-    return differing(about, wanted)
+    return differing(record, here)
 
 
 def _onnxruntime() -> Json:
@@ -177,7 +188,7 @@ def _litert() -> Json:
     from ofa_deploy.device.tflite import interpreter_class
 
     interpreter_class()
-    versions = [found for name in PACKAGES["tflite"] if (found := installed_version(name))]
+    versions = [version for name in PACKAGES["tflite"] if (version := installed_version(name))]
     return {"version": versions[0] if versions else "unknown"}
 
 
@@ -195,7 +206,7 @@ PROBES: dict[str, Callable[[], Json]] = {"onnxruntime": _onnxruntime, "LiteRT": 
 
 
 def _probed(probe: Callable[[], Json]) -> Json:
-    """What a probe finds; what went wrong, whatever it was: a broken package is told, not fatal."""
+    """What a probe says of its runtime, or what went wrong, whatever it was: a broken package is no reason to end."""
     try:
         return probe()
     except Exception as error:
@@ -203,10 +214,12 @@ def _probed(probe: Callable[[], Json]) -> Json:
 
 
 def _spread(times_ms: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Percent by which the slowest tenth is at least slower than the fastest."""
     return round(float(100 * (np.quantile(times_ms, 0.9) / times_ms.min() - 1)), 2)
 
 
 def _read(path: Path) -> str:
+    """The text of a system file; empty where there is none."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -37,70 +37,70 @@ SHOWN = (
 )
 """What a list says of an artifact, where its JSON has it."""
 _EXPECTED = {"lut": "tables", "predictors": "predictors", "supernets": "supernets"}
+"""The kind that an artifact of a folder is taken for where its JSON cannot be read."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An artifact.
+    """An artifact of the working folder or of this release.
 
     Attributes:
         kind: one of the values of `KINDS`.
         path: of its data file.
         origin: `here` for the working folder, `shipped` for this release.
-        about: its JSON.
-        problem: what is wrong with it; empty for one that is whole.
+        record: its JSON.
+        problem: what is wrong with it; empty where nothing is.
     """
 
     kind: str
     path: Path
     origin: str
-    about: Mapping[str, Any]
+    record: Mapping[str, Any]
     problem: str = ""
 
     @property
     def space(self) -> str:
         """Name of its search space."""
-        return str(self.about.get("space", "-"))
+        return str(self.record.get("space", "-"))
 
     def to_json(self) -> Json:
         """The artifact as JSON values: where it lies, and what its JSON says of its quality."""
-        known = {key: self.about[key] for key in SHOWN if key in self.about}
+        details = {key: self.record[key] for key in SHOWN if key in self.record}
         problem = {"problem": self.problem} if self.problem else {}
-        return {"space": self.space, "path": str(self.path), "origin": self.origin, **known, **problem}
+        return {"space": self.space, "path": str(self.path), "origin": self.origin, **details, **problem}
 
 
 def items(*kinds: str) -> list[Item]:
-    """Artifacts of some kinds (see `KINDS`; none means all), the working folder's first; damaged ones say so."""
-    wanted = set(kinds or KINDS.values())
-    found = []
-    for folder in artifacts.FOLDERS:
-        for path in artifacts.candidates(folder, "*.json"):
-            item = _item(path, folder)
-            if item is not None and item.kind in wanted:
-                found.append(item)
-    return found
+    """Artifacts, the working folder's first; damaged ones say what is wrong with them.
+
+    Args:
+        kinds: values of `KINDS`; none means all of them.
+    """
+    paths = [(path, folder) for folder in artifacts.FOLDERS for path in artifacts.candidates(folder, "*.json")]
+    described = [item for path, folder in paths if (item := _item(path, folder)) is not None]
+    return [item for item in described if item.kind in (kinds or KINDS.values())]
 
 
 def _item(path: Path, folder: str) -> Item | None:
     """The artifact of a JSON file; None where it describes something else."""
     origin = "shipped" if path.parent.resolve() == artifacts.shipped(folder).resolve() else "here"
     try:
-        about = json_text.loads(atomic.read(path), path)
+        record = json_text.loads(atomic.read(path), path)
     except OfaDeployError as error:
         return Item(_EXPECTED[folder], path, origin, {}, str(error))
-    kind, file = about.get("kind"), about.get("file")
+    kind, file = record.get("kind"), record.get("file")
     if not isinstance(kind, str) or kind not in KINDS or not isinstance(file, str):
         return None
     data = path.with_name(Path(file).name or path.name)
     try:
-        _, checked = artifacts.load(data, kind)
-        return Item(KINDS[kind], data, origin, checked)
+        _, checked_record = artifacts.load(data, kind)
+        return Item(KINDS[kind], data, origin, checked_record)
     except OfaDeployError as error:
-        return Item(KINDS[kind], data, origin, about, str(error))
+        return Item(KINDS[kind], data, origin, record, str(error))
 
 
 def spaces() -> list[Json]:
-    """Every space as JSON values."""
+    """Every search space as JSON values."""
     return [
         {
             "space": space.name,
@@ -125,13 +125,13 @@ def networks(space: SearchSpace) -> int:
 
 
 def inventory() -> Json:
-    """Everything, by kind, as JSON values."""
-    found = items()
-    listed = {kind: [item.to_json() for item in found if item.kind == kind] for kind in KINDS.values()}
-    return {"spaces": spaces(), **listed}
+    """Spaces, and artifacts by kind, as JSON values."""
+    everything = items()
+    by_kind = {kind: [item.to_json() for item in everything if item.kind == kind] for kind in KINDS.values()}
+    return {"spaces": spaces(), **by_kind}
 
 
 def error_of(item: Item) -> Mapping[str, Any]:
     """The errors that a table's or a predictor's JSON has on record; nothing where they are not known."""
-    error = mapping(item.about.get("error"))
+    error = mapping(item.record.get("error"))
     return error if error.get("networks", error.get("fitted")) else {}
