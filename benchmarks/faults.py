@@ -59,10 +59,12 @@ from ofa_deploy.latency import comparison
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.progress import Progress
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import load_results, write_results
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.official import to_ofa
@@ -340,8 +342,9 @@ def predictor_values(folder: Path) -> Any:
 
 def make_result(folder: Path) -> None:
     table = small_table(folder)
-    quick = SearchSettings(population=8, generations=3, restarts=1, recombinations=1)
-    write_results([find_network(SPACE, None, [latency_limit(table, "50%", 5.0)], quick, front=True)], folder / "r.json")
+    problem = Problem(SPACE, [latency_limit(table, "50%", 5.0)])
+    quick, short = SearchSettings(population=8, restarts=1, recombinations=1), Stopping(generations=3)
+    write_results([find_network(problem, quick, stopping=short, front=True)], folder / "r.json")
     for name in ("t.csv", "t.json"):
         (folder / name).unlink()
 

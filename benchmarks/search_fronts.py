@@ -23,10 +23,11 @@ from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
@@ -91,7 +92,7 @@ def run(seeds: int) -> pd.DataFrame:
         limit = latency_limit(table, "100%", 0.0)
         for seed in range(seeds):
             begun = time.process_time()
-            found = find_network(space, predictor, [limit], SearchSettings(seed=seed), risk=0, front=True)
+            found = find_network(Problem(space, [limit], predictor), SearchSettings(seed=seed), risk=0, front=True)
             seconds = time.process_time() - begun
             front = pd.DataFrame(found.front)
             worst = float(predictor.predict(space.genes([space.extreme(False)]))[0]), limit.allowed

@@ -25,7 +25,7 @@ from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
-from ofa_deploy.search.evolution import SearchSettings
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
@@ -44,9 +44,7 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
         table = build_table(job, device, Path(folder) / "table.csv")
     rows = []
     for share in np.linspace(4, 60, budgets):
-        found = find_verified_network(
-            space, predictor, table, f"{share:.1f}%", [], SearchSettings(), candidates, 0.5, {}
-        )
+        found = find_verified_network(Problem(space, predictor=predictor), table, f"{share:.1f}%", number=candidates)
         about = found.verified
         assert about is not None
         rows.append(

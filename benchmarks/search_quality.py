@@ -44,9 +44,11 @@ from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.foreign_tables import import_tables
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
@@ -265,16 +267,17 @@ def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:
     target = float(np.median([row["score"] for row in rows]))
     for seed in range(seeds):
         watched, begun = Watched(case), time.process_time()
-        found = find_network(case.space, watched, [case.limit], SearchSettings(seed=seed), risk=0)
+        found = find_network(Problem(case.space, [case.limit], watched), SearchSettings(seed=seed), risk=0)
         add("ofa-deploy", seed, found.score, time.process_time() - begun, found.evaluations)
         rows[-1]["seconds_to_published"] = round(watched.seconds_to(target), 4)
-    settings = SearchSettings(population=1000, generations=LONG // 1000, patience=LONG, restarts=40)
+    settings, stopping = SearchSettings(population=1000, restarts=40), Stopping(LONG // 1000, patience=LONG)
     for seed in range(long):
         watched, begun = Watched(case), time.process_time()
-        found = find_network(case.space, watched, [case.limit], replace(settings, seed=1000 + seed), risk=0)
+        problem = Problem(case.space, [case.limit], watched)
+        found = find_network(problem, replace(settings, seed=1000 + seed), stopping=stopping, risk=0)
         add("long", seed, found.score, time.process_time() - begun, watched.evaluations)
     if case.prove:
-        proof = certify(case.space, case.predictor, [case.limit], 60, case.space.genes([found.arch]))
+        proof = certify(Problem(case.space, [case.limit], case.predictor), 60, case.space.genes([found.arch]))
         add("proof", 0, proof.found_percent, proof.seconds, 0)
         rows[-1]["bound"] = round(proof.bound_percent, 5)
         assert proof.proven

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from ofa_deploy.files.artifacts import find_artifact
     from ofa_deploy.latency.build import TableJob, build_table
     from ofa_deploy.latency.table import LatencyTable
-    from ofa_deploy.search.evolution import SearchSettings
     from ofa_deploy.search.limits import cost_limit, latency_limit
+    from ofa_deploy.search.problem import Problem
     from ofa_deploy.search.result import SearchResult, load_result, write_results
     from ofa_deploy.search.run import find_network
+    from ofa_deploy.search.settings import SearchSettings
+    from ofa_deploy.search.stopping import Stopping
     from ofa_deploy.spaces.arch import Arch
     from ofa_deploy.spaces.families import get_space
     from ofa_deploy.spaces.space import SearchSpace
@@ -44,10 +46,12 @@ __all__ = [
     "MeasurePlan",
     "OfaDeployError",
     "Predictor",
+    "Problem",
     "Samples",
     "SearchResult",
     "SearchSettings",
     "SearchSpace",
+    "Stopping",
     "TableJob",
     "Workers",
     "build_table",
@@ -87,10 +91,12 @@ _MODULES = {
     "files.artifacts": ("find_artifact",),
     "latency.build": ("TableJob", "build_table"),
     "latency.table": ("LatencyTable",),
-    "search.evolution": ("SearchSettings",),
     "search.limits": ("cost_limit", "latency_limit"),
+    "search.problem": ("Problem",),
     "search.result": ("SearchResult", "load_result", "write_results"),
     "search.run": ("find_network",),
+    "search.settings": ("SearchSettings",),
+    "search.stopping": ("Stopping",),
     "spaces.arch": ("Arch",),
     "spaces.families": ("get_space",),
     "spaces.space": ("SearchSpace",),

@@ -54,12 +54,13 @@ def test_it_takes_texts_and_numbers_of_numpy(tmp_path: Path, space: SearchSpace)
     assert json.loads(json.dumps(job.about))["resolutions"] == [16, 20]
     made_up_table(space).save(str(tmp_path / "t.csv"))
     table = ofa_deploy.LatencyTable.load(str(tmp_path / "t.csv"), space)
-    settings = ofa_deploy.SearchSettings(
-        population=np.int16(8), generations=2, restarts=0, recombinations=0, seed=np.int64(3)
-    )
-    found = ofa_deploy.find_network(space, None, [ofa_deploy.latency_limit(table, "50%")], settings)
+    settings = ofa_deploy.SearchSettings(population=np.int16(8), restarts=0, recombinations=0, seed=np.int64(3))
+    stopping = ofa_deploy.Stopping(generations=np.int16(2), seconds=np.float32(60))
+    problem = ofa_deploy.Problem(space, [ofa_deploy.latency_limit(table, "50%")])
+    found = ofa_deploy.find_network(problem, settings, stopping=stopping)
     ofa_deploy.write_results([found], str(tmp_path / "r.json"))
     assert ofa_deploy.load_result(str(tmp_path / "r.json")).settings == settings
+    assert ofa_deploy.load_result(str(tmp_path / "r.json")).stopping == stopping
     with pytest.raises(TypeError):
         ofa_deploy.SearchSettings(seed=3.5)  # type: ignore[arg-type]
 

@@ -155,7 +155,7 @@ def deploy(
     from ofa_deploy.delivery.deploy import deploy_models, results_file
     from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.report.page import check_page, write_report
-    from ofa_deploy.search.evolution import SearchSettings
+    from ofa_deploy.search.settings import SearchSettings
 
     searched = get_space(space)
     if page is not None:

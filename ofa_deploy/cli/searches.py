@@ -72,6 +72,8 @@ def search(
     margin: Margin = None,
     risk: Annotated[float, typer.Option(help="Standard deviations by which predicted accuracies are lowered.")] = 0.5,
     generations: Annotated[int, typer.Option(help="At most.")] = 120,
+    seconds: Annotated[float | None, typer.Option(help="At most, for each search.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Architectures that are evaluated at most.")] = None,
     population: Annotated[int, typer.Option(help="Architectures a generation.")] = 128,
     seed: Seed = 0,
     again: Annotated[
@@ -87,8 +89,9 @@ def search(
     Example: ofa-deploy search --latency 25% --params 5M --out result.json
     """
     from ofa_deploy.delivery import requests
-    from ofa_deploy.search.evolution import SearchSettings
     from ofa_deploy.search.result import write_results
+    from ofa_deploy.search.settings import SearchSettings
+    from ofa_deploy.search.stopping import Stopping
 
     typed = _typed(context)
     _check_file(out, front=not each and (front or again is not None))
@@ -97,7 +100,7 @@ def search(
         results = [requests.again(again)]
     else:
         _check_together(typed, objective)
-        seconds = 60.0 if certify_seconds is None else certify_seconds
+        prove_seconds = 60.0 if certify_seconds is None else certify_seconds
         request = requests.Request(
             space=space_of(space, lut[0] if lut else None).name,
             latency=tuple(latency or ()),
@@ -113,8 +116,9 @@ def search(
             margin_percent=margin,
             risk=risk,
             front=front,
-            prove_seconds=seconds if certify else None,
-            settings=SearchSettings(population=population, generations=generations, seed=seed),
+            prove_seconds=prove_seconds if certify else None,
+            settings=SearchSettings(population=population, seed=seed),
+            stopping=Stopping(generations=generations, seconds=seconds, evaluations=evaluations),
         )
         results = _run(request, _Measuring(verify, refine, weights, data), each=each, out=out)
     if out is not None and verify is None:
@@ -227,7 +231,8 @@ def _print_result(result: SearchResult) -> None:
         device = f", {limit['of']}" if limit["sha256"] and named else ""
         print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{device}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
-    print(f"searched          {result.evaluations} architectures")
+    ending = result.stopping.ending(result.stopped_by)
+    print(f"searched          {result.evaluations} architectures{', ' * bool(ending)}{ending}")
     if result.certificate is not None:
         _print_certificate(result.certificate)
     print(f"architecture      {result.arch}")

@@ -30,10 +30,11 @@ from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import parse_latency
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit, latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -203,7 +204,7 @@ class _Bench:
         format_, runtime = DELIVERED[self.table.conditions["device"]], RUNTIMES[self.table.conditions["runtime"]]
         inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
         results = {
-            budget: find_network(self.space, self.predictor, [limit], self.settings, inputs=inputs)
+            budget: find_network(Problem(self.space, [limit], self.predictor), self.settings, inputs=inputs)
             for budget, limit in limits.items()
         }
         cards, sessions = {}, {}

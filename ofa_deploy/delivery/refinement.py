@@ -24,10 +24,11 @@ from ofa_deploy.delivery.requests import Request, prepare
 from ofa_deploy.delivery.verification import Accuracies, accuracies_at_hand
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, atomic, outputs
-from ofa_deploy.search.evolution import SearchSettings
-from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import Explored, explore, find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -40,22 +41,22 @@ Refit = Callable[[Samples], Predictor]
 
 
 def search_refined(
-    predictor: Predictor,
-    limits: Sequence[Limit],
+    problem: Problem,
     settings: SearchSettings,
     rounds: int,
+    *,
     known: Samples,
     accuracies: Accuracies,
     refit: Refit,
     risk: float,
     inputs: Mapping[str, Any],
+    stopping: Stopping | None = None,
     keep: Callable[[Samples], None] = lambda samples: None,
 ) -> SearchResult:
     """Measure the front and fit anew, some times, then search.
 
     Args:
-        predictor: to begin with.
-        limits: of the search; the front is against the first one's cost.
+        problem: with the predictor to begin with; the front is against the cost of the first limit.
         settings: of each search.
         rounds: of measuring and fitting.
         known: what the predictor was fitted to.
@@ -63,6 +64,7 @@ def search_refined(
         refit: fits a predictor.
         risk: see `run.search`.
         inputs: to be recorded in the result.
+        stopping: when each search ends; None takes `Stopping()`.
         keep: receives all samples after each round.
 
     Returns:
@@ -74,9 +76,10 @@ def search_refined(
     """
     if rounds < 1:
         raise OfaDeployError(f"--refine needs at least 1 round, not {rounds}")
-    space, history = predictor.space, []
+    predictor, history = problem.predictor, []
+    assert isinstance(predictor, Predictor)
     for number in range(1, rounds + 1):
-        chosen = _unmeasured(space, explore(space, predictor, limits, settings, front=True), known)
+        chosen = _unmeasured(explore(problem, settings, stopping, front=True), known)
         if not chosen:
             break
         row, known = _measured(predictor, chosen, known, accuracies)
@@ -86,20 +89,21 @@ def search_refined(
         history.append({"round": number, **row})
         keep(known)
         predictor = refit(known)
+        problem = replace(problem, predictor=predictor)
     inputs = {**inputs, "predictor_sha256": predictor.sha256 or None}  # that of the last fit lies in no file
-    found = find_network(space, predictor, limits, settings, risk, inputs)
+    found = find_network(problem, settings, stopping=stopping, risk=risk, inputs=inputs)
     last, _ = _measured(predictor, [found.arch], known, accuracies)
     return replace(found, refined={"rounds": history, "chosen": last})
 
 
-def _unmeasured(space: SearchSpace, explored: Explored, known: Samples) -> list[Arch]:
+def _unmeasured(explored: Explored, known: Samples) -> list[Arch]:
     """Networks spread over the front that are not among the samples."""
     archive = explored.archive
     front = archive.front()
     seen = {row.tobytes() for row in known.genes}
     fresh = [int(i) for i in front if archive.genes[i].tobytes() not in seen]
     spread = sorted({round(i) for i in np.linspace(0, len(fresh) - 1, min(NUMBER, len(fresh)))}) if fresh else []
-    return space.archs(archive.genes[[fresh[i] for i in spread]]) if spread else []
+    return explored.problem.space.archs(archive.genes[[fresh[i] for i in spread]]) if spread else []
 
 
 def _measured(
@@ -164,16 +168,16 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
             logger.info(f"going on with {len(known) - len(own)} networks of {kept}")
             predictor = refit(known)
         return search_refined(
-            predictor,
-            ready.limits,
+            replace(ready.problem, predictor=predictor),
             request.settings,
             rounds,
-            known,
-            accuracies,
-            refit,
-            request.risk,
-            ready.inputs,
-            keep,
+            known=known,
+            accuracies=accuracies,
+            refit=refit,
+            risk=request.risk,
+            inputs=ready.inputs,
+            stopping=request.stopping,
+            keep=keep,
         )
 
 

@@ -19,10 +19,12 @@ from ofa_deploy.files import artifacts
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolution import SearchSettings
-from ofa_deploy.search.limits import SLACK, Limit, check_feasible, cost_limit, latency_limit, over
+from ofa_deploy.search.limits import SLACK, Limit, cost_limit, latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, load_result
 from ofa_deploy.search.run import RISK, check_risk, find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.families import get_space
@@ -37,6 +39,8 @@ SHORT = {"restarts": 4, "recombinations": 30}
 NEAREST = 4
 """See `search_each`: of more searches than that, all but the first have those settings at most, and begin with so many
 networks within their limits, and as many without."""
+ELSEWHERE = ("settings", "stopping")
+"""Attributes of a request that a result has as its own."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Request:
         front: likewise.
         prove_seconds: likewise.
         settings: of the search.
+        stopping: when each search ends.
         start: architectures to begin with as well.
     """
 
@@ -77,6 +82,7 @@ class Request:
     front: bool = False
     prove_seconds: float | None = None
     settings: SearchSettings = field(default_factory=SearchSettings)
+    stopping: Stopping = field(default_factory=Stopping)
     start: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -116,6 +122,11 @@ class Prepared:
     predictor: Predictor | None
     inputs: dict[str, Any]
 
+    @property
+    def problem(self) -> Problem:
+        """What is searched."""
+        return Problem(self.space, self.limits, self.predictor)
+
 
 def search_files(request: Request) -> SearchResult:
     """Search with tables and a predictor from files.
@@ -134,22 +145,21 @@ def search_files(request: Request) -> SearchResult:
 
 def _searched(ready: Prepared, request: Request) -> SearchResult:
     return find_network(
-        ready.space,
-        ready.predictor,
-        ready.limits,
+        ready.problem,
         request.settings,
-        request.risk,
-        ready.inputs,
-        request.front,
-        request.prove_seconds,
-        ready.space.genes(list(map(Arch.parse, request.start))) if request.start else None,
+        stopping=request.stopping,
+        risk=request.risk,
+        inputs=ready.inputs,
+        front=request.front,
+        prove_seconds=request.prove_seconds,
+        start=ready.space.genes(list(map(Arch.parse, request.start))) if request.start else None,
     )
 
 
 def prepare(request: Request) -> Prepared:
     """Read what a request needs; see `search_files`."""
     space = get_space(request.space)
-    inputs: dict[str, Any] = {"request": {key: v for key, v in asdict(request).items() if key != "settings"}}
+    inputs: dict[str, Any] = {"request": {key: v for key, v in asdict(request).items() if key not in ELSEWHERE}}
     limits, named, own = _limits(space, request)
     inputs["table_of_this_machine"] = own
     model = None
@@ -189,7 +199,7 @@ def checked(requests: Sequence[Request]) -> list[Prepared]:
     """
     ready = [prepare(one) for one in requests]
     for one in ready:
-        check_feasible(one.space, one.limits)
+        one.problem.check_feasible()
     return ready
 
 
@@ -214,8 +224,7 @@ def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
     """Those of some architectures that are closest to what a search wants: the best within its limits and without."""
     space = ready.space
     genes = space.genes(list(dict.fromkeys(archs)))
-    scores = space.macs(genes) if ready.predictor is None else ready.predictor.predict(genes)
-    outside = over(ready.limits, genes)
+    scores, outside = ready.problem.score(genes), ready.problem.over(genes)
     ranked = np.lexsort((-scores, outside))
     within = int((outside == 0).sum())
     chosen = [*ranked[:within][:NEAREST], *ranked[within:][:NEAREST]]
@@ -223,7 +232,7 @@ def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
 
 
 def again(path: Path) -> SearchResult:
-    """Repeat the search of a result file.
+    """Repeat the search of a result file; one that time has ended is repeated for as many evaluations.
 
     Raises:
         ArtifactError: table or predictor are not those of then, or the result rests on measurements.
@@ -236,8 +245,9 @@ def again(path: Path) -> SearchResult:
         )
     try:
         asked = dict(before.inputs["request"])
+        stopping = before.stopping.repeatable(before.stopped_by, before.evaluations)
         lists = {key: tuple(map(str, asked[key])) for key in ("latency", "luts", "start")}
-        request = Request(**{**asked, **lists, "settings": before.settings})
+        request = Request(**{**asked, **lists, "settings": before.settings, "stopping": stopping})
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{path} does not say what was asked for; search again with the options themselves"

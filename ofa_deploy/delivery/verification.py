@@ -24,10 +24,12 @@ from ofa_deploy.files.journals import Journal
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable, build_command
-from ofa_deploy.search.evolution import SearchSettings
-from ofa_deploy.search.limits import Limit, check_feasible, latency_limit
+from ofa_deploy.search.limits import Limit, latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
 from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, none_found, result_of
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
@@ -52,12 +54,12 @@ Accuracies = Callable[[Sequence[Arch]], Sequence[tuple[float, float]]]
 
 
 def find_verified_network(
-    space: SearchSpace,
-    predictor: AccuracyPredictor | None,
+    problem: Problem,
     table: LatencyTable,
     budget: str,
-    others: Sequence[Limit] = (),
     settings: SearchSettings | None = None,
+    *,
+    stopping: Stopping | None = None,
     number: int = 3,
     risk: float = RISK,
     inputs: Mapping[str, Any] | None = None,
@@ -67,12 +69,11 @@ def find_verified_network(
     """Search, measure the best candidates on this machine, correct the table by them, and repeat.
 
     Args:
-        space: the search space.
-        predictor: see `run.search`.
+        problem: its limits are those beside the latency.
         table: of this machine.
         budget: the latency as users type it.
-        others: further limits.
         settings: of each search; None takes `SearchSettings()`.
+        stopping: when each search ends; None takes `Stopping()`.
         number: of candidates that are measured after each search.
         risk: see `run.search`.
         inputs: to be recorded in the result.
@@ -87,20 +88,21 @@ def find_verified_network(
         InfeasibleError: by the table no network is within the limits, or the search finds none.
         OfaDeployError: the table is not this machine's.
     """
-    _check_own(table, space)
+    _check_own(table, problem.space)
     if number < 1:
         raise OfaDeployError(f"--verify needs at least 1 candidate, not {number}")
     check_risk(risk)
-    settings, limit = settings or SearchSettings(), latency_limit(table, budget, 0.0)
+    limit = latency_limit(table, budget, 0.0)
     if not np.isfinite(limit.upper):
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
-    loop = _Loop(table, limit, predictor, risk, accuracies, journal or Journal())
+    loop = _Loop(table, limit, problem.predictor, risk, accuracies, journal or Journal())
     correction, explored = 1.0, None
-    dearest = extreme(space, limit.cost, dearest=True)[1]
+    dearest = extreme(problem.space, limit.cost, dearest=True)[1]
     for rounds in range(1, ROUNDS + RESCUES + 1):
         corrected = replace(limit, cost=limit.cost.scaled(correction))
         try:
-            explored, found = _best(space, predictor, corrected, others, settings, risk, number)
+            searched = replace(problem, limits=[corrected, *problem.limits])
+            explored, found = _best(searched, settings, stopping, risk, number)
         except InfeasibleError:
             if explored is None:
                 raise
@@ -118,7 +120,7 @@ def find_verified_network(
             break
     loop.confirm()
     assert explored is not None
-    made = _result(space, explored, predictor, loop, settings, risk, inputs or {}, limit.upper)
+    made = _result(explored, loop, risk, inputs or {}, limit.upper)
     return replace(made, verified=loop.verified(rounds, correction, made.arch))
 
 
@@ -136,31 +138,27 @@ def _check_own(table: LatencyTable, space: SearchSpace) -> None:
 
 
 def _best(
-    space: SearchSpace,
-    predictor: AccuracyPredictor | None,
-    limit: Limit,
-    others: Sequence[Limit],
-    settings: SearchSettings,
-    risk: float,
-    number: int,
+    problem: Problem, settings: SearchSettings | None, stopping: Stopping | None, risk: float, number: int
 ) -> tuple[Explored, list[Arch]]:
-    """A search and its best networks: a little below the budget, or, where there are none, up to all of it.
+    """A search and its best networks: a little below the first limit, or, where there are none, up to all of it.
 
     Raises:
         InfeasibleError: there are none either.
     """
+    limit, *others = problem.limits
     guard = min(limit.upper * GUARD_PERCENT / 100, (limit.upper - limit.lower) / 2)
     try:
-        explored = explore(space, predictor, [replace(limit, upper=limit.upper - guard), *others], settings)
-        chosen = candidates(explored, predictor, risk, number)
+        below = replace(problem, limits=[replace(limit, upper=limit.upper - guard), *others])
+        explored = explore(below, settings, stopping)
+        chosen = candidates(explored, risk, number)
     except InfeasibleError:
         chosen = []
     if not chosen:
-        explored = explore(space, predictor, [limit, *others], settings)
-        chosen = candidates(explored, predictor, risk, number)
+        explored = explore(problem, settings, stopping)
+        chosen = candidates(explored, risk, number)
     if not chosen:
-        raise none_found(space, explored)
-    return explored, space.archs(explored.archive.genes[chosen])
+        raise none_found(explored)
+    return explored, problem.space.archs(explored.archive.genes[chosen])
 
 
 class _Loop:
@@ -324,20 +322,10 @@ class _Loop:
         return beside_table(sessions, self._table, self._plan.threads)
 
 
-def _result(
-    space: SearchSpace,
-    explored: Explored,
-    predictor: AccuracyPredictor | None,
-    loop: _Loop,
-    settings: SearchSettings,
-    risk: float,
-    inputs: Mapping[str, Any],
-    budget_ms: float,
-) -> SearchResult:
+def _result(explored: Explored, loop: _Loop, risk: float, inputs: Mapping[str, Any], budget_ms: float) -> SearchResult:
     """The result that the chosen network is, by the last correction of the table; its limit is the whole budget."""
-    genes = space.genes([loop.chosen])
-    (chosen,) = explored.archive.add(genes)
-    made = result_of(space, explored, int(chosen), predictor, settings, risk, inputs)
+    (chosen,) = explored.archive.add(explored.problem.space.genes([loop.chosen]))
+    made = result_of(explored, int(chosen), risk, inputs)
     first = made.limits[0] | {"upper": round(budget_ms, 5)}
     return replace(made, limits=(first, *made.limits[1:]))
 
@@ -366,7 +354,7 @@ def verify_files(
             raise OfaDeployError("--verify measures instead of keeping a margin; leave out --margin")
     prepared = [prepare(replace(one, margin_percent=0.0)) for one in requests]
     for ready in prepared:
-        check_feasible(ready.space, ready.limits)
+        ready.problem.check_feasible()
         _check_own(ready.tables[0], ready.space)
     header = {
         "release": ofa_deploy.__version__,
@@ -381,17 +369,16 @@ def verify_files(
         for request, ready in zip(requests, prepared, strict=True):
             accuracies = None if ready.predictor is None else accuracies_at_hand(ready, weights, data, journal)
             made = find_verified_network(
-                ready.space,
-                ready.predictor,
+                replace(ready.problem, limits=ready.limits[1:]),
                 ready.tables[0],
                 request.latency[0],
-                ready.limits[1:],
                 request.settings,
-                number,
-                request.risk,
-                ready.inputs,
-                accuracies,
-                journal,
+                stopping=request.stopping,
+                number=number,
+                risk=request.risk,
+                inputs=ready.inputs,
+                accuracies=accuracies,
+                journal=journal,
             )
             found.append(made)
         if out is not None:

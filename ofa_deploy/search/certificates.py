@@ -12,18 +12,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.search.evolution import allowed_resolutions
-from ofa_deploy.search.limits import Limit, over
 from ofa_deploy.search.milp import Model, Program, binaries
+from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Genes, SmoothMaximum
-from ofa_deploy.spaces.space import SearchSpace
 
 logger = logging.getLogger(__name__)
 
@@ -54,53 +51,47 @@ class Certificate:
     arch: Arch
 
 
-def certify(
-    space: SearchSpace,
-    predictor: AccuracyPredictor | None,
-    limits: Sequence[Limit],
-    seconds: float,
-    incumbent: Genes | None,
-) -> Certificate:
+def certify(problem: Problem, seconds: float, incumbent: Genes | None = None) -> Certificate:
     """Prove the best predicted accuracy within limits over the whole space, or say how much is left open.
 
     The proof is about the predictor and the tables, not about true accuracy or latency.
 
     Args:
-        space: of predictor and costs.
-        predictor: a `concave` one.
-        limits: that a network must keep.
+        problem: its predictor is a `concave` one.
         seconds: of wall time, after which the bound reached so far is returned; the linear relaxations (some 0.3 s)
             are always solved.
         incumbent: genes of a network within the limits, shape (1, columns), which makes it faster; None knows none.
 
     Raises:
         InfeasibleError: no network of the space is within the limits.
-        OfaDeployError: the predictor is not concave or of another space, the incumbent is not within the limits, or
+        OfaDeployError: the predictor is not concave, the incumbent is not within the limits, or
             the time ran out before any network was found.
     """
-    concave = check_provable(space, predictor, limits, seconds)
-    if incumbent is not None and over(limits, incumbent)[0] > 0:
-        raise OfaDeployError(f"{space.archs(incumbent)[0]} is not within the limits; start from a network that is")
-    started, end = time.process_time(), time.monotonic() + seconds
-    programs = _programs(space, concave, limits)
+    concave = check_provable(problem, seconds)
+    if incumbent is not None and problem.over(incumbent)[0] > 0:
+        raise OfaDeployError(
+            f"{problem.space.archs(incumbent)[0]} is not within the limits; start from a network that is"
+        )
+    started, clock = time.process_time(), Stopping(seconds=seconds).start()
+    programs = _programs(problem, concave)
     if not programs:
-        raise _nothing(space)
+        raise _nothing(problem)
     margin = programs[0].margin
     relaxation = max(p.relaxation for p in programs) + margin
     logger.info(f"linear relaxation: no network is predicted better than {relaxation:.3f} %")
     genes, found = incumbent, -math.inf if incumbent is None else float(concave.predict(incumbent)[0])
     while (top := max(programs, key=lambda p: p.best)).best > found + margin and top.solvable:
-        if (left := end - time.monotonic()) <= 0:
+        if (left := clock.seconds_left) <= 0:
             break
         row = top.improve(found + margin, left)
-        if row is not None and over(limits, row)[0] == 0:
+        if row is not None and problem.over(row)[0] == 0:
             value = float(concave.predict(row)[0])
             genes, found = (row, value) if value > found else (genes, found)
         reached = "nothing yet" if genes is None else f"{found:.3f} %"
         logger.info(f"at most {max(p.best for p in programs) + margin:.3f} % can be predicted, found {reached}")
     open_percent = max(p.best for p in programs)
     if genes is None and open_percent == -math.inf:
-        raise _nothing(space)
+        raise _nothing(problem)
     if genes is None:
         raise OfaDeployError(f"no network within the limits was found in {seconds:g} s; allow more time, or widen them")
     bound = max(found, open_percent + margin)
@@ -111,36 +102,33 @@ def certify(
         bound - found <= TOLERANCE,
         time.process_time() - started,
         relaxation,
-        space.archs(genes)[0],
+        problem.space.archs(genes)[0],
     )
 
 
-def _programs(space: SearchSpace, predictor: Predictor, limits: Sequence[Limit]) -> list[Program]:
+def _programs(problem: Problem, predictor: Predictor) -> list[Program]:
     """Those of the resolutions that every cost covers and where a relaxed network is within the limits."""
-    model, columns = Model(predictor), binaries(space)
-    programs = [Program(space, columns, model, limits, r) for r in allowed_resolutions(space, limits)]
-    return [p for p in programs if p.best > -math.inf]
+    model, columns = Model(predictor), binaries(problem.space)
+    programs = [Program(problem, columns, model, resolution) for resolution in problem.allowed_resolutions]
+    return [program for program in programs if program.best > -math.inf]
 
 
-def check_provable(
-    space: SearchSpace, predictor: AccuracyPredictor | None, limits: Sequence[Limit], seconds: float
-) -> Predictor:
-    """The predictor, if something can be proved about it; see `certify`.
+def check_provable(problem: Problem, seconds: float) -> Predictor:
+    """The predictor, if something can be proved about it.
 
     Raises:
-        OfaDeployError: it is not concave or of another space, a table is not a sum, or there is no time.
+        OfaDeployError: it is not concave, a table is not a sum, or there is no time.
     """
+    predictor = problem.predictor
     if not seconds > 0:
         raise OfaDeployError(f"the time for a proof must be positive, not {seconds:g} s")
-    if predictor is not None and predictor.space != space:
-        raise OfaDeployError(f"the predictor is of {predictor.space.name}, not of {space.name}; choose one space")
     if not isinstance(predictor, Predictor) or predictor.model != "concave":
         model = predictor.model if isinstance(predictor, Predictor) else "missing"
         raise OfaDeployError(
             f"only the optimum of a concave predictor can be proved, this one is {model}; "
-            f"fit one with: ofa-deploy fit-predictor --space {space.name} --model concave"
+            f"fit one with: ofa-deploy fit-predictor --space {problem.space.name} --model concave"
         )
-    if any(isinstance(limit.cost, SmoothMaximum) for limit in limits):
+    if any(isinstance(limit.cost, SmoothMaximum) for limit in problem.limits):
         raise OfaDeployError(
             "nothing can be proved within a latency table that is a smooth maximum of launching and computing; search "
             "without a proof, or fit one that is a sum with: ofa-deploy lut fit --additive"
@@ -148,5 +136,5 @@ def check_provable(
     return predictor
 
 
-def _nothing(space: SearchSpace) -> InfeasibleError:
-    return InfeasibleError(f"no network of {space.name} is within the limits; widen them")
+def _nothing(problem: Problem) -> InfeasibleError:
+    return InfeasibleError(f"no network of {problem.space.name} is within the limits; widen them")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.search.evolution import Archive, allowed_resolutions
+from ofa_deploy.search.archive import Archive
 from ofa_deploy.search.limits import SLACK, Limit, outside
+from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.stopping import Clock
 from ofa_deploy.spaces.costs import Floats, Genes, Ints
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -21,9 +23,6 @@ EARLY = 6
 """Of both, that are evaluated first: the others only where none of these helps."""
 ROUNDS = 60
 """At most."""
-Gains = Callable[[Genes], Floats]
-"""From n networks to what each of the m changes of `SearchSpace.changes` is expected to gain, shape (n, m); the numbers
-of changes that a network cannot have are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,16 @@ class LocalSearch:
     """Improves networks.
 
     Args:
-        space: of the networks.
+        problem: with the limits that the networks should keep: that of the archive, or one with other limits on the
+            same costs. Its gains tell which changes are worth evaluating; without gains all single ones are.
         archive: what is evaluated is added to it.
-        limits: that the networks should keep: those of the archive, or others on the same costs.
-        gains: tells which changes are worth evaluating; None evaluates all single ones.
+        clock: tells when to stop.
     """
 
-    def __init__(
-        self, space: SearchSpace, archive: Archive, limits: Sequence[Limit], gains: Gains | None = None
-    ) -> None:
-        self._space, self._archive, self.limits, self._gains = space, archive, limits, gains
-        self._allowed = allowed_resolutions(space, limits)
+    def __init__(self, problem: Problem, archive: Archive, clock: Clock) -> None:
+        self.problem, self._archive, self._clock = problem, archive, clock
+        self._space, self._limits, self._gains = problem.space, problem.limits, problem.gains
+        self._allowed = problem.allowed_resolutions
         self._changes: dict[bytes, Changes] = {}
         self._left: dict[int, Genes] = {}
         self._ended: set[int] = set()
@@ -109,7 +107,7 @@ class LocalSearch:
         for _ in range(ROUNDS):
             ends |= climbers & self._ended
             climbers -= self._ended
-            if not climbers:
+            if not climbers or self._clock.due():
                 break
             before = sorted(climbers)
             after = self._step(before)
@@ -152,7 +150,7 @@ class LocalSearch:
         rows = self._archive.genes[climbers]
         about = [self._changes_of(row) for row in rows]
         gains = self._expected(climbers, rows, about)
-        costs = [(limit, limit.cost.changed(rows, *self._space.changes), limit.cost(rows)) for limit in self.limits]
+        costs = [(limit, limit.cost.changed(rows, *self._space.changes), limit.cost(rows)) for limit in self._limits]
         over = self._outside(np.array(climbers))
         out = []
         for i, (row, changes, gain) in enumerate(zip(rows, about, gains, strict=True)):
@@ -179,8 +177,8 @@ class LocalSearch:
 
     def _outside(self, numbers: Ints) -> Floats:
         """How far networks are outside of the limits, shape (n,)."""
-        known = self.limits is self._archive.limits
-        return self._archive.over[numbers] if known else outside(self.limits, self._archive.costs[numbers])
+        known = self.problem is self._archive.problem
+        return self._archive.over[numbers] if known else outside(self._limits, self._archive.costs[numbers])
 
 
 _Bounds = Sequence[tuple[Limit, Floats, float]]

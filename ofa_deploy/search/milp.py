@@ -9,7 +9,6 @@ doi 10.1007/s12532-017-0130-5), by way of scipy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from ofa_deploy.accuracy.predictors import CONTINUOUS, features
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
 from ofa_deploy.spaces.extremes import extreme, parts_of
 from ofa_deploy.spaces.space import SearchSpace
@@ -151,7 +150,8 @@ class Program:
         solvable: False once the solver has given up for another reason than time, so that `best` stays.
     """
 
-    def __init__(self, space: SearchSpace, of: Binaries, model: Model, limits: Sequence[Limit], resolution: int):
+    def __init__(self, problem: Problem, of: Binaries, model: Model, resolution: int) -> None:
+        space = problem.space
         self.space, self.of, self.resolution = space, of, resolution
         fixed = features(space, space.genes([space.extreme(True, space.resolutions[resolution])]))[0].astype(np.float64)
         fixed[:-CONTINUOUS] = 0
@@ -161,7 +161,7 @@ class Program:
         x = np.concatenate([of.one_hot, zeros, costs], axis=1)
         units = len(model.drop)
         rows, most = [], []
-        for limit in limits:
+        for limit in problem.limits:
             (cost,) = limit.cost.sums  # `certify` refuses others
             each, rest = of.costs(cost, resolution), cost.fixed[resolution]
             scale = np.abs(each).max() or 1.0

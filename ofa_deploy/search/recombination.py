@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from deap import base, tools
 
-from ofa_deploy.search.evolution import Archive, Individual, SearchSettings, Single, allowed_resolutions, fenced_random
-from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.archive import Archive
+from ofa_deploy.search.evolution import Individual, Single, fenced_random
 from ofa_deploy.search.local_search import LocalSearch
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Clock
 from ofa_deploy.search.variation import Variation
-from ofa_deploy.spaces.space import SearchSpace
 
 POOL = 80
 """Local optima that are kept."""
@@ -25,24 +26,16 @@ class Optima:
     """A population of local optima.
 
     Args:
-        space: of the networks.
-        archive: of the search; what is found is added to it.
-        limits: those of the archive.
+        archive: of the search; children are added to it.
         settings: of the search.
-        local: improves networks.
+        clock: tells when to stop.
+        local: improves networks of the archive.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        archive: Archive,
-        limits: Sequence[Limit],
-        settings: SearchSettings,
-        local: LocalSearch,
-    ) -> None:
-        self._archive, self._local, self._seed = archive, local, settings.seed
-        rng = np.random.default_rng((settings.seed, 1))
-        variation = Variation(space, allowed_resolutions(space, limits), settings.mutate, rng)
+    def __init__(self, archive: Archive, settings: SearchSettings, clock: Clock, local: LocalSearch) -> None:
+        self._archive, self._clock, self._local, self._seed = archive, clock, local, settings.seed
+        problem, rng = archive.problem, np.random.default_rng((settings.seed, 1))
+        variation = Variation(problem.space, problem.allowed_resolutions, settings.mutate, rng)
         self._toolbox = base.Toolbox()
         self._toolbox.register("vary", variation.children)
         self._toolbox.register("select", tools.selTournament, tournsize=CONTESTANTS)
@@ -70,6 +63,8 @@ class Optima:
         if not self._pool:
             return history
         for start in range(0, number, BROOD):
+            if self._clock.due():
+                break
             self._broods += 1
             with fenced_random(self._seed + self._broods):
                 chosen = self._toolbox.select(self._pool, 2 * min(BROOD, number - start))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, atomic, json_text
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import made_with
-from ofa_deploy.search.evolution import SearchSettings
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import EXHAUSTED, RULES, Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
@@ -48,6 +49,8 @@ class SearchResult:
         refined: what was predicted and measured of fronts, see `refine`.
         certificate: a proof about the predictor's best, see `certify`.
         message: the outcome in words.
+        stopping: when the search was to end.
+        stopped_by: what ended it, see `Stopping.ending`.
     """
 
     space: str
@@ -69,6 +72,8 @@ class SearchResult:
     refined: dict[str, Any] | None = None
     certificate: dict[str, Any] | None = None
     message: str = ""
+    stopping: Stopping = field(default_factory=Stopping)
+    stopped_by: str = ""
 
     def predicted(self) -> dict[str, Any]:
         """What a model card says was predicted."""
@@ -99,17 +104,23 @@ class SearchResult:
         """
         space = get_space(about["space"])
         rows = {key: tuple(dict(row) for row in about[key]) for key in ("limits", "front")}
+        settings, stopping = dict(about["settings"]), about.get("stopping")
+        if stopping is None:  # it was among the settings once
+            stopping = {name: settings.pop(name) for name in ("generations", "patience")}
         made = cls(
             **{
                 **about,
                 **rows,
                 "arch": space.check(Arch.parse(about["arch"])),
-                "settings": SearchSettings(**about["settings"]),
+                "settings": SearchSettings(**settings),
+                "stopping": Stopping(**stopping),
                 "history": tuple(map(float, about["history"])),
             }
         )
         if not np.isfinite([made.score, *(limit["predicted"] for limit in made.limits)]).all():
             raise ValueError("a figure is not finite")
+        if made.stopped_by not in ("", EXHAUSTED, *RULES):
+            raise ValueError("what ended the search is no rule")
         if not all(set(limit) == _LIMIT for limit in made.limits):
             raise ValueError("a limit is incomplete")
         for row in made.front:

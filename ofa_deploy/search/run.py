@@ -1,4 +1,29 @@
-"""One search from its parts: limits, objective, predictor."""
+"""One search, from a problem to its result.
+
+    Problem: space, limits, predictor
+       |
+       |  check_feasible: refused, if it is proved that nothing is within the limits
+       v
+    a random sample -> surrogate, a sum over blocks -> knapsack: the best networks of that sum    (surrogates, knapsack)
+       |                                                                                                  restarts
+       v
+    local search: the most promising changes of each, alone and in pairs, until none helps            (local_search)
+       |
+       v
+    recombination: children of local optima, improved by local search                                (recombination)
+       |
+       v
+    evolution with DEAP: from the local optima and random networks                                       (evolution)
+       |                                                      once more: local search and recombination
+       v
+    the best few by prediction less `risk` standard deviations -> SearchResult                              (result)
+       |
+       v
+    the proof, if asked for: a bound of what any network of the space is predicted             (certificates, milp)
+
+All that is evaluated is in one `Archive`; every loop asks one `Clock` whether the search ends (stopping). For a front,
+local search runs at 32 costs, and evolution is NSGA-II (front).
+"""
 
 from __future__ import annotations
 
@@ -9,19 +34,21 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
+from ofa_deploy.search.archive import Archive
 from ofa_deploy.search.certificates import certify, check_provable
-from ofa_deploy.search.evolution import Archive, Score, SearchSettings, allowed_resolutions, evolve, evolve_front
+from ofa_deploy.search.evolution import evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
-from ofa_deploy.search.limits import Limit, check_feasible, none_within, outside
-from ofa_deploy.search.local_search import Gains, LocalSearch
+from ofa_deploy.search.limits import Limit, none_within, outside
+from ofa_deploy.search.local_search import LocalSearch
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.recombination import BROOD, Optima
 from ofa_deploy.search.result import SearchResult, in_words
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Clock, Stopping
 from ofa_deploy.search.surrogates import seeds
-from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.costs import Genes
 from ofa_deploy.spaces.extremes import extreme
-from ofa_deploy.spaces.space import SearchSpace
 
 RISK = 0.5
 """Standard deviations that are taken off predictions by default."""
@@ -30,7 +57,7 @@ POOL = 256
 """The best networks, which are compared by what is left after that."""
 SAMPLE = 600
 """Random networks that a surrogate is fitted to."""
-BEGUN = 8
+CLIMBERS = 8
 """Networks of each restart that are improved by local search."""
 LAST = 4
 """Networks that are improved by local search after evolution."""
@@ -43,21 +70,30 @@ class Explored:
     """What a search looked at.
 
     Attributes:
-        archive: all architectures that it evaluated.
-        limits: theirs.
+        archive: all architectures that it evaluated, and the problem.
+        settings: of the search.
+        stopping: when it was to end.
         history: best score, or a front's hypervolume, after each generation.
+        stopped_by: what ended it, see `Stopping.ending`.
     """
 
     archive: Archive
-    limits: tuple[Limit, ...]
+    settings: SearchSettings
+    stopping: Stopping
     history: tuple[float, ...]
+    stopped_by: str
+
+    @property
+    def problem(self) -> Problem:
+        """Of the search."""
+        return self.archive.problem
 
 
 def find_network(
-    space: SearchSpace,
-    predictor: AccuracyPredictor | None,
-    limits: Sequence[Limit],
+    problem: Problem,
     settings: SearchSettings | None = None,
+    *,
+    stopping: Stopping | None = None,
     risk: float = RISK,
     inputs: Mapping[str, Any] | None = None,
     front: bool = False,
@@ -67,72 +103,69 @@ def find_network(
     """The best architecture within limits.
 
     Args:
-        space: the search space.
-        predictor: of accuracy, which is maximised; without one, the multiply-accumulates are.
-        limits: that the architecture must keep.
-        settings: of the search; None takes `SearchSettings()`.
+        problem: what is maximised, within which limits.
+        settings: how the search runs; None takes `SearchSettings()`.
+        stopping: when it ends; None takes `Stopping()`.
         risk: the best few architectures are compared by prediction minus this many of its standard deviations.
         inputs: to be recorded in the result.
-        front: search the whole front of the objective against the first limit's cost; the chosen architecture is then
-            the best of it.
-        prove_seconds: time for a proof of the best prediction, see `certify.certify`; None does without.
+        front: search the whole front of the objective against the first limit's cost; the answer is the best of it.
+        prove_seconds: time for a proof of the best prediction after the search; None does without.
         start: architectures to begin with as well, shape (n, columns), for instance those of other searches.
 
     Raises:
         InfeasibleError: no network is within the limits; the message names the closest.
-        OfaDeployError: the predictor is of another space, or cannot be proved about, or `risk` is negative.
+        OfaDeployError: nothing can be proved about the predictor, or `risk` is negative.
     """
-    settings = settings or SearchSettings()
     check_risk(risk)
     if prove_seconds is not None:
-        check_provable(space, predictor, limits, prove_seconds)
-    explored = explore(space, predictor, limits, settings, front, start)
-    proof = None if prove_seconds is None else _proof(space, predictor, explored, prove_seconds)
-    chosen = candidates(explored, predictor, risk, 1)
-    if not chosen:
-        raise none_found(space, explored)
-    made = result_of(space, explored, chosen[0], predictor, settings, risk, inputs or {})
-    made = replace(made, certificate=proof)
-    return _with_front(made, space, explored) if front else made
+        check_provable(problem, prove_seconds)
+    explored = explore(problem, settings, stopping, front=front, start=start)
+    proof = None if prove_seconds is None else _proof(explored, prove_seconds)
+    numbers = candidates(explored, risk, 1)
+    if not numbers:
+        raise none_found(explored)
+    result = replace(result_of(explored, numbers[0], risk, inputs or {}), certificate=proof)
+    return _with_front(result, explored) if front else result
 
 
-def _proof(
-    space: SearchSpace, predictor: AccuracyPredictor | None, explored: Explored, seconds: float
-) -> dict[str, Any]:
+def _proof(explored: Explored, seconds: float) -> dict[str, Any]:
     """A certificate as JSON values; a better network that the proof comes across is added to what was explored."""
-    best = explored.archive.best(1)
-    known = explored.archive.genes[best] if explored.archive.over[best[0]] == 0 else None
-    found = certify(space, predictor, explored.limits, seconds, known)
-    explored.archive.add(space.genes([found.arch]))
-    about = {key: round(v, 5) if isinstance(v, float) else v for key, v in asdict(found).items()}
-    return about | {"arch": str(found.arch)}
+    archive = explored.archive
+    incumbent = archive.genes[archive.best(1)] if archive.feasible else None
+    certificate = certify(explored.problem, seconds, incumbent)
+    archive.add(explored.problem.space.genes([certificate.arch]))
+    values = {key: round(v, 5) if isinstance(v, float) else v for key, v in asdict(certificate).items()}
+    return values | {"arch": str(certificate.arch)}
 
 
 def explore(
-    space: SearchSpace,
-    predictor: AccuracyPredictor | None,
-    limits: Sequence[Limit],
-    settings: SearchSettings,
+    problem: Problem,
+    settings: SearchSettings | None = None,
+    stopping: Stopping | None = None,
+    *,
     front: bool = False,
     start: Genes | None = None,
 ) -> Explored:
-    """Evaluate architectures where the best ones are expected; see `search`."""
-    if predictor is not None and predictor.space != space:
-        raise OfaDeployError(
-            f"the search is in {space.name}, the predictor of {predictor.space.name}; choose one space"
-        )
-    check_feasible(space, limits)
+    """Evaluate architectures where the best ones are expected.
 
-    def score(genes: Genes) -> Floats:
-        return space.macs(genes) / 1e6 if predictor is None else predictor.predict(genes)
+    Args:
+        problem: what is maximised, within which limits.
+        settings: how the search runs; None takes `SearchSettings()`.
+        stopping: when it ends; None takes `Stopping()`.
+        front: look for the front of the objective against the first limit's cost.
+        start: architectures to begin with as well, shape (n, columns).
 
-    archive = Archive(score, limits, space.columns)
-    gains = predictor.gains if isinstance(predictor, TellsGains) else None
+    Raises:
+        InfeasibleError: it is proved that no network is within the limits.
+    """
+    settings, stopping, archive = settings or SearchSettings(), stopping or Stopping(), Archive(problem)
+    clock = stopping.start(archive)
+    problem.check_feasible()
     if start is not None:
         archive.add(start)
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
-        history = (_front if front else _single)(space, archive, score, gains, limits, settings)
-    return Explored(archive, tuple(limits), tuple(history))
+        history = (_front if front else _single)(archive, settings, clock)
+    return Explored(archive, settings, stopping, tuple(history), clock.stopped_by)
 
 
 def check_risk(risk: float) -> None:
@@ -145,14 +178,15 @@ def check_risk(risk: float) -> None:
         raise OfaDeployError(f"--risk must be between 0 and {MOST_RISK} standard deviations, not {risk}")
 
 
-def none_found(space: SearchSpace, explored: Explored) -> InfeasibleError:
+def none_found(explored: Explored) -> InfeasibleError:
     """What to say where a search came across no network within the limits."""
-    return none_within(space, explored.limits, explored.archive.genes[explored.archive.best(1)], "was found")
+    problem, archive = explored.problem, explored.archive
+    return none_within(problem.space, problem.limits, archive.genes[archive.best(1)], "was found")
 
 
-def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: float, number: int) -> list[int]:
+def candidates(explored: Explored, risk: float, number: int) -> list[int]:
     """Numbers of the best networks within the limits, by prediction less `risk` standard deviations."""
-    archive = explored.archive
+    archive, predictor = explored.archive, explored.problem.predictor
     pool = [i for i in archive.best(max(POOL, number)) if archive.over[i] == 0]
     if predictor is None or not risk or not pool:
         return pool[:number]
@@ -161,130 +195,140 @@ def candidates(explored: Explored, predictor: AccuracyPredictor | None, risk: fl
     return [pool[i] for i in order[:number]]
 
 
-def _single(
-    space: SearchSpace,
-    archive: Archive,
-    score: Score,
-    gains: Gains | None,
-    limits: Sequence[Limit],
-    settings: SearchSettings,
-) -> list[float]:
+def _single(archive: Archive, settings: SearchSettings, clock: Clock) -> list[float]:
     """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
-    allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    optima = Optima(space, archive, limits, settings, LocalSearch(space, archive, limits, gains))
+    optima = Optima(archive, settings, clock, LocalSearch(archive.problem, archive, clock))
     optima.join(np.flatnonzero(np.isfinite(archive.over)).tolist())
     early = settings.recombinations // 2
     history: list[float] = []
-    done = 0
+    crossed = 0
     for restart in range(settings.restarts):
-        known = space.sample(rng, SAMPLE, allowed)
-        numbers, found = archive.add(known), archive.add(seeds(space, score, limits, known))
-        numbers = np.unique(found if len(found) else numbers)
-        order = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
-        optima.join(numbers[order[:BEGUN]].tolist())
+        if clock.due():
+            break
+        optima.join(_climbers(archive, clock, rng))
         due = early * (restart + 1) // settings.restarts
-        if due - done >= BROOD or restart == settings.restarts - 1:
-            history += optima.recombine(due - done)
-            done = due
-    history += evolve(space, archive, limits, settings, archive.genes[optima.numbers])
+        if due - crossed >= BROOD or restart == settings.restarts - 1:
+            history += optima.recombine(due - crossed)
+            crossed = due
+    history += evolve(archive, settings, clock, archive.genes[optima.numbers])
     optima.join(archive.best(LAST))
-    return history + optima.recombine(settings.recombinations - early)
+    history += optima.recombine(settings.recombinations - early)
+    return history or [archive.reached]
 
 
-def _front(
-    space: SearchSpace,
-    archive: Archive,
-    score: Score,
-    gains: Gains | None,
-    limits: Sequence[Limit],
-    settings: SearchSettings,
-) -> list[float]:
+def _climbers(archive: Archive, clock: Clock, rng: np.random.Generator) -> list[int]:
+    """Numbers of the best networks by a surrogate, which is fitted to a random sample; the sample's own without one."""
+    problem = archive.problem
+    sample = _sample(problem, rng)
+    numbers = archive.add(sample)
+    if not clock.due() and len(best := seeds(problem, sample)):
+        numbers = archive.add(best)
+    numbers = np.unique(numbers)
+    order = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
+    climbers: list[int] = numbers[order[:CLIMBERS]].tolist()
+    return climbers
+
+
+def _sample(problem: Problem, rng: np.random.Generator) -> Genes:
+    """Random networks at the resolutions that all costs cover."""
+    return problem.space.sample(rng, SAMPLE, [problem.space.resolutions[i] for i in problem.allowed_resolutions])
+
+
+def _front(archive: Archive, settings: SearchSettings, clock: Clock) -> list[float]:
     """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
-    rng = np.random.default_rng(settings.seed)
-    allowed = [space.resolutions[i] for i in allowed_resolutions(space, limits)]
-    known = space.sample(rng, SAMPLE, allowed)
-    archive.add(known)
-    first, rest = limits[0], limits[1:]
-    least, most = extreme(space, first.cost)[1], min(first.allowed, extreme(space, first.cost, dearest=True)[1])
+    problem, space = archive.problem, archive.problem.space
+    first, rest = problem.limits[0], problem.limits[1:]
+    sample = _sample(problem, np.random.default_rng(settings.seed))
+    archive.add(sample)
+    (cheapest, least), most = extreme(space, first.cost), _dearest(problem)
     steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
-    closer = [LocalSearch(space, archive, [step, *rest], gains) for step in steps]
-
-    def improve() -> list[int]:
-        ends = []
-        for local in closer:
-            over = outside(local.limits, archive.costs)
-            closest = np.flatnonzero(over == over.min())
-            ends += local.improve([int(closest[archive.scores[closest].argmax()])])
-        return ends
-
-    shares = [step.upper / most for step in steps]
-    archive.add(seeds(space, score, [replace(first, upper=most, margin_percent=0.0)], known, shares))
-    begun = sorted(set(improve()))
-    worst = float(score(extreme(space, first.cost)[0])[0]), most
-    history = evolve_front(space, archive, limits, worst, settings, archive.genes[begun])
-    improve()
-    return history
+    searches = [LocalSearch(replace(problem, limits=[step, *rest]), archive, clock) for step in steps]
+    if not clock.due():
+        whole = replace(problem, limits=[replace(first, upper=most, margin_percent=0.0)])
+        archive.add(seeds(whole, sample, [step.upper / most for step in steps]))
+    improved = sorted(set(_improved(archive, searches)))
+    worst = float(problem.score(cheapest)[0]), most
+    history = evolve_front(archive, settings, clock, archive.genes[improved], worst=worst)
+    _improved(archive, searches)
+    return history or [archive.reached]
 
 
-def result_of(
-    space: SearchSpace,
-    explored: Explored,
-    chosen: int,
-    predictor: AccuracyPredictor | None,
-    settings: SearchSettings,
-    risk: float,
-    inputs: Mapping[str, Any],
-) -> SearchResult:
-    """The result that one of the explored networks is."""
-    archive = explored.archive
-    genes, std = archive.genes[[chosen]], None
-    if predictor is not None:
-        deviation = float(predictor.predict(genes, return_std=True)[1][0])
+def _improved(archive: Archive, searches: Sequence[LocalSearch]) -> list[int]:
+    """Numbers of what the best network within the limits of each local search becomes by it."""
+    numbers: list[int] = []
+    for search in searches:
+        over = outside(search.problem.limits, archive.costs)
+        closest = np.flatnonzero(over == over.min())
+        numbers += search.improve([int(closest[archive.scores[closest].argmax()])])
+    return numbers
+
+
+def _dearest(problem: Problem) -> float:
+    """The most that a network within the first limit can cost by it."""
+    first = problem.limits[0]
+    return min(first.allowed, extreme(problem.space, first.cost, dearest=True)[1])
+
+
+def result_of(explored: Explored, number: int, risk: float, inputs: Mapping[str, Any]) -> SearchResult:
+    """The result that one of the explored networks is.
+
+    Args:
+        explored: by a search.
+        number: of the network in the archive.
+        risk: standard deviations that were taken off predictions.
+        inputs: to be recorded in the result.
+    """
+    archive, problem = explored.archive, explored.problem
+    genes, std = archive.genes[[number]], None
+    if problem.predictor is not None:
+        deviation = float(problem.predictor.predict(genes, return_std=True)[1][0])
         std = round(deviation, 4) if np.isfinite(deviation) else None
-    outcomes = tuple(limit.outcome(genes) for limit in explored.limits)
+    outcomes = tuple(limit.outcome(genes) for limit in problem.limits)
     return SearchResult(
-        space.name,
-        space.archs(genes)[0],
-        "macs" if predictor is None else "accuracy",
-        round(float(archive.scores[chosen]), 4),
-        std,
-        risk,
-        outcomes,
-        int(space.macs(genes)[0]),
-        int(space.params(genes)[0]),
-        archive.size,
-        tuple(round(s, 4) for s in explored.history),
-        settings,
-        dict(inputs),
-        message="; ".join(f"{o['name']} {in_words(o)}" for o in outcomes),
+        space=problem.space.name,
+        arch=problem.space.archs(genes)[0],
+        objective=problem.objective,
+        score=round(float(archive.scores[number]), 4),
+        score_std=std,
+        risk=risk,
+        limits=outcomes,
+        macs=int(problem.space.macs(genes)[0]),
+        params=int(problem.space.params(genes)[0]),
+        evaluations=archive.size,
+        history=tuple(round(reached, 4) for reached in explored.history),
+        settings=explored.settings,
+        inputs=dict(inputs),
+        stopping=explored.stopping,
+        stopped_by=explored.stopped_by,
+        message="; ".join(f"{outcome['name']} {in_words(outcome)}" for outcome in outcomes),
     )
 
 
-def _with_front(made: SearchResult, space: SearchSpace, explored: Explored) -> SearchResult:
+def _with_front(result: SearchResult, explored: Explored) -> SearchResult:
     """The result with the front of its archive, against the first limit's cost."""
-    archive, first = explored.archive, explored.limits[0]
-    chosen = archive.front()
-    genes = archive.genes[chosen]
+    archive, problem, first = explored.archive, explored.problem, explored.problem.limits[0]
+    numbers = archive.front()
+    genes = archive.genes[numbers]
     columns = {
-        "arch": list(map(str, space.archs(genes))),
-        "score": np.round(archive.scores[chosen], 4).tolist(),
+        "arch": list(map(str, problem.space.archs(genes))),
+        "score": np.round(archive.scores[numbers], 4).tolist(),
         **{
-            _column(explored.limits[: i + 1]): np.round(limit.cost(genes), 5).tolist()
-            for i, limit in enumerate(explored.limits)
+            _column(problem.limits[: i + 1]): np.round(limit.cost(genes), 5).tolist()
+            for i, limit in enumerate(problem.limits)
         },
-        "macs": space.macs(genes).astype(int).tolist(),
-        "params": space.params(genes).astype(int).tolist(),
+        "macs": problem.space.macs(genes).astype(int).tolist(),
+        "params": problem.space.params(genes).astype(int).tolist(),
     }
     rows = tuple(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-    worst = extreme(space, first.cost)[0]
-    dearest = min(first.allowed, extreme(space, first.cost, dearest=True)[1])
-    volume = hypervolume(archive.scores[chosen], first.cost(genes), float(archive.score(worst)[0]), dearest)
-    return replace(made, front=rows, hypervolume=round(volume, 5))
+    worst = float(problem.score(extreme(problem.space, first.cost)[0])[0])
+    volume = hypervolume(archive.scores[numbers], first.cost(genes), worst, _dearest(problem))
+    return replace(result, front=rows, hypervolume=round(volume, 5))
 
 
 def _column(limits: Sequence[Limit]) -> str:
     """Name of the last limit's column; those after the first of a kind are numbered."""
     limit = limits[-1]
-    unit, same = {"ms": "ms", "M": "millions", "MB": "mb"}[limit.unit], sum(one.name == limit.name for one in limits)
+    unit = {"ms": "ms", "M": "millions", "MB": "mb"}[limit.unit]
+    same = sum(other.name == limit.name for other in limits)
     return f"{limit.name}_{unit}" + (f"_{same}" if same > 1 else "")

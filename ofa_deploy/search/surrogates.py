@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
 import numpy as np
 
 from ofa_deploy.search.knapsack import best_within
-from ofa_deploy.search.limits import Limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -18,33 +18,25 @@ SHARES = (1.0, 0.97, 0.9)
 RIDGE = 1e-3
 
 
-def seeds(
-    space: SearchSpace,
-    score: Callable[[Genes], Floats],
-    limits: Sequence[Limit],
-    known: Genes,
-    shares: Sequence[float] = SHARES,
-) -> Genes:
+def seeds(problem: Problem, sample: Genes, shares: Sequence[float] = SHARES) -> Genes:
     """The best networks of each resolution under each upper limit and under all together, by a linear surrogate.
 
     Args:
-        space: of the networks.
-        score: what the search maximises.
-        limits: of the search.
-        known: genes that the surrogate is fitted to, shape (n, columns).
-        shares: of the limits, for which the best networks are wanted.
+        problem: of the search.
+        sample: genes that the surrogate is fitted to, shape (n, columns).
+        shares: of the limits, for each of which there is a best network.
 
     Returns:
         genes, shape (m, columns); none where no limit has an upper end.
     """
-    upper = [limit for limit in limits if np.isfinite(limit.upper)]
+    upper = [limit for limit in problem.limits if np.isfinite(limit.upper)]
     if not upper:
-        return known[:0]
+        return sample[:0]
     costs = [cost.scaled(1 / limit.allowed) for limit in upper for cost in limit.cost.sums]
     if len(costs) > 1:
         costs.append(reduce(add, costs).scaled(1 / len(costs)))
-    value = surrogate(space, known, score(known), costs[0])
-    return np.concatenate([best_within(space, value, cost, shares) for cost in costs])
+    value = surrogate(problem.space, sample, problem.score(sample), costs[0])
+    return np.concatenate([best_within(problem.space, value, cost, shares) for cost in costs])
 
 
 def surrogate(space: SearchSpace, genes: Genes, score: Floats, like: AdditiveCost) -> AdditiveCost:

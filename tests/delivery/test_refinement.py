@@ -13,16 +13,18 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.delivery.refinement import NUMBER, _joined, _samples_of, search_refined
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import atomic
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import cost_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
-QUICK = SearchSettings(population=20, generations=5, restarts=1, recombinations=5)
+QUICK, SHORT = SearchSettings(population=20, restarts=1, recombinations=5), Stopping(generations=5)
 
 
 def truth(space: SearchSpace, genes: Genes) -> Floats:
@@ -42,8 +44,18 @@ def run(space: SearchSpace, rounds: int, kept: list[Samples]) -> SearchResult:
     def accuracies(archs: Sequence[Arch]) -> list[tuple[float, float]]:
         return [(round(float(top), 4), 0.5) for top in truth(space, space.genes(archs))]
 
-    limits = [cost_limit(space, "macs", "70%")]
-    return search_refined(refit(known), limits, QUICK, rounds, known, accuracies, refit, 0.0, {}, kept.append)
+    return search_refined(
+        Problem(space, [cost_limit(space, "macs", "70%")], refit(known)),
+        QUICK,
+        rounds,
+        known=known,
+        accuracies=accuracies,
+        refit=refit,
+        risk=0.0,
+        inputs={},
+        stopping=SHORT,
+        keep=kept.append,
+    )
 
 
 def test_measuring_the_front_finds_better_networks(space: SearchSpace, lines: list[str]) -> None:

@@ -10,15 +10,17 @@ from ofa_deploy.delivery import requests
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
 from ofa_deploy.files import json_text
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, dumps, load_result, load_results, write_results
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.families import SPACES
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import Run, made_up_table, refused
 
-QUICK = SearchSettings(population=8, generations=3, restarts=1)
+QUICK, SHORT = SearchSettings(population=8, restarts=1), Stopping(generations=3)
 
 
 @pytest.fixture
@@ -29,7 +31,9 @@ def known(tiny: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
 
 
 def found(space: SearchSpace, front: bool = False) -> SearchResult:
-    return find_network(space, None, [latency_limit(made_up_table(space), "50%", None)], QUICK, front=front)
+    return find_network(
+        Problem(space, [latency_limit(made_up_table(space), "50%", None)]), QUICK, stopping=SHORT, front=front
+    )
 
 
 @pytest.mark.parametrize("front", [False, True])
@@ -90,7 +94,7 @@ def tables(space: SearchSpace, tmp_path: Path) -> tuple[str, str]:
 
 
 def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
-    request = requests.Request("fmnist", ("0.4ms",), tables, objective="macs", settings=QUICK)
+    request = requests.Request("fmnist", ("0.4ms",), tables, objective="macs", settings=QUICK, stopping=SHORT)
     fast, slow = requests.search_each(request)
     assert fast.macs > slow.macs
     both = requests.search_files(request)
@@ -107,7 +111,7 @@ def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
 
 
 def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path: Path, space: SearchSpace) -> None:
-    request = requests.Request("fmnist", ("0.4ms",), tables[:1], params="90%", settings=QUICK)
+    request = requests.Request("fmnist", ("0.4ms",), tables[:1], params="90%", settings=QUICK, stopping=SHORT)
     first = requests.search_files(request)
     path = tmp_path / "r.json"
     write_results([first], path)
@@ -127,7 +131,7 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
 
 
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
-    first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK))
+    first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK, stopping=SHORT))
     for about in ({"verified": {}}, {"refined": {}}):
         write_results([dataclasses.replace(first, **about)], tmp_path / "r.json")
         refused(ofa("search", "--again", "r.json"), "rests on what was measured")
@@ -139,7 +143,7 @@ def test_a_table_of_this_machine_is_known_by_what_it_is_about(space: SearchSpace
     lut = str(tmp_path / "t.csv")
     for at, own in ((conditions("tflite", 2), True), (conditions("cpu", 1) | {"machine": {"cpu": "abacus"}}, False)):
         dataclasses.replace(made_up_table(space), conditions=at).save(lut, {})
-        found = requests.search_files(requests.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK))
+        found = requests.search_files(requests.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK, stopping=SHORT))
         assert found.inputs["table_of_this_machine"] is own
 
 
@@ -148,15 +152,15 @@ def test_a_table_of_few_resolutions_is_pointed_out(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made_up_table(space, (16, 28)).save(tmp_path / "lut" / "fmnist_cpu_mine.csv", {})
-    requests.search_files(requests.Request("fmnist", ("0.4ms",), settings=QUICK))
+    requests.search_files(requests.Request("fmnist", ("0.4ms",), settings=QUICK, stopping=SHORT))
     assert "that table has 2 of the 4 resolutions of fmnist (16, 28); the search stays with those" in lines
 
 
 def test_of_several_budgets_one_that_nothing_keeps_is_refused_first(
     tables: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "find_network", lambda *_: pytest.fail("it searched for the first budget"))
-    request = requests.Request("fmnist", ("0.4ms", "1us"), tables[:1], objective="macs", settings=QUICK)
+    monkeypatch.setattr(requests, "find_network", lambda *_, **__: pytest.fail("it searched for the first budget"))
+    request = requests.Request("fmnist", ("0.4ms", "1us"), tables[:1], objective="macs", settings=QUICK, stopping=SHORT)
     with pytest.raises(InfeasibleError, match="the fastest"):
         requests.search_each(request)
 
@@ -165,8 +169,14 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
     tables: tuple[str, str], tmp_path: Path, space: SearchSpace
 ) -> None:
     budgets = ("20%", "24%", "28%", "32%", "36%", "40%")
-    settings = SearchSettings(population=32, generations=5)
-    request = requests.Request("fmnist", budgets, (tables[0],), objective="macs", settings=settings)
+    request = requests.Request(
+        "fmnist",
+        budgets,
+        (tables[0],),
+        objective="macs",
+        settings=SearchSettings(population=32),
+        stopping=Stopping(generations=5),
+    )
     many = requests.search_each(request)
     alone = [requests.search_files(one) for one in request.each()]
     assert many[0] == alone[0]

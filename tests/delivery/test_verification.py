@@ -13,15 +13,17 @@ from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.files import journals
 from ofa_deploy.files.journals import Journal
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import cost_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
-QUICK = SearchSettings(population=20, generations=10, restarts=1)
+QUICK, SHORT = SearchSettings(population=20, restarts=1), Stopping(generations=10)
 
 
 class Device:
@@ -56,7 +58,16 @@ def run(
     journal: Journal | None = None,
 ) -> SearchResult:
     monkeypatch.setattr(verification, "beside_table", device)
-    return find_verified_network(table.space, None, table, budget, [], QUICK, number, 0.5, {}, accuracies, journal)
+    return find_verified_network(
+        Problem(table.space),
+        table,
+        budget,
+        QUICK,
+        stopping=SHORT,
+        number=number,
+        accuracies=accuracies,
+        journal=journal,
+    )
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
@@ -137,7 +148,7 @@ def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
     macs = table.space.macs(table.space.genes([best.arch]))[0]
     upper = table.latency_ms(table.space.genes([best.arch]))[0] * 1.001
     many = cost_limit(table.space, "macs", f"{0.995 * macs / 1e6}M..")
-    found = find_verified_network(table.space, None, table, f"{upper}ms", [many], QUICK, 3, 0.5, {})
+    found = find_verified_network(Problem(table.space, [many]), table, f"{upper}ms", QUICK, stopping=SHORT)
     assert found.macs >= 0.995 * macs
     assert found.verified is not None
     assert found.verified["within_budget"]
@@ -147,7 +158,7 @@ def test_where_the_search_finds_nothing_it_says_so(table: LatencyTable, monkeypa
     """No network has exactly that many multiply-accumulates."""
     macs = cost_limit(table.space, "macs", "2.000001M..2.0000011M")
     with pytest.raises(InfeasibleError, match="no network of fmnist was found within all limits"):
-        find_verified_network(table.space, None, table, "0.5ms", [macs], QUICK, 1, 0.5, {})
+        find_verified_network(Problem(table.space, [macs]), table, "0.5ms", QUICK, stopping=SHORT, number=1)
 
 
 def test_of_networks_that_are_all_too_fast_the_slowest_is_delivered(
@@ -231,7 +242,7 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
 def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "beside_table", Device(table, [1.2]))
     params = cost_limit(table.space, "params", "30%")
-    found = find_verified_network(table.space, None, table, "0.5ms", [params], QUICK, 3, 0.5, {})
+    found = find_verified_network(Problem(table.space, [params]), table, "0.5ms", QUICK, stopping=SHORT)
     assert found.params <= params.upper * 1e6
     assert [limit["name"] for limit in found.limits] == ["latency", "params"]
 

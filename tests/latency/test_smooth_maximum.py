@@ -12,9 +12,10 @@ from ofa_deploy.files import json_text
 from ofa_deploy.latency.regression import fit_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Floats, SmoothMaximum, smooth_maximum
 from ofa_deploy.spaces.extremes import extreme
@@ -111,7 +112,7 @@ def test_a_search_finds_the_best_network_of_the_whole_space(tiny: SearchSpace, s
     latency, macs = small.latency_ms(genes), tiny.macs(genes)
     budget = float(np.quantile(latency, 0.4))
     limit = latency_limit(small, f"{budget}ms", 0.0)
-    found = find_network(tiny, None, [limit], SearchSettings(generations=5))
+    found = find_network(Problem(tiny, [limit]), stopping=Stopping(generations=5))
     assert found.macs == macs[latency <= budget].max()
     assert small.latency_ms(tiny.genes([found.arch]))[0] <= budget
 
@@ -119,7 +120,7 @@ def test_a_search_finds_the_best_network_of_the_whole_space(tiny: SearchSpace, s
 def test_nothing_is_proved_about_it(tiny: SearchSpace, small: LatencyTable) -> None:
     limit = latency_limit(small, "50%", 0.0)
     with pytest.raises(OfaDeployError, match="nothing can be proved within .* --additive"):
-        certify(tiny, concave(tiny), [limit], 1.0, None)
+        certify(Problem(tiny, [limit], concave(tiny)), 1.0)
 
 
 def test_tables_of_like_devices_may_be_smooth_maxima(space: SearchSpace, table: LatencyTable) -> None:

@@ -21,13 +21,14 @@ from ofa_deploy.report.axes import axis
 from ofa_deploy.report.charts import Dot, Layer, agreement_chart, front_chart
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.result import SearchResult, write_results
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
-QUICK = SearchSettings(population=8, generations=3, restarts=1)
+QUICK, SHORT = SearchSettings(population=8, restarts=1), Stopping(generations=3)
 ANYTHING = pytest.mark.parametrize("hostile", ["markup", "null", "list", "object", "nan", "huge", "large", "true"])
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"&\ud800"
 VALUES = {
@@ -121,7 +122,7 @@ def tables(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def found(*luts: str, **asked: Any) -> list[SearchResult]:
-    request = requests.Request("fmnist", ("50%",), luts, settings=QUICK, **asked)
+    request = requests.Request("fmnist", ("50%",), luts, settings=QUICK, stopping=SHORT, **asked)
     return requests.search_each(request)
 
 
@@ -181,7 +182,7 @@ def delivered(result: SearchResult, slower: float) -> SearchResult:
 
 
 def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, str]) -> None:
-    request = requests.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK)
+    request = requests.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK, stopping=SHORT)
     kept, slow = (delivered(r, s) for r, s in zip(requests.search_each(request), (0.9, 1.1), strict=True))
     page = page_of([kept, slow])
     for what in ("latency (ms)", "top-1 (%)"):
@@ -235,7 +236,7 @@ def test_what_is_not_found_is_said(tables: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("asked", [{"macs": "50%"}, {"params": "50%"}, {"size": "50%", "front": True}])
 def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, Any]) -> None:
-    request = requests.Request("resnet50d", (), objective="macs", settings=QUICK, **asked)
+    request = requests.Request("resnet50d", (), objective="macs", settings=QUICK, stopping=SHORT, **asked)
     page = page_of(requests.search_each(request))
     assert "widths" in page
     assert "multiply-accumulates (M)" in page
@@ -244,7 +245,9 @@ def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, An
 def test_several_files_and_spaces(tables: tuple[str, str]) -> None:
     write_results(found(tables[0]), Path("a.json"))
     write_results(
-        requests.search_each(requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK)),
+        requests.search_each(
+            requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK, stopping=SHORT)
+        ),
         Path("b.json"),
     )
     write_report([Path("a.json"), Path("b.json")], Path("page.html"))

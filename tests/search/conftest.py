@@ -41,7 +41,12 @@ class Rugged:
         self.space = space
 
     def predict(self, genes: Genes, *, return_std: bool = False) -> Any:
-        return (rugged(genes), self.space.macs(genes) / 1e4) if return_std else rugged(genes)
+        scores = self.score(genes)
+        return (scores, self.space.macs(genes) / 1e4) if return_std else scores
+
+    def score(self, genes: Genes) -> Floats:
+        """What it predicts, shape (n,)."""
+        return rugged(genes)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ from ofa_deploy.accuracy.predictors.inference import with_linear_costs
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.certificates import TOLERANCE, Certificate, certify
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.limits import Limit, latency_limit, over
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.run import find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.costs import AdditiveCost, Genes
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
@@ -46,7 +48,7 @@ def concave(space: SearchSpace, seed: int = 0, members: int = 2, units: int = 5)
 def proof(
     predictor: Predictor, bounds: list[Limit], seconds: float = 60.0, incumbent: Genes | None = None
 ) -> Certificate:
-    return certify(predictor.space, predictor, bounds, seconds, incumbent)
+    return certify(Problem(predictor.space, bounds, predictor), seconds, incumbent)
 
 
 def within(bounds: list[Limit], genes: Genes) -> np.ndarray:
@@ -157,11 +159,10 @@ def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -
     cost = made_up_table(space).cost
     (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
     predictor, budget = concave(space, members=1, units=4), least + 0.3 * (most - least)
-    limits = [Limit("latency", cost, upper=budget)]
-    genes = space.genes(
-        [find_network(space, predictor, limits, SearchSettings(population=40, generations=40), risk=0).arch]
-    )
-    certificate = certify(space, predictor, limits, 60, genes)
+    problem = Problem(space, [Limit("latency", cost, upper=budget)], predictor)
+    result = find_network(problem, SearchSettings(population=40), stopping=Stopping(generations=40), risk=0)
+    genes = space.genes([result.arch])
+    certificate = certify(problem, 60, genes)
     assert certificate.proven
     assert predictor.predict(genes)[0] <= certificate.found_percent <= certificate.bound_percent
     assert "linear relaxation" in lines[0]
@@ -169,12 +170,10 @@ def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -
 
 def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSpace) -> None:
     predictor = concave(space, members=2, units=8)
-    limits, hasty = (
-        [latency_limit(made_up_table(space), "30%", 0)],
-        SearchSettings(population=4, generations=1, restarts=0, recombinations=0),
-    )
-    without = find_network(space, predictor, limits, hasty, risk=0)
-    found = find_network(space, predictor, limits, hasty, risk=0, prove_seconds=60.0)
+    problem = Problem(space, [latency_limit(made_up_table(space), "30%", 0)], predictor)
+    hasty, once = SearchSettings(population=4, restarts=0, recombinations=0), Stopping(generations=1)
+    without = find_network(problem, hasty, stopping=once, risk=0)
+    found = find_network(problem, hasty, stopping=once, risk=0, prove_seconds=60.0)
     assert found.certificate is not None
     assert found.certificate["proven"]
     assert found.certificate["arch"] == str(found.arch)
@@ -190,8 +189,8 @@ def test_what_is_refused(tiny: SearchSpace, wide: SearchSpace) -> None:
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(OfaDeployError, match="must be positive"):
             proof(predictor, [], seconds)
-    with pytest.raises(OfaDeployError, match="of tiny, not of wide"):
-        certify(wide, predictor, [], 1, None)
+    with pytest.raises(OfaDeployError, match="search is in wide, the predictor of tiny"):
+        Problem(wide, [], predictor)
     largest = tiny.genes([tiny.extreme(True)])
     with pytest.raises(OfaDeployError, match="not within the limits"):
         proof(predictor, [Limit("macs", cost, upper=1.0)], incumbent=largest)

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from ofa_deploy.search.evolution import Archive
+from ofa_deploy.search.archive import Archive
 from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.local_search import Changes
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.variation import Variation
-from ofa_deploy.spaces.costs import Genes
+from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
-from tests.search.conftest import everything, rugged
+from tests.search.conftest import Rugged, everything, rugged
 
 
 @pytest.mark.parametrize("name", ["fmnist", "proxyless-w1.3", "resnet50d"])
@@ -64,7 +65,7 @@ def test_neighbours_are_all_that_differ_in_one_gene(tiny: SearchSpace, wide: Sea
 
 def test_the_front_of_an_archive_grows_with_it(tiny: SearchSpace) -> None:
     limits = [cost_limit(tiny, "macs", "50%"), cost_limit(tiny, "params", "70%")]
-    archive = Archive(rugged, limits, tiny.columns)
+    archive = Archive(Problem(tiny, limits, Rugged(tiny)))
     rng = np.random.default_rng(0)
     fronts = set()
     for _ in range(8):
@@ -80,11 +81,12 @@ def test_the_front_of_an_archive_grows_with_it(tiny: SearchSpace) -> None:
 def test_archive_evaluates_each_architecture_once(tiny: SearchSpace) -> None:
     seen: list[Genes] = []
 
-    def score(genes: Genes) -> np.ndarray:
-        seen.append(genes.copy())
-        return rugged(genes)
+    class Watched(Rugged):
+        def score(self, genes: Genes) -> Floats:
+            seen.append(genes.copy())
+            return rugged(genes)
 
-    archive = Archive(score, [cost_limit(tiny, "macs", "50%")], tiny.columns)
+    archive = Archive(Problem(tiny, [cost_limit(tiny, "macs", "50%")], Watched(tiny)))
     rng = np.random.default_rng(0)
     for _ in range(30):
         archive.add(tiny.sample(rng, 100))

@@ -5,6 +5,7 @@ import pytest
 
 from ofa_deploy.search.knapsack import best_within
 from ofa_deploy.search.limits import latency_limit
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.surrogates import seeds, surrogate
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
@@ -97,7 +98,7 @@ def test_seeds_keep_the_limit_and_are_good(tiny: SearchSpace) -> None:
     table = made_up_table(tiny)
     whole = everything(tiny)
     limit = latency_limit(table, "40%", 0)
-    found = seeds(tiny, lambda genes: tiny.macs(genes) / 1e6, [limit], whole)
+    found = seeds(Problem(tiny, [limit]), whole)
     assert (table.latency_ms(found) <= limit.upper * (1 + 1e-9)).all()
     assert set(found[:, 0]) == {0, 1}
     best = tiny.macs(whole[table.latency_ms(whole) <= limit.upper]).max()

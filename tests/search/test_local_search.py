@@ -2,18 +2,32 @@
 
 import numpy as np
 
-from ofa_deploy.search.evolution import Archive
+from ofa_deploy.search.archive import Archive
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.local_search import EARLY, LocalSearch
+from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.space import SearchSpace
-from tests.search.conftest import everything, rugged
+from tests.search.conftest import Rugged, everything, rugged
 
 
 def additive(genes: Genes) -> Floats:
     """A score whose gains add up."""
     worth = np.random.default_rng(3).uniform(0, 1, (genes.shape[1], 40)).cumsum(axis=1)
     return np.asarray(np.take_along_axis(worth[None], genes[:, :, None].astype(int), axis=2).sum(axis=(1, 2)))
+
+
+class Additive(Rugged):
+    """A predictor of that score."""
+
+    def score(self, genes: Genes) -> Floats:
+        return additive(genes)
+
+
+def local_search(archive: Archive, problem: Problem | None = None) -> LocalSearch:
+    """In the problem of the archive, or in another one."""
+    return LocalSearch(problem or archive.problem, archive, Stopping().start(archive))
 
 
 def better(scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: int) -> Genes:
@@ -25,9 +39,9 @@ def better(scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: i
 def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None:
     whole = everything(small)
     limit = cost_limit(small, "macs", "40%")
-    archive = Archive(rugged, [limit], small.columns)
+    archive = Archive(Problem(small, [limit], Rugged(small)))
     numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
-    ends = LocalSearch(small, archive, archive.limits).improve(numbers)
+    ends = local_search(archive).improve(numbers)
     assert ends == sorted(set(ends))
     assert 1 < len(ends) < 40, "climbers meet"
     assert (archive.over[ends] == 0).all(), "those that were outside of the limit have come inside"
@@ -39,10 +53,10 @@ def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> No
     """Under a limit that is used up a single change is hardly ever possible: one thing has to go for another."""
     whole = everything(tiny)
     limit = cost_limit(tiny, "macs", "30%")
-    archive = Archive(additive, [limit], tiny.columns)
+    archive = Archive(Problem(tiny, [limit], Additive(tiny)))
     numbers = archive.add(tiny.sample(np.random.default_rng(0), 40)).tolist()
     resolution = archive.genes[:, 0].copy()
-    ends = LocalSearch(tiny, archive, archive.limits).improve(numbers)
+    ends = local_search(archive).improve(numbers)
     assert set(resolution) == {0, 1}
     for row in archive.genes[ends]:
         same = (whole[:, 0] == row[0]) & (limit.over(whole) == 0)
@@ -52,23 +66,28 @@ def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> No
 
 
 def test_limits_may_be_closer_than_those_of_the_archive(tiny: SearchSpace) -> None:
-    archive = Archive(rugged, [cost_limit(tiny, "macs", "60%")], tiny.columns)
+    wide, close = (Problem(tiny, [cost_limit(tiny, "macs", share)], Rugged(tiny)) for share in ("60%", "20%"))
+    archive = Archive(wide)
     numbers = archive.add(tiny.sample(np.random.default_rng(0), 10)).tolist()
-    wide, close = archive.limits, [cost_limit(tiny, "macs", "20%")]
-    ends = {limits[0].upper: LocalSearch(tiny, archive, limits).improve(numbers) for limits in (wide, close)}
-    assert max(archive.scores[ends[wide[0].upper]]) > max(archive.scores[ends[close[0].upper]])
-    assert (close[0].over(archive.genes[ends[close[0].upper]]) == 0).all()
+    far, near = (local_search(archive, problem).improve(numbers) for problem in (wide, close))
+    assert max(archive.scores[far]) > max(archive.scores[near])
+    assert (close.over(archive.genes[near]) == 0).all()
 
 
-class Told:
-    """Gains of a score, and how many networks it was evaluated for."""
+class Counted(Rugged):
+    """Notes how many networks it is evaluated for."""
 
     def __init__(self, space: SearchSpace) -> None:
-        self.space, self.evaluated = space, 0
+        super().__init__(space)
+        self.evaluated = 0
 
     def score(self, genes: Genes) -> Floats:
         self.evaluated += len(genes)
         return rugged(genes)
+
+
+class WithGains(Counted):
+    """Tells what every change gains."""
 
     def gains(self, genes: Genes) -> Floats:
         columns, values = self.space.changes
@@ -81,13 +100,12 @@ class Told:
 def test_who_is_told_gains_ends_at_the_same_with_fewer_evaluations(small: SearchSpace) -> None:
     limit = cost_limit(small, "macs", "40%")
     ends, evaluated = [], []
-    for knows in (True, False):
-        told = Told(small)
-        archive = Archive(told.score, [limit], small.columns)
+    for predictor in (WithGains(small), Counted(small)):
+        archive = Archive(Problem(small, [limit], predictor))
         numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
-        found = LocalSearch(small, archive, archive.limits, told.gains if knows else None).improve(numbers)
-        ends.append({tuple(row) for row in archive.genes[found].tolist()})
-        evaluated.append(told.evaluated)
+        optima = local_search(archive).improve(numbers)
+        ends.append({tuple(row) for row in archive.genes[optima].tolist()})
+        evaluated.append(predictor.evaluated)
     assert ends[0] == ends[1]
     assert evaluated[0] < evaluated[1]
 
@@ -96,15 +114,16 @@ def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
     """What is told may be wrong: all that was to be tried has been where a climber ends, not only the first few."""
     rng = np.random.default_rng(1)
     limit = cost_limit(tiny, "macs", "60%")
-    archive = Archive(rugged, [limit], tiny.columns)
     count = len(tiny.changes[0])
 
-    def guess(genes: Genes) -> Floats:
-        return rng.standard_normal((len(genes), count))
+    class Guesses(Rugged):
+        def gains(self, genes: Genes) -> Floats:
+            return rng.standard_normal((len(genes), count))
 
+    archive = Archive(Problem(tiny, [limit], Guesses(tiny)))
     numbers = archive.add(tiny.sample(rng, 30)).tolist()
     tried: list[int] = []
-    local = LocalSearch(tiny, archive, archive.limits, guess)
+    local = local_search(archive)
     add = archive.add
 
     def counted(genes: Genes) -> np.ndarray:
@@ -120,6 +139,6 @@ def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
 
 def test_one_that_is_far_outside_comes_inside(tiny: SearchSpace) -> None:
     limit = cost_limit(tiny, "macs", "10%")
-    archive = Archive(additive, [limit], tiny.columns)
-    ends = LocalSearch(tiny, archive, archive.limits).improve(archive.add(tiny.genes([tiny.extreme(True)])).tolist())
+    archive = Archive(Problem(tiny, [limit], Additive(tiny)))
+    ends = local_search(archive).improve(archive.add(tiny.genes([tiny.extreme(True)])).tolist())
     assert (archive.over[ends] == 0).all()

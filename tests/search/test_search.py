@@ -9,11 +9,13 @@ import pytest
 
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.evolution import SearchSettings
 from ofa_deploy.search.front import front_of
 from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
+from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import explore, find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.families import get_space
@@ -21,14 +23,19 @@ from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 from tests.search.conftest import Rugged, everything, rugged
 
-QUICK = SearchSettings(population=20, generations=10, restarts=1)
+QUICK, SHORT = SearchSettings(population=20, restarts=1), Stopping(generations=10)
+
+
+def quick(problem: Problem, settings: SearchSettings = QUICK, *, front: bool = False) -> SearchResult:
+    """A short search."""
+    return find_network(problem, settings, stopping=SHORT, front=front)
 
 
 def largest(
     table: LatencyTable, budget: str, settings: SearchSettings = QUICK, margin: float | None = None
 ) -> SearchResult:
     """The network of most MACs within a latency."""
-    return find_network(table.space, None, [latency_limit(table, budget, margin)], settings)
+    return quick(Problem(table.space, [latency_limit(table, budget, margin)]), settings)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -42,8 +49,9 @@ def test_finds_the_optimum_of_a_space_that_can_be_enumerated(
     table, whole = made_up_table(space), everything(space)
     latency = table.latency_ms(whole)
     budget = float(np.quantile(latency, share))
-    settings = SearchSettings(population=60, patience=60, restarts=restarts, seed=seed)
-    found = find_network(space, Rugged(space), [Limit("latency", table.cost, upper=budget)], settings, risk=0)
+    settings, stopping = SearchSettings(population=60, restarts=restarts, seed=seed), Stopping(patience=60)
+    problem = Problem(space, [Limit("latency", table.cost, upper=budget)], Rugged(space))
+    found = find_network(problem, settings, stopping=stopping, risk=0)
     assert table.latency_ms(space.genes([found.arch]))[0] <= budget * (1 + 1e-9)
     assert found.score == pytest.approx(rugged(whole[latency <= budget]).max(), abs=1e-3)
     assert found.evaluations <= len(whole)
@@ -57,7 +65,8 @@ def test_several_limits_and_lower_ends(tiny: SearchSpace) -> None:
     for limit in limits:
         within &= (costs[limit.name] >= limit.lower) & (costs[limit.name] <= limit.upper)
     assert 0 < within.sum() < 400
-    found = find_network(tiny, Rugged(tiny), limits, SearchSettings(population=60, patience=60), risk=0)
+    settings, stopping = SearchSettings(population=60), Stopping(patience=60)
+    found = find_network(Problem(tiny, limits, Rugged(tiny)), settings, stopping=stopping, risk=0)
     assert found.score == pytest.approx(rugged(whole[within]).max(), abs=1e-3)
     assert [limit["name"] for limit in found.limits] == ["macs", "params"]
     for outcome, limit in zip(found.limits, limits, strict=True):
@@ -91,9 +100,7 @@ def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: Sear
 
 def test_limits_that_exclude_each_other(tiny: SearchSpace) -> None:
     with pytest.raises(InfeasibleError, match=r"within all limits at once; the closest, r.* has .*macs .* M; relax"):
-        find_network(
-            tiny, None, [latency_limit(made_up_table(tiny), "1%", 0), cost_limit(tiny, "macs", "99%..")], QUICK
-        )
+        quick(Problem(tiny, [latency_limit(made_up_table(tiny), "1%", 0), cost_limit(tiny, "macs", "99%..")]))
 
 
 def test_one_network_for_two_devices(space: SearchSpace) -> None:
@@ -101,20 +108,20 @@ def test_one_network_for_two_devices(space: SearchSpace) -> None:
     slow_kernels = {op: dataclasses.replace(row, latency_ms=row.latency_ms * op.kernel) for op, row in one.rows.items()}
     other = dataclasses.replace(one, rows=slow_kernels)
     limits = [latency_limit(one, "30%", None), latency_limit(other, "20%", None)]
-    both = find_network(space, None, limits, QUICK)
+    both = quick(Problem(space, limits))
     genes = space.genes([both.arch])
     for limit, outcome in zip(limits, both.limits, strict=True):
         assert limit.cost(genes)[0] * 1.02 <= limit.upper
         assert outcome["predicted"] == pytest.approx(limit.cost(genes)[0], abs=1e-5)
-    assert both.score <= min(find_network(space, None, [limit], QUICK).score for limit in limits)
+    assert both.score <= min(quick(Problem(space, [limit])).score for limit in limits)
 
 
 def test_a_front_is_the_front(tiny: SearchSpace) -> None:
     table, whole = made_up_table(tiny), everything(tiny)
     latency, scores = table.latency_ms(whole), rugged(whole)
     limit = latency_limit(table, "70%", 0)
-    settings = SearchSettings(population=60, generations=60, patience=60)
-    found = find_network(tiny, Rugged(tiny), [limit], settings, risk=0, front=True)
+    settings, stopping = SearchSettings(population=60), Stopping(60, patience=60)
+    found = find_network(Problem(tiny, [limit], Rugged(tiny)), settings, stopping=stopping, risk=0, front=True)
     within = latency <= limit.upper * (1 + 1e-9)
     expected = front_of(scores[within], latency[within])
     assert [row["score"] for row in found.front] == pytest.approx(scores[within][expected], abs=1e-3)
@@ -126,9 +133,8 @@ def test_a_front_is_the_front(tiny: SearchSpace) -> None:
 
 def test_risk_prefers_what_is_surer(tiny: SearchSpace) -> None:
     limit = [cost_limit(tiny, "macs", "100%")]
-    bold, careful = (
-        find_network(tiny, Rugged(tiny), limit, SearchSettings(population=60), risk=risk) for risk in (0.0, 10.0)
-    )
+    problem = Problem(tiny, limit, Rugged(tiny))
+    bold, careful = (find_network(problem, SearchSettings(population=60), risk=risk) for risk in (0.0, 10.0))
     whole = everything(tiny)
     mean, std = Rugged(tiny).predict(whole, return_std=True)
     assert bold.score == pytest.approx(mean.max(), abs=1e-3)
@@ -137,7 +143,7 @@ def test_risk_prefers_what_is_surer(tiny: SearchSpace) -> None:
     assert careful.score_std == pytest.approx(std[np.argmax(mean - 10 * std)], abs=1e-3)
     for wrong in (-1.0, 11.0, float("nan")):
         with pytest.raises(OfaDeployError, match="--risk"):
-            find_network(tiny, Rugged(tiny), limit, QUICK, risk=wrong)
+            find_network(problem, QUICK, stopping=SHORT, risk=wrong)
 
 
 def test_same_seed_same_answer_and_the_caller_s_random_is_untouched(space: SearchSpace) -> None:
@@ -145,12 +151,12 @@ def test_same_seed_same_answer_and_the_caller_s_random_is_untouched(space: Searc
     random.seed(1)
     before = random.getstate()
     for front in (False, True):
-        limits = [latency_limit(table, "30%", None)]
+        problem = Problem(space, [latency_limit(table, "30%", None)], Rugged(space))
         settings = dataclasses.replace(QUICK, restarts=0)
-        first, again = (find_network(space, Rugged(space), limits, settings, front=front) for _ in range(2))
+        first, again = (quick(problem, settings, front=front) for _ in range(2))
         assert first == again
         assert random.getstate() == before
-        other = find_network(space, Rugged(space), limits, dataclasses.replace(settings, seed=1), front=front)
+        other = quick(problem, dataclasses.replace(settings, seed=1), front=front)
         assert other.history != first.history
 
 
@@ -190,25 +196,25 @@ def test_infeasible_budget_names_the_fastest_network(space: SearchSpace) -> None
 def test_tables_without_a_common_resolution_are_refused(space: SearchSpace) -> None:
     limits = [latency_limit(made_up_table(space, sizes), "50%") for sizes in ((16, 20), (24,))]
     with pytest.raises(InfeasibleError, match=r"no resolution in common \(16, 20; 24 pixels\)"):
-        find_network(space, None, limits, QUICK)
+        quick(Problem(space, limits))
 
 
 def test_a_range_is_about_latencies_with_the_margin(space: SearchSpace) -> None:
     """Else a range that is narrower than the margin has no network, and its share has none at the upper end."""
     table = made_up_table(space)  # a margin of 2 %
-    found = find_network(space, None, [latency_limit(table, "0.4ms..0.404ms")], QUICK)
+    found = quick(Problem(space, [latency_limit(table, "0.4ms..0.404ms")]))
     assert 0.4 <= 1.02 * table.latency_ms(space.genes([found.arch]))[0] <= 0.404
-    whole = find_network(space, None, [latency_limit(table, "99%..100%")], QUICK)
+    whole = quick(Problem(space, [latency_limit(table, "99%..100%")]))
     assert whole.macs > 0.9 * space.macs(space.genes([space.extreme(True)]))[0]
 
 
 def test_a_lower_end_that_nothing_reaches_names_the_largest_network(space: SearchSpace) -> None:
     most, macs = extreme(space, space.macs, dearest=True)
     with pytest.raises(InfeasibleError, match=f"the largest, {space.archs(most)[0]}, has") as caught:
-        find_network(space, None, [cost_limit(space, "macs", "1G..")], QUICK)
+        quick(Problem(space, [cost_limit(space, "macs", "1G..")]))
     advised = re.search(r"has ([0-9.]+) M", str(caught.value))
     assert advised is not None
-    found = find_network(space, None, [cost_limit(space, "macs", f"{advised[1]}M..")], QUICK)
+    found = quick(Problem(space, [cost_limit(space, "macs", f"{advised[1]}M..")]))
     assert found.macs == macs
 
 
@@ -221,15 +227,17 @@ def test_only_resolutions_of_the_table_are_searched(space: SearchSpace) -> None:
 def test_everything_that_is_evaluated_is_a_network(space: SearchSpace) -> None:
     """No stage has a block after one that is not active."""
     limit = latency_limit(made_up_table(space), "50%", None)
-    seen = explore(space, None, [limit], dataclasses.replace(QUICK, restarts=4, recombinations=20)).archive.genes
+    settings = dataclasses.replace(QUICK, restarts=4, recombinations=20)
+    seen = explore(Problem(space, [limit]), settings, SHORT).archive.genes
     assert len(seen) > 5000
     assert (space.genes(space.archs(seen)) == seen).all()
 
 
 def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
-    limits = [cost_limit(space, "macs", "50%")]
-    settings = SearchSettings(population=40, generations=1000, patience=5, restarts=0, recombinations=0)
-    found = find_network(space, None, limits, settings)
+    problem = Problem(space, [cost_limit(space, "macs", "50%")])
+    settings = SearchSettings(population=40, restarts=0, recombinations=0)
+    found = find_network(problem, settings, stopping=Stopping(1000, patience=5))
+    assert found.stopped_by == "patience"
     assert found.history[-6:] == (found.history[-1],) * 6
     assert len(found.history) < 200
 
@@ -237,14 +245,14 @@ def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
 def test_search_and_predictor_of_different_spaces(space: SearchSpace) -> None:
     other = Rugged(get_space("mbv3-w1.0"))
     with pytest.raises(OfaDeployError, match=r"search is in fmnist, the predictor of mbv3-w1\.0"):
-        find_network(space, other, [cost_limit(space, "macs", "50%")], QUICK)
+        Problem(space, [cost_limit(space, "macs", "50%")], other)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"population": 2}, {"generations": 0}, {"mutate": 0.0}, {"mutate": 2.0}, {"restarts": -1}]
+    "wrong", [{"population": 2}, {"tournament": 0}, {"mutate": 0.0}, {"mutate": 2.0}, {"restarts": -1}]
 )
 def test_settings_are_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(OfaDeployError, match=r"(population|generations|restarts) of at least|\(0, 1\]"):
+    with pytest.raises(OfaDeployError, match=r"(population|tournament|restarts) of at least|\(0, 1\]"):
         SearchSettings(**wrong)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,140 @@
+"""What ends a search, and what its answer says of it."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.search.archive import Archive
+from ofa_deploy.search.limits import Limit, cost_limit
+from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.result import SearchResult, load_result, write_results
+from ofa_deploy.search.run import explore, find_network
+from ofa_deploy.search.settings import SearchSettings
+from ofa_deploy.search.stopping import EXHAUSTED, RULES, Stopping
+from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.space import SearchSpace
+from tests.search.conftest import Rugged, everything, rugged
+
+SMALL = {"seconds": 1e-3, "evaluations": 900, "patience": 1, "generations": 1}
+
+
+class Watched(Rugged):
+    """Notes how many networks it is evaluated for, batch by batch."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+        self.batches: list[int] = []
+
+    def score(self, genes: Genes) -> Floats:
+        self.batches.append(len(genes))
+        return rugged(genes)
+
+
+def only(name: str) -> Stopping:
+    """A rule that one small number ends."""
+    return Stopping(**dict.fromkeys(RULES) | {name: SMALL[name]})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("front", [False, True])
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_ends_a_search_and_is_on_record(name: str, front: bool, space: SearchSpace, tmp_path: Path) -> None:
+    problem = Problem(space, [cost_limit(space, "macs", "50%")], Rugged(space))
+    result = find_network(problem, stopping=only(name), front=front)
+    assert result.stopped_by == name
+    assert problem.over(space.genes([result.arch]))[0] == 0
+    assert len(result.history) >= 1
+    assert f"{SMALL[name]:g}" in result.stopping.ending(name)
+    write_results([result], tmp_path / "r.json")
+    assert load_result(tmp_path / "r.json") == result
+    after = result.stopping.repeatable(result.stopped_by, result.evaluations)
+    assert after.seconds is None
+    again = find_network(problem, stopping=after, front=front)
+    assert (again.arch, again.evaluations, again.front) == (result.arch, result.evaluations, result.front)
+
+
+@pytest.mark.parametrize("most", [1, 700, 2000, 5000])
+@pytest.mark.parametrize("front", [False, True])
+def test_evaluations_are_exceeded_by_less_than_a_batch(front: bool, most: int, space: SearchSpace) -> None:
+    predictor = Watched(space)
+    problem = Problem(space, [cost_limit(space, "macs", "60%")], predictor)
+    explored = explore(problem, stopping=Stopping(evaluations=most), front=front)
+    assert explored.stopped_by == "evaluations"
+    assert most <= explored.archive.size < most + max(predictor.batches)
+    again = explore(problem, stopping=Stopping(evaluations=most), front=front)
+    assert (again.archive.genes == explored.archive.genes).all()
+    longer = explore(problem, stopping=Stopping(evaluations=most + 3000), front=front)
+    assert (longer.archive.genes[: explored.archive.size] == explored.archive.genes).all()
+
+
+def test_no_time_at_all_is_enough_for_a_network_within_the_limits(tiny: SearchSpace) -> None:
+    """The rules of the whole search wait until there is one, here one of the few that a band has."""
+    whole = everything(tiny)
+    costs = np.sort(tiny.macs(whole))
+    limit = Limit("macs", tiny.macs, float(costs[400]), float(costs[402]))
+    assert (limit.over(whole) == 0).sum() < 8
+    settings = SearchSettings(population=8, restarts=0)
+    for stopping in (Stopping(seconds=1e-9), Stopping(evaluations=1)):
+        result = find_network(Problem(tiny, [limit], Rugged(tiny)), settings, stopping=stopping)
+        assert limit.over(tiny.genes([result.arch]))[0] == 0
+
+
+def test_a_space_that_is_evaluated_whole_ends_the_search(tiny: SearchSpace) -> None:
+    problem = Problem(tiny, [cost_limit(tiny, "macs", "100%")], Rugged(tiny))
+    result = find_network(problem, stopping=Stopping(None, None, seconds=600))
+    assert result.stopped_by == EXHAUSTED
+    assert result.stopping.ending(EXHAUSTED) == "ended as nothing near was new"
+    assert result.stopping.repeatable(EXHAUSTED, result.evaluations).evaluations == result.evaluations
+
+
+def test_a_clock_counts_generations_without_a_better_one(tiny: SearchSpace) -> None:
+    archive = Archive(Problem(tiny))
+    clock = Stopping(generations=6, patience=2).start(archive)
+    ends = [clock.due_after(reached, fresh=True) for reached in (1.0, 2.0, 2.0, 3.0, 3.0)]
+    assert (ends, clock.waited, clock.stopped_by) == ([False] * 5, 1, "")
+    assert clock.due_after(3.0, fresh=True)
+    assert clock.stopped_by == "patience"
+    assert clock.seconds_left == math.inf
+    waiting = Stopping(seconds=1e-9).start(archive)
+    assert not waiting.due(), "nothing is within the limits yet"
+    archive.add(everything(tiny)[:1])
+    assert waiting.due()
+    assert waiting.seconds_left < 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("generations", 0),
+        ("patience", -1),
+        ("seconds", 0.0),
+        ("seconds", math.nan),
+        ("seconds", math.inf),
+        ("evaluations", 0),
+    ],
+)
+def test_rules_are_checked(name: str, value: float) -> None:
+    with pytest.raises(OfaDeployError, match=f"--{name} must be (above 0|at least 1), not {value}"):
+        Stopping(**{name: value})  # type: ignore[arg-type]
+
+
+def test_something_must_end_a_search() -> None:
+    with pytest.raises(OfaDeployError, match="nothing ends this search; set one of seconds, evaluations, patience"):
+        Stopping(None, None)
+    assert {field.name for field in dataclasses.fields(Stopping)} == set(RULES)
+
+
+def test_results_from_before_there_was_such_a_rule(space: SearchSpace) -> None:
+    result = find_network(Problem(space, [cost_limit(space, "macs", "50%")]), stopping=Stopping(7, patience=3))
+    values = json.loads(json.dumps(result.to_json()))
+    values["settings"] |= {"generations": 7, "patience": 3}
+    del values["stopping"], values["stopped_by"]
+    before = SearchResult.from_json(values)
+    assert before == dataclasses.replace(result, stopped_by="")
+    assert before.stopping.ending("") == ""
+    with pytest.raises(ValueError, match="no rule"):
+        SearchResult.from_json(values | {"stopped_by": "boredom"})
