@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export bench-faults clean
+.PHONY: demo test coverage lint bench bench-supernet bench-accuracy bench-search bench-latency bench-export bench-faults pictures clean
 
 demo: $(READY)  ## one trained network -> the best models for this machine, for three latency budgets
 	@mkdir -p demo && cd demo && ../$(BIN)/ofa-deploy deploy --latency 10% --latency 30% --latency 60% || [ $$? -eq 3 ]
@@ -51,6 +51,9 @@ bench-export: $(READY)  ## accuracy, size, latency of exported files, and second
 	$(BIN)/python benchmarks/export_quality.py --show
 	$(BIN)/python benchmarks/export_seconds.py --show
 	$(BIN)/python benchmarks/converters.py --show
+
+pictures: $(READY)  ## the front and the page that the README shows; the page needs a Chromium
+	$(BIN)/python benchmarks/pictures.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""The pictures of the README: a front on the device of a table that ships, and the page about it, as commands write them.
+"""The pictures of the README: a front on the device of a table that ships, and the page about it.
 
     python benchmarks/pictures.py
 
@@ -51,12 +51,12 @@ def ofa_deploy(folder: Path, *arguments: str) -> None:
 
 
 def chart(page: str) -> str:
-    """The first chart of a page as an SVG file of its own: with the page's rules for charts, without its script's data."""
-    found = re.search(r"<svg .*?</svg>", page, re.DOTALL)
+    """The first chart of a page as an SVG file of its own, with the page's style for charts."""
+    element = re.search(r"<svg .*?</svg>", page, re.DOTALL)
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
-    assert found is not None, "the page has no chart"
+    assert element is not None, "the page has no chart"
     assert style is not None, "the page has no style"
-    drawing = re.sub(r' (data-n|data-series|tabindex)="[^"]*"', "", found[0])
+    drawing = re.sub(r' (data-n|data-series|tabindex)="[^"]*"', "", element[0])
     width, height = map(int, re.findall(r'viewBox="0 0 (\d+) (\d+)"', drawing)[0])
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
     background = '<rect width="100%" height="100%" style="fill:var(--bg)"/>'
@@ -67,8 +67,8 @@ def chart(page: str) -> str:
 def rules(style: str) -> str:
     """Those of a page's style rules that a chart needs: its colours, on light and dark screens, and its shapes."""
     shapes = r"\.(?:mid|end|grid|axis|s\d|random|chosen|steps|interval|budget|bound|way)\b|svg|circle"
-    wanted = re.findall(rf"^(?::root\{{|@media\(prefers|(?:{shapes})).*?\}}+$", style, re.MULTILINE | re.DOTALL)
-    return "\n".join(wanted)
+    kept = re.findall(rf"^(?::root\{{|@media\(prefers|(?:{shapes})).*?\}}+$", style, re.MULTILINE | re.DOTALL)
+    return "\n".join(kept)
 
 
 def shoot(chromium: str, page: Path, picture: Path) -> None:
