@@ -19,13 +19,13 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
+from ofa_deploy.graphs.runtimes import RUNTIMES
 
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.export.formats import FORMATS, Subject
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.machine import installed_version, this_machine
 from ofa_deploy.graphs import tflite
-from ofa_deploy.graphs.runtimes import RUNTIMES
 from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space

@@ -24,7 +24,7 @@ from ofa_deploy.cli.options import (
     aligned,
     weights_of,
 )
-from ofa_deploy.device.conditions import with_precision
+from ofa_deploy.device.devices import with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.spaces.families import get_space
 

@@ -29,7 +29,7 @@ Device = Annotated[
     str,
     typer.Option(
         help="What is measured: cpu (onnxruntime), tflite (LiteRT), torch; on an NVIDIA GPU: gpu or gpu-fp16 "
-        "(PyTorch), ort-cuda, tensorrt (onnxruntime); in int8: cpu-int8, tflite-int8."
+        "(PyTorch), ort-cuda, tensorrt (onnxruntime); in int8: cpu-int8, tflite-int8; openvino."
     ),
 ]
 Precision = Annotated[

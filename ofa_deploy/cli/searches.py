@@ -25,7 +25,7 @@ from ofa_deploy.cli.options import (
     aligned,
     space_of,
 )
-from ofa_deploy.device.conditions import with_precision
+from ofa_deploy.device.devices import with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import outputs
 from ofa_deploy.search.result import SearchResult

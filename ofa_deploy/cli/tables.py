@@ -29,7 +29,7 @@ from ofa_deploy.cli.options import (
     tables_of,
 )
 from ofa_deploy.cli.views import artifact_rows
-from ofa_deploy.device.conditions import precision_of, runtime_of, with_precision
+from ofa_deploy.device.devices import get_device, with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import KIND, LatencyTable, path_elsewhere
@@ -90,7 +90,7 @@ def build_lut(
             raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
         table, path = build_over_ssh(job, device, ssh, python, out, others)
     else:
-        path = out or Path("lut") / tables.file_name(measured, conditions(device, threads, batch), job.blocks)
+        path = out or Path("lut") / tables.file_name(measured, conditions(device, threads, batch=batch), job.blocks)
         table = build_table(job, device, path, others, interpolate)
     print_table(table, path, as_json=as_json)
 
@@ -214,7 +214,7 @@ def bundle(
     job = TableJob(measured, sizes, plan, blocks=networks is None, batch=batch)
     several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
     path = out or Path(f"{measured.name}_{device}{several}.zip")
-    bundles.bundle(job, device, path, runner)
+    bundles.bundle(job, device, path, runner=runner)
     needs, options = bundles.needs(device, runner)
     command = f"python3 {path.name}{options}"
     if as_json:
@@ -303,6 +303,6 @@ def networks(
     logger.info(
         f"{len(job.networks)} models with random weights; write what they take into the column latency_ms, then type:"
     )
-    options = f" --batch {batch}" * (batch != 1) + f" --precision {precision_of(runtime_of(device))}"
+    options = f" --batch {batch}" * (batch != 1) + f" --precision {get_device(device).precision}"
     logger.info(f"    ofa-deploy lut fit {path} --space {sampled.name}{options} --device NAME")
     print(path)

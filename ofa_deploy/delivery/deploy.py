@@ -15,16 +15,17 @@ from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import get_device
 from ofa_deploy.device.rounds import MeasurePlan
-from ofa_deploy.device.timing import Session
-from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.device.timing import Run
+from ofa_deploy.errors import ArtifactError
 from ofa_deploy.export.card import write_card
 from ofa_deploy.export.checks import top1
-from ofa_deploy.export.formats import DELIVERED, FORMATS, chosen
+from ofa_deploy.export.formats import FORMATS, format_for, output_files
 from ofa_deploy.export.run import export_model
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.json_text import Json
-from ofa_deploy.graphs.runtimes import RUNTIMES
+from ofa_deploy.graphs.formats import format_of
 from ofa_deploy.latency import table as tables
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
@@ -57,7 +58,7 @@ class Deployed:
         file: the model.
         result: of the last search.
         card: of the exported model, with what was measured.
-        session: of the model, takes (1, channels, resolution, resolution).
+        run: the model, takes (1, channels, resolution, resolution).
         searches: for this budget.
     """
 
@@ -65,7 +66,7 @@ class Deployed:
     file: Path
     result: SearchResult
     card: Json
-    session: Session
+    run: Run
     searches: int
 
     @property
@@ -135,7 +136,7 @@ def deploy_models(
         space: of the supernet.
         data: the images, as `data.load` takes them.
         budgets: latencies as users type them.
-        device: a friendly device name, see `latency.device.conditions.DEVICES`.
+        device: its name, see `device.devices.DEVICES`.
         weights: file of the supernet.
         out: folder for the models, their cards and `results_file`.
         settings: of the search; None takes `SearchSettings()`.
@@ -145,8 +146,9 @@ def deploy_models(
     Raises:
         OfaDeployError: something is missing or unusable, or a budget cannot be met.
     """
-    if device not in DELIVERED:
-        raise MeasureError(f"deploy writes and measures models for {', '.join(DELIVERED)}, not for {device}")
+    target = get_device(device)
+    format_ = format_for(target)
+    target.check()
     settings, plan, weights, out = settings or SearchSettings(), plan or MeasurePlan(), Path(weights), Path(out)
     for budget in budgets:
         parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
@@ -164,10 +166,10 @@ def deploy_models(
             f"{found} was fitted on subnetworks of other weights than {weights}; for these, run: "
             f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
         )
-    begin, suffix = _stem(space, device), FORMATS[DELIVERED[device]].suffix
+    begin, suffix = _stem(space, device), FORMATS[format_].suffix
     files = {budget: out / f"{begin}_{budget.strip().replace('%', 'pct')}{suffix}" for budget in budgets}
     for file in files.values():
-        chosen(DELIVERED[device], file, space.name)
+        output_files(format_, file, space=space.name)
     table = own_table(space, device, plan)
     if table.doubt:
         logger.warning(table.doubt)
@@ -201,7 +203,8 @@ class _Bench:
 
     def deliver(self, limits: Mapping[str, Limit], number: int) -> dict[str, Deployed]:
         """The best model within each limit, by budget: exported, its latency measured; `number` counts searches."""
-        format_, runtime = DELIVERED[self.table.conditions["device"]], RUNTIMES[self.table.conditions["runtime"]]
+        device = get_device(self.table.conditions["device"])
+        format_, file_format = format_for(device), format_of(device)
         inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
         results = {
             budget: find_network(Problem(self.space, [limit], self.predictor), self.settings, inputs=inputs)
@@ -211,11 +214,13 @@ class _Bench:
         for budget, result in results.items():
             file, size = self.files[budget], result.arch.resolution
             logger.info(f"{budget}: {result.arch}, exporting {file}")
-            card = export_model(self.net, result.arch, self.images, file, self.origin, result.predicted(), format_)
+            card = export_model(
+                self.net, result.arch, self.images, file, self.origin, result.predicted(), format_, device
+            )
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (
-                runtime.start(atomic.read(file), self.threads),
-                runtime.native(image.astype(np.float32)),
+                device.session(atomic.read(file), self.threads),
+                file_format.native(image.astype(np.float32)),
             )
             cards[budget] = file, card
         logger.info("measuring the exported files")
@@ -224,16 +229,16 @@ class _Bench:
         for budget, (file, card) in cards.items():
             about = {"machine_slower_percent": slower, "conditions": dict(self.table.conditions)}
             card["measured"] = {"latency": latencies[budget] | about}
-            session = runtime.taking_nchw(sessions[budget][0])
-            found[budget] = Deployed(budget, file, results[budget], card, session, number)
+            run = file_format.taking_nchw(sessions[budget][0])
+            found[budget] = Deployed(budget, file, results[budget], card, run, number)
         return found
 
     def with_accuracy(self, one: Deployed) -> Deployed:
         """A delivered model, its accuracy measured and its card written."""
         images, size = self.images, one.result.arch.resolution
         one.card["measured"] |= {
-            "heldout": top1(one.session, images, images.heldout, size),
-            "test": top1(one.session, images, images.test, size) if images.test is not None else None,
+            "heldout": top1(one.run, images, images.heldout, size),
+            "test": top1(one.run, images, images.test, size) if images.test is not None else None,
         }
         write_card(one.file, one.card)
         return one

@@ -324,7 +324,7 @@ def of_this_machine(table: LatencyTable) -> bool:
     if any(about["machine"].get(key) != value for key, value in here.items()):
         return False
     try:
-        return dict(about) == conditions(*(about[key] for key in ("device", "threads", "batch")))
+        return dict(about) == conditions(about["device"], about["threads"], batch=about["batch"])
     except MeasureError:  # nothing here serves that device
         return False
 
@@ -334,7 +334,7 @@ def _tables(space: SearchSpace, request: Request) -> tuple[list[LatencyTable], b
     if request.luts:
         named = [LatencyTable.load(Path(lut), space) for lut in request.luts]
         return named, all(map(of_this_machine, named))
-    wanted = conditions(request.device, request.threads, request.batch)
+    wanted = conditions(request.device, request.threads, batch=request.batch)
     table, own = tables.select(space, wanted)
     if not own:
         asked = f" for {request.threads} threads" * (request.threads != table.conditions["threads"])

@@ -16,7 +16,8 @@ from ofa_deploy.accuracy.predictors import AccuracyPredictor
 from ofa_deploy.data.dataset import RECALIBRATION
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.delivery.requests import Prepared, Request, of_this_machine, prepare
-from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, DataError, InfeasibleError, OfaDeployError
 from ofa_deploy.files import artifacts, journals

@@ -66,7 +66,7 @@ class Phone:
             self._push(options.binary, self._binary)
             self._shell(f"chmod 755 {self._folder}/{self._binary}")
 
-    def conditions(self, device: str, threads: int, batch: int) -> dict[str, Any]:
+    def conditions(self, device: str, threads: int, *, batch: int) -> dict[str, Any]:
         """See `conditions.conditions`: the phone's."""
         names = ("product.manufacturer", "product.model", "soc.model", "product.cpu.abi", "build.version.release")
         maker, model, chip, architecture, release = (self._shell(f"getprop ro.{name}").strip() for name in names)
@@ -89,7 +89,7 @@ class Phone:
             },
         }
 
-    def session(self, name: str, content: Callable[[str], bytes], threads: int) -> _Remote:
+    def session(self, name: str, content: Callable[[str], bytes], threads: int) -> PhoneSession:
         """A session of a model, which is copied there unless a run before has done so.
 
         Args:
@@ -108,7 +108,7 @@ class Phone:
             f"cd {self._folder} && {taskset}./{self._binary} --graph={file} --num_threads={threads} "
             f"--warmup_runs={WARM} --warmup_min_secs=0 --min_secs=0"
         )
-        return _Remote(lambda runs: self._shell(f"{command} --num_runs={runs}", merge=True))
+        return PhoneSession(lambda runs: self._shell(f"{command} --num_runs={runs}", merge=True))
 
     def clean(self) -> None:
         """Remove what was copied there."""
@@ -144,7 +144,7 @@ class Phone:
         return printed
 
 
-class _Remote:
+class PhoneSession:
     """A session that is run there: it times itself, and its output stays there.
 
     Args:
@@ -158,8 +158,8 @@ class _Remote:
         """Not possible: `benchmark_model` draws its own input and shows no output."""
         raise MeasureError("a model on a phone is timed, its output is not seen")
 
-    def visit(self, x: Array, runs: int, seconds: float) -> Visit:
-        """Time the model, see `timing.visit`; the runs are not cut short."""
+    def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
+        """Time the model there; the runs are not cut short."""
         return parse(self._run(runs))
 
 

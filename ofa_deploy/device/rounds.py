@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ofa_deploy.device.timing import FEWEST_RUNS, Array, Session, Visit, visit
+from ofa_deploy.device.timing import FEWEST_RUNS, Array, Session, Visit
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import journals
 from ofa_deploy.progress import Progress
@@ -62,6 +62,10 @@ class Started(NamedTuple):
     session: Session
     x: Array
 
+    def time(self, plan: MeasurePlan, *, runs: int) -> Visit:
+        """A visit of some runs, as a plan has it."""
+        return self.session.time(self.x, runs=runs, seconds=plan.seconds, threads=plan.threads)
+
 
 def measure(
     names: Collection[str],
@@ -103,9 +107,8 @@ def measure(
             started = ready.get(name) or start(name)
             if keep(name):
                 ready[name] = started
-            state = visit(*sentinel, plan.threads, SENTINEL_RUNS, plan.seconds).median_ms
-            found = visit(*started, plan.threads, plan.runs, plan.seconds)
-            visits[r, name] = replace(found, sentinel_ms=state)
+            state = sentinel.time(plan, runs=SENTINEL_RUNS)
+            visits[r, name] = replace(started.time(plan, runs=plan.runs), sentinel_ms=state.median_ms)
             line = json.dumps([r, name, *asdict(visits[r, name]).values()])
             journals.append(partial, journals.numbered(len(visits), line))
             progress.add()

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.device import adb
-from ofa_deploy.device.conditions import START, conditions
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import get_device
 from ofa_deploy.device.rounds import MeasurePlan, Started, measure
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import atomic, outputs
@@ -56,15 +57,16 @@ def run(bundle: Path, out: Path, phone: adb.Options) -> None:
         entries = manifest["entries"]
         identity = hashlib.sha256(text).hexdigest()
         android = adb.Phone(phone, identity[:16]) if manifest["runner"] == "adb" else None
-        about = manifest["device"], plan.threads, manifest["batch"]
-        measured = conditions(*about) if android is None else android.conditions(*about)
+        conditions_here = conditions if android is None else android.conditions
+        device = get_device(manifest["device"])
+        measured = conditions_here(device.name, plan.threads, batch=manifest["batch"])
         header = {"bundle": identity, **measured}
 
         def started(entry: dict[str, Any]) -> Started:
             if android is not None:
                 return Started(android.session(entry["file"], file.read, plan.threads), np.zeros(0, np.float32))
             x = np.random.default_rng(plan.seed).standard_normal(entry["shape"]).astype(np.float32)
-            return Started(START[measured["runtime"]](file.read(entry["file"]), plan.threads), x)
+            return Started(device.session(file.read(entry["file"]), plan.threads), x)
 
         partial = out.with_name(out.name + ".partial")
         with atomic.locked(out):

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy.device.timing import Array, Session
+from ofa_deploy.device.timing import Array, CpuSession
 from ofa_deploy.errors import MeasureError
 
 
 def interpreter_class() -> Any:
-    """LiteRT's interpreter, or that of tflite-runtime where only that is installed.
-
-    Raises:
-        MeasureError: neither is, or it cannot be loaded.
-    """
-    for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
-        found = _class_of(name)
-        if found is not None:
-            return found
-    raise MeasureError("LiteRT is not installed; pip install ai-edge-litert")
+    """LiteRT's interpreter, or that of tflite-runtime where only that is installed."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.import_module("ai_edge_litert.interpreter").Interpreter
+    return importlib.import_module("tflite_runtime.interpreter").Interpreter
 
 
-def _class_of(module: str) -> Any:
-    """The interpreter of a module; None where it is not installed."""
-    try:
-        return importlib.import_module(module).Interpreter
-    except ModuleNotFoundError:
-        return None
-    except ImportError as error:  # it is there, but made for another numpy or C library
-        raise MeasureError(f"{module.split('.')[0]} is installed but cannot be loaded: {error}") from error
+def probe() -> dict[str, Any]:
+    """Nothing but that LiteRT can be loaded: it does not tell its version, its package does."""
+    interpreter_class()
+    return {}
 
 
-def start(graph: bytes, threads: int) -> Session:
+def start(graph: bytes, threads: int) -> CpuSession:
     """A session of a TFLite model with one input and one output.
 
     Args:
@@ -42,18 +33,18 @@ def start(graph: bytes, threads: int) -> Session:
         threads: of the CPU.
 
     Raises:
-        MeasureError: LiteRT is not installed, or does not take the model.
+        MeasureError: LiteRT does not take the model.
     """
     try:
-        made = interpreter_class()(model_content=graph, num_threads=threads)
-        made.allocate_tensors()
+        interpreter = interpreter_class()(model_content=graph, num_threads=threads)
+        interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise MeasureError(f"LiteRT does not take the graph: {str(error).splitlines()[0]}") from error
-    source, target = made.get_input_details()[0]["index"], made.get_output_details()[0]["index"]
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(x: Array) -> Array:
-        made.set_tensor(source, x)
-        made.invoke()
-        return np.asarray(made.get_tensor(target))
+        interpreter.set_tensor(source, x)
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(target))
 
-    return run
+    return CpuSession(run)

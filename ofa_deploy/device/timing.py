@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float32]
 else:
     Array = np.ndarray  # a device may have a numpy that is older than numpy.typing
-Session = Callable[[Array], Array]
-"""From an input batch to the output of the graph."""
+Run = Callable[[Array], Array]
+"""From an input batch to the output of a graph."""
 PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
 FEWEST_RUNS = 3
 """Samples of a visit, however long they take."""
@@ -50,27 +50,60 @@ class Visit:
     sentinel_ms: float = 1.0
 
 
-def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -> Visit:
-    """Time a session on one input.
+class Session(Protocol):
+    """A model that is ready to run on a device."""
 
-    A session of a device that is not this processor times itself: by a method `visit(x, runs, seconds)` of its own.
+    def __call__(self, x: Array) -> Array:
+        """The output for an input batch."""
+
+    def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
+        """Times of back-to-back runs on one input.
+
+        Args:
+            x: the input batch.
+            runs: samples wanted.
+            seconds: end early when the samples sum to this much, but not before `FEWEST_RUNS`.
+            threads: of the CPU that the session was started with.
+
+        Raises:
+            MeasureError: the output is not finite, or the clock does not advance.
+        """
+
+
+class CpuSession:
+    """A session whose runs are done when the call returns: it computes on this processor.
 
     Args:
-        session: what to run.
-        x: its input.
-        threads: that it uses; with one, samples whose wall time exceeds CPU time by 2 % (and 2 µs) are dropped.
+        run: from an input batch to the output.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, x: Array) -> Array:
+        """The output for an input batch."""
+        return self._run(x)
+
+    def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
+        """Times by this processor's clocks, see `time_on_cpu`."""
+        return time_on_cpu(self._run, x, runs=runs, seconds=seconds, threads=threads)
+
+
+def time_on_cpu(run: Run, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
+    """Time what this processor computes, on one input.
+
+    Args:
+        run: from an input batch to the output.
+        x: the input batch.
         runs: samples wanted.
         seconds: end early when the samples sum to this much, but not before `FEWEST_RUNS`.
+        threads: that it uses; with one, samples whose wall time exceeds CPU time by 2 % (and 2 µs) are dropped.
 
     Raises:
         MeasureError: the output is not finite, or the clock does not advance.
     """
-    own = getattr(session, "visit", None)
-    if own is not None:
-        found: Visit = own(x, runs, seconds)
-        return found
-    run_checked(session, x)
-    session(x)
+    run_checked(run, x)
+    run(x)
     kept: list[float] = []
     spent: list[float] = []
     limit = time.perf_counter() + max(1.0, 10 * seconds)
@@ -78,7 +111,7 @@ def visit(session: Session, x: Array, threads: int, runs: int, seconds: float) -
         len(kept) < runs and (len(kept) < FEWEST_RUNS or sum(spent) < 1e3 * seconds) and time.perf_counter() < limit
     ):
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-        session(x)
+        run(x)
         cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
         wall_ms, cpu_ms = wall * 1e-6, cpu * 1e-6
         spent.append(cpu_ms if threads == 1 else wall_ms)
@@ -92,18 +125,27 @@ def preempted(wall_ms: Any, cpu_ms: Any) -> Any:
     return wall_ms - cpu_ms > PREEMPTED_SHARE * wall_ms + PREEMPTED_MS
 
 
-def run_checked(session: Session, x: Array) -> None:
-    """Run a session once.
+def run_checked(run: Run, x: Array) -> None:
+    """Run once, and look at the output.
 
     Raises:
         MeasureError: the output is not finite.
     """
-    if not np.isfinite(session(x)).all():
+    if not np.isfinite(run(x)).all():
         raise MeasureError("the runtime returned values that are not finite; its latency means nothing")
 
 
-def visited(sample: Callable[[], float], runs: int, seconds: float) -> Visit:
-    """A visit of samples in ms that a device takes itself, see `visit`."""
+def time_by_samples(sample: Callable[[], float], *, runs: int, seconds: float) -> Visit:
+    """A visit of samples that a device takes itself.
+
+    Args:
+        sample: takes one, in ms.
+        runs: samples wanted.
+        seconds: end early when the samples sum to this much, but not before `FEWEST_RUNS`.
+
+    Raises:
+        MeasureError: the clock does not advance.
+    """
     kept: list[float] = []
     limit = time.perf_counter() + max(1.0, 10 * seconds)
     while len(kept) < FEWEST_RUNS or (len(kept) < runs and sum(kept) < 1e3 * seconds and time.perf_counter() < limit):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
-from functools import partial
 from typing import Any, Callable
 
 import numpy as np
 
-from ofa_deploy.device.timing import Array, Session, Visit, run_checked, visited
+from ofa_deploy.device.timing import Array, CpuSession, Visit, run_checked, time_by_samples
 from ofa_deploy.errors import MeasureError
 
 NODES = "nodes"
@@ -22,10 +22,10 @@ WARM = 3
 """Runs before a CUDA graph is captured; in the first cuDNN looks for its fastest algorithms."""
 SAMPLE_MS, MOST = 1.0, 50
 """A sample on a GPU is so many replays in a row as take this long, at most `MOST`: events have about 1 µs of noise."""
-_FP32, _FP16 = "float32", "float16"
+FP32, FP16 = "float32", "float16"
 
 
-def start(content: bytes, threads: int) -> Session:
+def start(content: bytes, threads: int) -> CpuSession:
     """A session on the CPU, of float32 inputs (n, height, width, channels).
 
     Args:
@@ -33,10 +33,10 @@ def start(content: bytes, threads: int) -> Session:
         threads: of the processor; PyTorch has one such number for the whole process, which each run sets.
 
     Raises:
-        MeasureError: PyTorch is not installed, or the file is none of a network.
+        MeasureError: the file is none of a network.
     """
     torch = _torch()
-    network = _network(torch, content, "cpu", _FP32)
+    network = _network(torch, content, "cpu", FP32)
 
     def run(x: Array) -> Array:
         if torch.get_num_threads() != threads:
@@ -44,33 +44,30 @@ def start(content: bytes, threads: int) -> Session:
         with torch.inference_mode():
             return _to_numpy(network(_to_tensor(torch, x)))
 
-    return run
+    return CpuSession(run)
 
 
-def start_cuda(content: bytes, threads: int, precision: str = _FP32) -> Session:
-    """A session on the first GPU, which times itself; `precision` is that of weights and activations, see `start`.
+def start_cuda(content: bytes, threads: int, *, precision: str = FP32) -> GraphedSession:
+    """A session on the first GPU, of float32 inputs (n, height, width, channels).
+
+    Args:
+        content: of the file.
+        threads: of the processor, which a GPU does not need.
+        precision: PyTorch's name for that of weights and activations.
 
     Raises:
-        MeasureError: PyTorch is not installed or finds no GPU, or the file is none of a network.
+        MeasureError: PyTorch finds no GPU, or the file is none of a network.
     """
     gpu_name()
     torch = _torch()
-    return _Graphed(torch, _network(torch, content, "cuda", precision), precision)
-
-
-START: dict[str, Callable[[bytes, int], Session]] = {
-    "torch": start,
-    "torch-cuda": start_cuda,
-    "torch-cuda-fp16": partial(start_cuda, precision=_FP16),
-}
-"""How each of these runtimes gets ready."""
+    return GraphedSession(torch, _network(torch, content, "cuda", precision), precision)
 
 
 def gpu_name() -> str:
     """The GPU that PyTorch uses.
 
     Raises:
-        MeasureError: PyTorch is not installed, or finds none.
+        MeasureError: PyTorch finds none.
     """
     torch = _torch()
     if not torch.cuda.is_available():
@@ -81,8 +78,14 @@ def gpu_name() -> str:
     return str(torch.cuda.get_device_name(0))
 
 
-class _Graphed:
-    """A network as a CUDA graph of its own inputs' shape, captured at the first run."""
+class GraphedSession:
+    """A network as a CUDA graph for the shape of its input, captured at the first run; it times itself.
+
+    Args:
+        torch: the module.
+        network: a function of a tensor.
+        precision: PyTorch's name for that of weights and activations.
+    """
 
     def __init__(self, torch: Any, network: Callable[[Any], Any], precision: str) -> None:
         self._torch, self._network, self._type = torch, network, getattr(torch, precision)
@@ -96,12 +99,12 @@ class _Graphed:
         self._graph.replay()
         return _to_numpy(self._output.float().cpu())  # copying back waits for the GPU
 
-    def visit(self, x: Array, runs: int, seconds: float) -> Visit:
-        """Time replays by events on the GPU, see `timing.visit`; copies to and fro are not part of it."""
+    def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
+        """Time replays by events on the GPU; copies to and fro are not part of it."""
         run_checked(self, x)
         once = self._replays(1)
         number = max(1, min(MOST, round(SAMPLE_MS / max(once, 1e-3))))
-        return visited(lambda: self._replays(number), runs, seconds * number)
+        return time_by_samples(lambda: self._replays(number), runs=runs, seconds=seconds * number)
 
     def _replays(self, number: int) -> float:
         """Milliseconds of each of some replays in a row."""
@@ -140,11 +143,18 @@ class _Graphed:
                 self._output = self._network(self._input)
 
 
+def probe() -> dict[str, Any]:
+    """PyTorch's version, the CUDA that it was built for, and the GPUs that it finds."""
+    torch = _torch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a driver that is too old is told by the absence of its GPU
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"version": str(torch.__version__), "cuda": torch.version.cuda, "gpus": gpus}
+
+
 def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MeasureError("PyTorch is not installed; pip install torch") from error
+    import torch
+
     return torch
 
 

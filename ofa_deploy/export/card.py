@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.export.formats import CALIBRATION, FORMATS, Subject
+from ofa_deploy.device.devices import Device
+from ofa_deploy.export.formats import FORMATS
+from ofa_deploy.export.subject import CALIBRATION, Subject
 from ofa_deploy.files import artifacts, atomic, json_text
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import made_with
@@ -26,6 +28,7 @@ def make_card(
     checked: Mapping[str, Any],
     origin: Mapping[str, Any],
     predicted: Mapping[str, Any] | None,
+    device: Device | None = None,
 ) -> Json:
     """The card of a file, by the name of its format, the file's name and content.
 
@@ -62,7 +65,7 @@ def make_card(
             "resize": "bilinear with antialiasing",
         },
         "output": {"name": OUTPUT, "classes": data.classes},
-        "run": run_lines(subject, name, file),
+        "run": run_lines(subject, name, file, device),
         "recalibrated_on": f"{min(subject.recalibration, len(data.train))} training images of {data.name}",
         "calibrated_on": calibrated if one.precision == "int8" else None,
         "licences": {"data": data.licence, "weights": origin.get("licence", "not stated")},
@@ -74,16 +77,17 @@ def make_card(
     }
 
 
-def run_lines(subject: Subject, name: str, file: str) -> list[str]:
-    """Five lines of Python that run a file on one image."""
+def run_lines(subject: Subject, name: str, file: str, device: Device | None = None) -> list[str]:
+    """Five lines of Python that run a file on one image, by a device where it is for one."""
     one, data, size = FORMATS[name], subject.data, subject.net.arch.resolution
+    imports, expression = (device and device.usage) or (one.imports, one.run)
     order = "" if one.layout == "NHWC" else ".transpose(2, 0, 1)"
     return [
-        one.imports,
+        imports,
         "import numpy as np",
         f"pixels = np.zeros(({size}, {size}, {subject.net.space.in_channels}), np.uint8)  # your image",
         f"x = ((pixels / 255 - {list(data.mean)}) / {list(data.std)}).astype(np.float32){order}[None]",
-        f"logits = {one.run.replace('FILE', file)}",
+        f"logits = {expression.replace('FILE', file)}",
     ]
 
 

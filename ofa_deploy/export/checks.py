@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ofa_deploy.data.dataset import Dataset, Images
-from ofa_deploy.device.timing import Array, Session
+from ofa_deploy.device.timing import Array, Run
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.export.formats import Subject
+from ofa_deploy.export.subject import Subject
 from ofa_deploy.supernet.evaluation import count_correct_by_session
 
 PARITY_IMAGES = 256
@@ -17,11 +17,11 @@ TOGETHER = 100
 """Images that are resized at once."""
 
 
-def parity(session: Session, subject: Subject, tolerance: float | None = TOLERANCE) -> dict[str, float]:
+def parity(run: Run, subject: Subject, tolerance: float | None = TOLERANCE) -> dict[str, float]:
     """Compare a session with the torch network on real held-out images.
 
     Args:
-        session: takes (1, channels, resolution, resolution).
+        run: takes (1, channels, resolution, resolution).
         subject: what it must compute, and the images.
         tolerance: of the difference; None only measures it.
 
@@ -33,7 +33,7 @@ def parity(session: Session, subject: Subject, tolerance: float | None = TOLERAN
         MeasureError: the difference exceeds the tolerance.
     """
     expected = subject.logits(PARITY_IMAGES)
-    got = _one_by_one(session, subject, PARITY_IMAGES)
+    got = _one_by_one(run, subject, PARITY_IMAGES)
     difference = float(np.abs(got - expected).max() / max(1.0, float(np.abs(expected).max())))
     if tolerance is not None and not difference <= tolerance:
         raise MeasureError(f"the exported graph differs from torch by {difference:.2g}, more than {tolerance}")
@@ -41,7 +41,7 @@ def parity(session: Session, subject: Subject, tolerance: float | None = TOLERAN
     return {"images": len(got), "max_difference": difference, "agreement_percent": agreement}
 
 
-def accuracy_drop(session: Session, subject: Subject) -> dict[str, float]:
+def accuracy_drop(run: Run, subject: Subject) -> dict[str, float]:
     """How much less accurate a session is than the torch network, on the same held-out images.
 
     Returns:
@@ -49,7 +49,7 @@ def accuracy_drop(session: Session, subject: Subject) -> dict[str, float]:
         interval (normal approximation, paired).
     """
     labels = subject.data.heldout[:DROP_IMAGES].labels
-    logits = subject.logits(DROP_IMAGES), _one_by_one(session, subject, DROP_IMAGES)
+    logits = subject.logits(DROP_IMAGES), _one_by_one(run, subject, DROP_IMAGES)
     before, after = ((one.argmax(1) == labels).astype(float) for one in logits)
     return {
         "images": len(labels),
@@ -60,15 +60,15 @@ def accuracy_drop(session: Session, subject: Subject) -> dict[str, float]:
     }
 
 
-def _one_by_one(session: Session, subject: Subject, number: int) -> Array:
+def _one_by_one(run: Run, subject: Subject, number: int) -> Array:
     """Logits of a session of batch 1 for the first held-out images."""
     pixels, size = subject.data.heldout.pixels[:number], subject.net.arch.resolution
     parts = (subject.data.tensor(pixels[i : i + TOGETHER], size).numpy() for i in range(0, len(pixels), TOGETHER))
-    return np.concatenate([session(np.ascontiguousarray(image[None])) for part in parts for image in part])
+    return np.concatenate([run(np.ascontiguousarray(image[None])) for part in parts for image in part])
 
 
-def top1(session: Session, data: Dataset, images: Images, resolution: int) -> dict[str, float]:
+def top1(run: Run, data: Dataset, images: Images, resolution: int) -> dict[str, float]:
     """Top-1 accuracy of a session of batch 1, with the half width of its 95 % interval (normal approximation)."""
-    share = count_correct_by_session(session, data, images, resolution, 1) / len(images)
+    share = count_correct_by_session(run, data, images, resolution, 1) / len(images)
     half = 1.96 * float(np.sqrt(share * (1 - share) / len(images)))
     return {"top1_percent": 100 * share, "interval95_points": round(100 * half, 3), "images": len(images)}

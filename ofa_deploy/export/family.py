@@ -13,7 +13,7 @@ import numpy as np
 from ofa_deploy.data.dataset import RECALIBRATION
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.export.formats import chosen
+from ofa_deploy.export.formats import output_files
 from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.files.json_text import Json
@@ -46,7 +46,7 @@ def export_family(
         data: the images, as `data.load` takes them.
         weights: file of the supernet.
         folder: for the models, their cards and `index.csv`.
-        formats: see `formats.chosen`.
+        formats: see `formats.output_files`.
         max_drop: see `run.export_files`.
         recalibration: likewise.
 
@@ -58,7 +58,8 @@ def export_family(
     """
     check_figures(max_drop, recalibration)
     networks = _networks(space, result, load_results(result), number)
-    wanted = [chosen(formats, None, f"{space.name}_{i}", folder) for i in range(1, len(networks) + 1)]
+    names = [f"{space.name}_{i}" for i in range(1, len(networks) + 1)]
+    targets = [output_files(formats, None, space=name, folder=folder) for name in names]
     outputs.check_folder(folder / INDEX)
     net, origin, images = (
         checkpoint.load_supernet(weights, space),
@@ -67,7 +68,7 @@ def export_family(
     )
     progress = Progress(len(networks), "networks")
     cards: dict[Path, Json] = {}
-    for (arch, predicted), files in zip(networks, wanted, strict=True):
+    for (arch, predicted), files in zip(networks, targets, strict=True):
         made = make(net, arch, images, files, origin, predicted, max_drop, recalibration=recalibration)
         cards |= time_and_write(made, space, arch)
         atomic.write(folder / INDEX, _index(list(cards.values())))

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_deploy.device.conditions import START
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.errors import MeasureError
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RUNS = 3
 
 
-def measured(content: bytes, runtime: str, shape: Sequence[int]) -> dict[str, float] | None:
+def measure_memory(content: bytes, device: str, shape: Sequence[int]) -> dict[str, float] | None:
     """The memory of starting a model and running it a few times on one thread.
 
     Args:
         content: of the model file.
-        runtime: one of `conditions.START`.
+        device: that runs it, by name.
         shape: of its input.
 
     Returns:
@@ -34,19 +34,20 @@ def measured(content: bytes, runtime: str, shape: Sequence[int]) -> dict[str, fl
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model"
         file.write_bytes(content)
-        command = [sys.executable, "-m", __name__, str(file), runtime, json.dumps(list(shape))]
+        command = [sys.executable, "-m", __name__, str(file), device, json.dumps(list(shape))]
         done = subprocess.run(command, capture_output=True, text=True)
     return dict(json.loads(done.stdout)) if done.returncode == 0 else None
 
 
 def main() -> None:
-    """Print the figures of one model; what `measured` runs."""
-    file, runtime, shape = sys.argv[1:]
+    """Print the figures of one model, in the process that `measure_memory` starts."""
+    file, name, shape = sys.argv[1:]
+    device = DEVICES[name]
     with contextlib.suppress(MeasureError):
-        START[runtime](b"", 1)  # no model, but now the runtime is loaded
+        device.session(b"", 1)  # no model, but now the runtime is loaded
     CLEAR.write_text("5")  # the largest resident memory so far is forgotten
     before = _kilobytes("VmRSS")
-    session = START[runtime](Path(file).read_bytes(), 1)
+    session = device.session(Path(file).read_bytes(), 1)
     for _ in range(RUNS):
         session(np.zeros(json.loads(shape), np.float32))
     peak = _kilobytes("VmHWM")

@@ -12,11 +12,13 @@ import numpy as np
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import Device
 from ofa_deploy.errors import MeasureError, OfaDeployError
-from ofa_deploy.export import memory
 from ofa_deploy.export.card import make_card, write_card
 from ofa_deploy.export.checks import accuracy_drop, parity
-from ofa_deploy.export.formats import FEWEST, FORMATS, Subject, chosen
+from ofa_deploy.export.formats import FORMATS, output_files
+from ofa_deploy.export.memory import measure_memory
+from ofa_deploy.export.subject import FEWEST, Subject
 from ofa_deploy.files import atomic
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.latency.comparison import side_by_side
@@ -45,6 +47,7 @@ def export_model(
     weights: Mapping[str, Any] | None = None,
     predicted: Mapping[str, Any] | None = None,
     format_: str | None = None,
+    device: Device | None = None,
 ) -> Json:
     """Write the model of a subnetwork and its card.
 
@@ -56,6 +59,7 @@ def export_model(
         weights: where the supernet came from, for the card, see `supernet.checkpoint.provenance`.
         predicted: figures of the search that chose it, for the card.
         format_: one of `formats.FORMATS`; None takes what the name of the file ends in.
+        device: that the file is for, which checks it; None takes the format's own.
 
     Returns:
         the card.
@@ -65,8 +69,8 @@ def export_model(
         MeasureError: the file does not compute what torch computes.
         ArtifactError: the name ends in no format, or it cannot be written.
     """
-    files = chosen(format_, Path(out), net.space.name)
-    (made,) = make(net, arch, data, files, weights or {}, predicted, MAX_DROP)
+    files = output_files(format_, Path(out), space=net.space.name)
+    (made,) = make(net, arch, data, files, weights or {}, predicted, MAX_DROP, device=device)
     _write([made])
     return made[2]
 
@@ -95,7 +99,7 @@ def export_files(
         config: a JSON file of the official code, see `arch_lists.read_one`.
         data: the images, as `data.load` takes them.
         weights: file of the supernet.
-        out: see `formats.chosen`.
+        out: see `formats.output_files`.
         formats: likewise.
         max_drop: points of top-1 that int8 may lose.
         resolution: in pixels, for a `config` that does not say it.
@@ -112,7 +116,7 @@ def export_files(
     """
     check_figures(max_drop, recalibration)
     wanted, predicted = _wanted(space, arch, result, config, resolution)
-    files = chosen(formats, out, space.name)
+    files = output_files(formats, out, space=space.name)
     net, origin = checkpoint.load_supernet(weights, space), checkpoint.provenance(weights)
     images, tuned = load_data(data, space, training=finetune_epochs > 0), None
     saved = next(iter(files.values())).with_suffix(SUFFIX)
@@ -169,6 +173,7 @@ def make(
     max_drop: float,
     tuned: tuple[Subnet, Json] | None = None,
     recalibration: int = RECALIBRATION,
+    device: Device | None = None,
 ) -> list[Made]:
     """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
     net.space.check(arch)
@@ -177,18 +182,19 @@ def make(
     made, extra = [], {"finetuned": tuning} if tuning else {}
     for name, path in files.items():
         content = FORMATS[name].write(subject)
-        checked = check_content(name, content, subject, max_drop)
-        made.append((path, content, make_card(subject, name, path.name, content, checked, weights, predicted) | extra))
+        checked = check_content(name, content, subject, max_drop, device)
+        card = make_card(subject, name, path.name, content, checked, weights, predicted, device)
+        made.append((path, content, card | extra))
     return made
 
 
-def check_content(name: str, content: bytes, subject: Subject, max_drop: float) -> Json:
+def check_content(name: str, content: bytes, subject: Subject, max_drop: float, device: Device | None = None) -> Json:
     """What the checks of a file of a format find, see `check`; int8 may lose `max_drop` points.
 
     Raises:
         MeasureError: it computes something else, or int8 loses too much.
     """
-    session = FORMATS[name].session(content)
+    session = FORMATS[name].session(content, device)
     if FORMATS[name].precision == "fp32":
         return {"agreement_with_torch": parity(session, subject)}
     drop = accuracy_drop(session, subject)
@@ -203,18 +209,19 @@ def check_content(name: str, content: bytes, subject: Subject, max_drop: float) 
 def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:
     """Measure latency, interleaved, and memory of those files that this machine has a runtime for, into their cards."""
     image = np.random.default_rng(0).standard_normal((1, space.in_channels, arch.resolution, arch.resolution))
-    sessions, cards, contents = {}, {}, {}
-    for path, content, card in made:
-        one = FORMATS[card["format"]]
-        if one.device is not None:
-            sessions[path.name] = one.start(content, 1), one.native(image.astype(np.float32))
-            cards[path.name], contents[path.name] = card, content
-    for name, found in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
-        card = cards[name]
-        about = conditions(str(FORMATS[card["format"]].device), 1)
+    measured = {path.name: (content, card) for path, content, card in made if FORMATS[card["format"]].device}
+    sessions = {}
+    for name, (content, card) in measured.items():
+        form = FORMATS[card["format"]]
+        assert form.device is not None
+        sessions[name] = form.device.session(content, 1), form.native(image.astype(np.float32))
+    for name, latency in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
+        content, card = measured[name]
+        device = FORMATS[card["format"]].device
+        assert device is not None
         card["measured"] = {
-            "latency": {**found, "conditions": about},
-            "memory": memory.measured(contents[name], about["runtime"], card["input"]["shape"]),
+            "latency": {**latency, "conditions": conditions(device.name, 1)},
+            "memory": measure_memory(content, device.name, card["input"]["shape"]),
         }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
+from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights, check_activation
 from ofa_deploy.spaces.ops import Op
 
 OPSET = 17
@@ -43,6 +43,7 @@ class _Graph:
         return self.act(self.node("Conv", [x, *names], **attributes), act)
 
     def act(self, x: str, act: str) -> str:
+        check_activation(act, _ACTIVATIONS, "ONNX")
         return _ACTIVATIONS[act](self, x)
 
 
@@ -128,8 +129,31 @@ def _window(op: Op) -> dict[str, Any]:
     return {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": [pad] * 4}
 
 
-def emit(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch: int = 1) -> onnx.ModelProto:
-    """The ONNX graph of operators in sequence.
+def emit(
+    parts: Sequence[tuple[str, Op]],
+    weights: Mapping[str, Weights],
+    *,
+    batch: int = 1,
+    notes: Mapping[str, str] | None = None,
+) -> bytes:
+    """The ONNX file of operators in sequence.
+
+    Args:
+        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        batch: images a run.
+        notes: what becomes the file's metadata.
+
+    Raises:
+        MeasureError: an operator has an activation that this module does not write.
+    """
+    model = model_of(parts, weights, batch=batch)
+    helper.set_model_props(model, dict(notes or {}))
+    return bytes(model.SerializeToString())
+
+
+def model_of(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], *, batch: int = 1) -> onnx.ModelProto:
+    """The ONNX model of operators in sequence.
 
     Args:
         parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
@@ -139,6 +163,9 @@ def emit(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch:
     Returns:
         a model from `image`, float32 (batch, channels, height, width), to `logits`: (batch, classes), or the
         feature map of the last operator.
+
+    Raises:
+        MeasureError: an operator has an activation that this module does not write.
     """
     graph = _Graph()
     for name, op in parts:
@@ -147,7 +174,7 @@ def emit(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch:
     graph.nodes[-1].output[0] = OUTPUT
     flat = last.kind == "linear" and last.bias
     out_shape = [batch, last.c_out] if flat else [batch, last.c_out, last.out_size, last.out_size]
-    made = helper.make_graph(
+    graph_proto = helper.make_graph(
         graph.nodes,
         "ofa_deploy",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [batch, first.c_in, first.size, first.size])],
@@ -155,4 +182,4 @@ def emit(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], batch:
         graph.arrays,
     )
     opset = helper.make_opsetid("", OPSET)
-    return helper.make_model(made, opset_imports=[opset], ir_version=IR_VERSION, producer_name="ofa-deploy")
+    return helper.make_model(graph_proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="ofa-deploy")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from ofa_deploy.graphs.onnx import emit as emit_float
+from ofa_deploy.graphs.onnx import model_of
 from ofa_deploy.graphs.weights import INPUT, Weights
 from ofa_deploy.spaces.ops import Op
 
@@ -22,6 +22,7 @@ def quantised(
     parts: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     images: npt.NDArray[np.float32],
+    *,
     notes: Mapping[str, str] | None = None,
     batch: int = 1,
 ) -> bytes:
@@ -31,8 +32,8 @@ def quantised(
     cover every value that occurs with the images.
 
     Args:
-        parts: as in `graphs.onnx.emit`.
-        weights: likewise.
+        parts: name and operator of each part, as `SearchSpace.walk` gives them.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
         images: normalised ones to calibrate with, (n, channels, height, width).
         notes: what becomes the file's metadata.
         batch: images a run; of the images to calibrate with, those that do not fill one are left out.
@@ -55,7 +56,7 @@ def quantised(
     with tempfile.TemporaryDirectory() as folder, _silence():
         path = Path(folder) / "quantised.onnx"
         quantization.quantize_static(
-            emit_float(parts, weights, batch),
+            model_of(parts, weights, batch=batch),
             path,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
@@ -71,13 +72,21 @@ def quantised(
 def emit(
     parts: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
+    *,
     batch: int = 1,
     notes: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What `quantised` writes, calibrated on noise: as fast, but not for use."""
+    """What `quantised` writes, calibrated on noise: as fast, but not for use.
+
+    Args:
+        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        batch: images a run.
+        notes: what becomes the file's metadata.
+    """
     first = parts[0][1]
     noise = np.random.default_rng(0).standard_normal((batch, first.c_in, first.size, first.size))
-    return quantised(parts, weights, noise.astype(np.float32), notes, batch)
+    return quantised(parts, weights, noise.astype(np.float32), notes=notes, batch=batch)
 
 
 @contextlib.contextmanager

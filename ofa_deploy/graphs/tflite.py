@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights
+from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights, check_activation
 from ofa_deploy.spaces.ops import Op
 
 try:
@@ -31,6 +31,7 @@ FUSED = {
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
 }
+"""Activations that are a part of the operator before."""
 
 
 class _Buffer(schema.BufferT):  # type: ignore[misc]
@@ -194,14 +195,20 @@ class Graph:
         return self.add("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, *arrays], shape, options)
 
     def act(self, x: int, act: str) -> int:
-        """An activation that could not be fused."""
-        return x if act in FUSED else self.add("HARD_SWISH", [self.plain(x)], self.shape(x))
+        """The activation of a tensor, unless it is fused with the operator that makes the tensor."""
+        check_activation(act, (*FUSED, *APART), "TFLite")
+        return x if act in FUSED else APART[act](self, x)
+
+    def hard_swish(self, x: int) -> int:
+        """x relu6(x + 3) / 6."""
+        return self.add("HARD_SWISH", [self.plain(x)], self.shape(x))
 
     def sum(self, x: int, y: int, act: str = "none") -> int:
+        """A sum with its activation."""
         x, y = self.plain(x), self.plain(y)
         options = schema.AddOptionsT()
-        options.fusedActivationFunction = FUSED[act]
-        return self.add("ADD", [x, y], self.shape(x), options)
+        options.fusedActivationFunction = FUSED.get(act, FUSED["none"])
+        return self.act(self.add("ADD", [x, y], self.shape(x), options), act)
 
     def product(self, x: int, y: int) -> int:
         return self.add("MUL", [x, y], self.shape(x), schema.MulOptionsT(), self.times[x] * self.times[y])
@@ -246,6 +253,10 @@ class Graph:
         builder = flatbuffers.Builder(1024 + sum(len(b.data or b"") + 64 for b in self.buffers))
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+
+APART: dict[str, Callable[[Graph, int], int]] = {"hswish": lambda graph, x: graph.hard_swish(x)}
+"""Activations that are operators of their own."""
 
 
 def _named(name: str, tensor: int) -> Any:
@@ -327,6 +338,7 @@ _EMITTERS: dict[str, Callable[[Graph, str, Op, Weights], None]] = {
 def emit(
     parts: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
+    *,
     batch: int = 1,
     notes: Mapping[str, str] | None = None,
     forms: type[Graph] = Graph,
@@ -343,6 +355,9 @@ def emit(
     Returns:
         a model from `image`, float32 (batch, height, width, channels), to `logits`: (batch, classes), or the
         feature map of the last operator, channels last.
+
+    Raises:
+        MeasureError: an operator has an activation that this module does not write.
     """
     first = parts[0][1]
     graph = forms([batch, first.size, first.size, first.c_in])

@@ -38,10 +38,8 @@ class Int8Graph(tflite.Graph):
         """The input of a window, padded with zeros: a maximum is taken of what a ReLU left, which is not below them."""
         return super().padded(x, op, 0.0, rows)
 
-    def act(self, x: int, act: str) -> int:
-        """An activation that could not be fused."""
-        if act in tflite.FUSED:
-            return x
+    def hard_swish(self, x: int) -> int:
+        """x relu6(x + 3) / 6 as a sum and a product, six times as large as it stands for."""
         three = self.array(f"three_{len(self.operators)}", np.array([3.0], np.float32))
         return self.product(x, self.multiple(self.sum(x, three, "relu6"), 6.0))
 
@@ -50,6 +48,7 @@ def quantised(
     parts: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     images: npt.NDArray[np.float32],
+    *,
     notes: Mapping[str, str] | None = None,
 ) -> bytes:
     """The TFLite file of operators in sequence, int8 inside, with float32 input and output and a batch of 1.
@@ -59,15 +58,15 @@ def quantised(
     to those of the float model, in the mean of their squared differences over the images.
 
     Args:
-        parts: as in `graphs.tflite.emit`.
-        weights: likewise.
+        parts: name and operator of each part, as `SearchSpace.walk` gives them.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
         images: normalised ones to calibrate with, (n, height, width, channels).
-        notes: as in `graphs.tflite.emit`.
+        notes: more to be written into the file's metadata.
 
     Raises:
         MeasureError: ai-edge-quantizer is not installed.
     """
-    observed = tflite.emit(parts, weights, CALIBRATION_BATCH, forms=Int8Graph)
+    observed = tflite.emit(parts, weights, batch=CALIBRATION_BATCH, forms=Int8Graph)
     extremes = _extremes(observed, images, CALIBRATION_BATCH)
     model = tflite.emit(parts, weights, notes=notes, forms=Int8Graph)
     expected = _outputs(model, images)
@@ -79,15 +78,22 @@ def quantised(
 def emit(
     parts: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
+    *,
     batch: int = 1,
     notes: Mapping[str, str] | None = None,
 ) -> bytes:
     """What `quantised` writes, for any batch, calibrated on noise: as fast, but not for use.
 
+    Args:
+        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        batch: images a run.
+        notes: more to be written into the file's metadata.
+
     Raises:
         MeasureError: ai-edge-quantizer is not installed.
     """
-    model = tflite.emit(parts, weights, batch, notes, forms=Int8Graph)
+    model = tflite.emit(parts, weights, batch=batch, notes=notes, forms=Int8Graph)
     first = parts[0][1]
     noise = np.random.default_rng(0).standard_normal((batch, first.size, first.size, first.c_in))
     extremes = _extremes(model, noise.astype(np.float32), batch)

@@ -1,6 +1,6 @@
 """Networks for PyTorch's eager mode: the nodes of the ONNX graph as JSON, and its arrays, in one `.npz` file.
 
-Such a file is data: `latency.device.torch` runs it, and nothing in it is code.
+Such a file is data: `device.torch` runs it, and nothing in it is code.
 """
 
 from __future__ import annotations
@@ -21,11 +21,22 @@ from ofa_deploy.spaces.ops import Op
 def emit(
     parts: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
+    *,
     batch: int = 1,
     notes: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The file of operators in sequence, see `graphs.onnx.emit`; `notes` are kept in it."""
-    graph = onnx.emit(parts, weights, batch).graph
+    """The `.npz` file of operators in sequence.
+
+    Args:
+        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        batch: images a run.
+        notes: more to be kept in the file.
+
+    Raises:
+        MeasureError: an operator has an activation that `graphs.onnx` does not write.
+    """
+    graph = onnx.model_of(parts, weights, batch=batch).graph
     nodes = [
         {
             "kind": node.op_type,
@@ -35,8 +46,8 @@ def emit(
         }
         for node in graph.node
     ]
-    about = {"input": INPUT, "output": OUTPUT, "nodes": nodes, "notes": dict(notes or {})}
+    description = {"input": INPUT, "output": OUTPUT, "nodes": nodes, "notes": dict(notes or {})}
     arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays, **{NODES: np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    np.savez(file, allow_pickle=False, **arrays, **{NODES: np.frombuffer(json.dumps(description).encode(), np.uint8)})
     return file.getvalue()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from ofa_deploy.errors import MeasureError
 from ofa_deploy.spaces.ops import Op
 
 INPUT, OUTPUT = "image", "logits"
@@ -44,6 +45,24 @@ def tiled(op: Op, rng: np.random.Generator) -> Weights:
         name: (np.resize(numbers, shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
         for name, shape in shapes(op).items()
     }
+
+
+def check_activation(act: str, supported: Iterable[str], form: str) -> None:
+    """Refuse an activation that an emitter cannot write, so that none is replaced by another.
+
+    Args:
+        act: of an operator.
+        supported: activations that the emitter writes.
+        form: of the file, in words.
+
+    Raises:
+        MeasureError: `act` is none of them.
+    """
+    if act not in (names := list(supported)):
+        raise MeasureError(
+            f"the activation {act!r} cannot be written as {form}, only {', '.join(names)}; add it to the emitter, or "
+            "choose a space without it"
+        )
 
 
 def _pair(name: str, *shape: int) -> dict[str, tuple[int, ...]]:

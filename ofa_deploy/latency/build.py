@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import Device, get_device
 from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.graphs import weights
-from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
+from ofa_deploy.graphs.formats import Parts, format_of
 from ofa_deploy.latency import interpolation
 from ofa_deploy.latency.calibration import calibrated
 from ofa_deploy.latency.machine_state import Estimate, estimates, states
@@ -97,18 +98,18 @@ class TableJob:
             "batch": self.batch,
         }
 
-    def model(self, parts: Parts, runtime: str, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
-        """A model file of some operators in sequence with random weights, and an input in the runtime's layout."""
+    def model(self, parts: Parts, device: Device, *, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
+        """A model file of some operators in sequence with random weights, and an input in the file's layout."""
         rng = np.random.default_rng(self.plan.seed)
-        first, chosen = parts[0][1], RUNTIMES[runtime]
-        model = chosen.emit(parts, {name: draw(op, rng) for name, op in parts}, batch=self.batch)
+        first, file_format = parts[0][1], format_of(device)
+        model = file_format.emit(parts, {name: draw(op, rng) for name, op in parts}, batch=self.batch)
         x = rng.standard_normal((self.batch, first.c_in, first.size, first.size)).astype(np.float32)
-        return model, chosen.native(x)
+        return model, file_format.native(x)
 
-    def started(self, parts: Parts, runtime: str) -> Started:
+    def started(self, parts: Parts, device: Device) -> Started:
         """What `model` makes, ready to run."""
-        model, x = self.model(parts, runtime)
-        return Started(RUNTIMES[runtime].start(model, self.plan.threads), x)
+        model, x = self.model(parts, device)
+        return Started(device.session(model, self.plan.threads), x)
 
     def table(
         self,
@@ -154,7 +155,7 @@ class TableJob:
 
 def build_table(
     job: TableJob,
-    device: str,
+    name: str,
     out: Path | str,
     others: Sequence[LatencyTable] = (),
     interpolate: float | None = None,
@@ -163,7 +164,7 @@ def build_table(
 
     Args:
         job: what to measure.
-        device: a friendly device name, see `device.conditions.DEVICES`.
+        name: of the device, see `device.devices.DEVICES`.
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
         others: see `TableJob.table`.
         interpolate: percent that interpolated entries may be off, see `interpolation.fill`; None measures every
@@ -181,8 +182,7 @@ def build_table(
     if interpolate is not None and not job.blocks:
         raise MeasureError("only operators are interpolated; leave out --interpolate where whole networks are measured")
     plan = job.plan
-    measured = conditions(device, plan.threads, job.batch)
-    runtime = measured["runtime"]
+    device, measured = get_device(name), conditions(name, plan.threads, batch=job.batch)
     outputs.check_output(out, ".csv")
     check_replaces(out, job.resolutions, others)
 
@@ -192,8 +192,8 @@ def build_table(
     def visit(names: Sequence[str]) -> Mapping[Key, Visit]:
         return measure(
             names,
-            lambda name: job.started(job.entries[name], runtime),
-            job.started(job.sentinel, runtime),
+            lambda entry: job.started(job.entries[entry], device),
+            job.started(job.sentinel, device),
             plan,
             partial,
             header,

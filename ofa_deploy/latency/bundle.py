@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import ofa_deploy
-from ofa_deploy.device.conditions import PACKAGES, precision_of, runtime_of
+from ofa_deploy.device.devices import Device, get_device
 from ofa_deploy.device.rounds import MeasurePlan, missing, read
 from ofa_deploy.device.runner import MANIFEST, RUNNERS
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import atomic, json_text, outputs
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.graphs import weights
-from ofa_deploy.graphs.runtimes import RUNTIMES, Parts
+from ofa_deploy.graphs.formats import Parts, format_of
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.table import LatencyTable, check_replaces, file_name
 from ofa_deploy.progress import Progress
@@ -59,67 +60,74 @@ main()
 """
 
 
-def bundle(job: TableJob, device: str, out: Path, runner: str = "python") -> None:
+def bundle(job: TableJob, name: str, out: Path, *, runner: str = "python") -> None:
     """Write everything that a table needs to be measured on another machine into one file.
 
     The same job gives the same file, byte for byte. Weights are few random numbers repeated, so that it is small.
 
     Args:
         job: what to measure.
-        device: a friendly device name, see `device.conditions.DEVICES`.
+        name: of a device, see `device.devices.DEVICES`.
         out: the zip to write; `python FILE` runs it.
         runner: one of `device.runner.RUNNERS`.
 
     Raises:
-        MeasureError: no runtime serves that device, or the runner does not.
+        MeasureError: there is no such device, or the runner does not serve it.
         ArtifactError: the file cannot be written.
     """
-    runtime = runtime_of(device)
+    device = get_device(name)
     if runner not in RUNNERS:
         raise MeasureError(f"unknown runner {runner!r}; choose one of {', '.join(RUNNERS)}")
-    if runner == "adb" and runtime != "tflite":
-        raise MeasureError(f"--runner adb measures TFLite models; choose --device tflite, not {device}")
-    package = Path(ofa_deploy.__file__).parent
-    sources = [path for pattern in MODULES for path in sorted(package.glob(pattern))]
+    if runner == "adb" and device.runtime != "tflite":
+        raise MeasureError(f"--runner adb measures TFLite models; choose --device tflite, not {name}")
     progress = Progress(len(job.entries), "graphs")
     with atomic.writing(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
-
-        def add(name: str, content: bytes | str) -> None:
-            info = zipfile.ZipInfo(name)  # dated 1980, so that the same content is the same file
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = 0o644 << 16
-            file.writestr(info, content)
-
-        def model(name: str, parts: Parts) -> dict[str, Any]:
-            content, x = job.model(parts, runtime, weights.tiled)
-            where = f"models/{name}{RUNTIMES[runtime].suffix}"
-            add(where, content)
-            digest = hashlib.sha256(content).hexdigest()
-            return {"file": where, "shape": list(x.shape), "bytes": len(content), "sha256": digest}
-
         entries = {}
-        for number, (name, parts) in enumerate(job.entries.items()):
-            entries[name] = model(f"{number}", parts)
-            if name in job.operators:
-                entries[name]["operator"] = list(astuple(job.operators[name]))
+        for number, (entry, parts) in enumerate(job.entries.items()):
+            entries[entry] = _add_model(file, f"{number}", parts, job=job, device=device)
+            if entry in job.operators:
+                entries[entry]["operator"] = list(astuple(job.operators[entry]))
             progress.add()
         manifest = {
             "schema": SCHEMA,
             "kind": KIND,
             **job.about,
             "runner": runner,
-            "device": device,
-            "runtime": runtime,
+            "device": name,
+            "runtime": device.runtime,
             "entries": entries,
-            "sentinel": model("sentinel", job.sentinel),
-            "sources": {},
+            "sentinel": _add_model(file, "sentinel", job.sentinel, job=job, device=device),
+            "sources": _add_sources(file),
         }
-        for path in sources:
-            name = f"ofa_deploy/{path.relative_to(package).as_posix()}"
-            add(name, path.read_bytes())
-            manifest["sources"][name] = atomic.sha256(path)
-        add(MANIFEST, json_text.dumps(manifest))
-        add("__main__.py", _MAIN)
+        _add(file, MANIFEST, json_text.dumps(manifest))
+        _add(file, "__main__.py", _MAIN)
+
+
+def _add(file: zipfile.ZipFile, member: str, content: bytes | str) -> None:
+    """Add a member that is dated 1980, so that the same content is the same file."""
+    info = zipfile.ZipInfo(member)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    file.writestr(info, content)
+
+
+def _add_model(file: zipfile.ZipFile, stem: str, parts: Parts, *, job: TableJob, device: Device) -> Json:
+    """Add a model file; what the manifest says about it."""
+    content, x = job.model(parts, device, draw=weights.tiled)
+    member = f"models/{stem}{format_of(device).suffix}"
+    _add(file, member, content)
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": member, "shape": list(x.shape), "bytes": len(content), "sha256": digest}
+
+
+def _add_sources(file: zipfile.ZipFile) -> dict[str, str]:
+    """Add the modules of `MODULES`; the SHA-256 of each."""
+    package, digests = Path(ofa_deploy.__file__).parent, {}
+    for path in [path for pattern in MODULES for path in sorted(package.glob(pattern))]:
+        member = f"ofa_deploy/{path.relative_to(package).as_posix()}"
+        _add(file, member, path.read_bytes())
+        digests[member] = atomic.sha256(path)
+    return digests
 
 
 def needs(device: str, runner: str) -> tuple[str, str]:
@@ -127,7 +135,7 @@ def needs(device: str, runner: str) -> tuple[str, str]:
     if runner == "adb":
         where = "On the computer that the phone is connected to, which needs Python 3.9, numpy and adb"
         return where, " --benchmark-model FILE  (TensorFlow's for Android)"
-    packages = " or ".join(PACKAGES[runtime_of(device)])
+    packages = " or ".join(get_device(device).packages)
     return f"On the device, which needs Python 3.9, numpy and {packages}", ""
 
 
@@ -160,7 +168,7 @@ def collect(
             manifest["batch"],
         )
         operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
-        device, runtime, names = manifest["device"], manifest["runtime"], list(manifest["entries"])
+        device, names = get_device(manifest["device"]), list(manifest["entries"])
         same = job.plan.networks <= len(names) and names == list(job.entries)
         same = same and operators == {name: list(astuple(op)) for name, op in job.operators.items()}
     except (OfaDeployError, KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
@@ -175,11 +183,11 @@ def collect(
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
     machine = header.get("machine")
     expected = {
-        "device": device,
-        "runtime": runtime,
+        "device": device.name,
+        "runtime": device.runtime,
         "threads": job.plan.threads,
         "batch": job.batch,
-        "precision": precision_of(runtime),
+        "precision": device.precision,
     }
     if (
         any(header.get(key) != value for key, value in expected.items())

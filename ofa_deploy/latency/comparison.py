@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ofa_deploy.device.devices import get_device
 from ofa_deploy.device.rounds import MeasurePlan
-from ofa_deploy.device.timing import Array, Session, visit
+from ofa_deploy.device.timing import Array, Session
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces.arch import Arch
@@ -48,7 +49,8 @@ def side_by_side(
     for _ in range(ROUNDS if rounds is None else rounds):
         time.sleep(PAUSE if pause is None else pause)
         for name in rng.permutation(list(sessions)).tolist():
-            visits[name].append(visit(*sessions[name], threads, 50, 0.1))
+            session, x = sessions[name]
+            visits[name].append(session.time(x, runs=50, seconds=0.1, threads=threads))
     found = {}
     for name, several in visits.items():
         medians = np.array([v.median_ms for v in several])
@@ -79,7 +81,7 @@ def beside_table(
     job = TableJob(table.space, table.resolutions, MeasurePlan(threads=threads), batch=table.conditions["batch"])
     timed = dict(sessions)
     for arch in yardsticks:
-        timed[arch] = job.started(table.space.walk(Arch.parse(arch)), table.conditions["runtime"])
+        timed[arch] = job.started(table.space.walk(Arch.parse(arch)), get_device(table.conditions["device"]))
     passes: list[tuple[float, dict[str, Any]]] = []
     for number in range(PASSES):
         found = side_by_side(timed, threads)

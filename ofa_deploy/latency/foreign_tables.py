@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.device.conditions import elsewhere
+from ofa_deploy.device.conditions import conditions_elsewhere
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.machine_state import Estimate
@@ -90,7 +90,7 @@ def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: P
         )
     check_replaces(out, complete)
     rows = {op: _row(found, keys(op), files[0]) for op in space.all_ops(complete)}
-    conditions = elsewhere(device, f"table of {name}", "(imported)")
+    conditions = conditions_elsewhere(device, f"table of {name}", version="(imported)")
     table = LatencyTable(space, rows, tuple(complete), conditions)
     sources = [{"file": file.name, "sha256": atomic.sha256(file)} for file in files]
     table.save(out, {"format": name, "sources": sources})

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.device.conditions import elsewhere
+from ofa_deploy.device.conditions import conditions_elsewhere
 from ofa_deploy.device.rounds import FEWEST
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import atomic, outputs
@@ -175,7 +175,9 @@ def fit_file(
         raise ArtifactError(f"the table would overwrite {path}, which it is made from; choose another --out")
     archs, latencies = _measured(*arch_lists.read(path, space), path, column)
     tables = [LatencyTable.load(other, space) for other in others]
-    conditions = elsewhere(device, "table fitted to whole networks", "(none)", batch, precision)
+    conditions = conditions_elsewhere(
+        device, "table fitted to whole networks", version="(none)", batch=batch, precision=precision
+    )
     table = fit_table(space, archs, np.array(latencies), conditions, tables, seed, additive=additive)
     check_replaces(out, table.resolutions, tables)
     sources = [{"file": p.name, "sha256": atomic.sha256(p)} for p in (path, *others)]

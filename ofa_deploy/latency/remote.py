@@ -37,7 +37,7 @@ def build_over_ssh(
 
     Args:
         job: what to measure.
-        device: a friendly device name, see `device.conditions.DEVICES`.
+        device: its name, see `device.devices.DEVICES`.
         host: as ssh takes it: `user@host`, a name from its configuration, or `ssh://user@host:port`.
         python: the interpreter there.
         out: the CSV file to write here; None names it after the device, in `lut/`.

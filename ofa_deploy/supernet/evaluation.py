@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset, Images
-from ofa_deploy.device.timing import Session
+from ofa_deploy.device.timing import Run
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.supernet.network import Subnet, Supernet
 from ofa_deploy.supernet.recalibration import recalibrate
@@ -20,11 +20,11 @@ def specialise(net: Supernet, arch: Arch, data: Dataset, images: int = RECALIBRA
     return plain
 
 
-def count_correct_by_session(session: Session, data: Dataset, images: Images, resolution: int, batch: int) -> int:
-    """How many images a session classifies correctly.
+def count_correct_by_session(run: Run, data: Dataset, images: Images, resolution: int, batch: int) -> int:
+    """How many images a session, or another function, classifies correctly.
 
     Args:
-        session: takes (batch, channels, resolution, resolution), gives logits (batch, classes).
+        run: takes (batch, channels, resolution, resolution), gives logits (batch, classes).
         data: what normalises the images.
         images: which ones.
         resolution: in pixels.
@@ -35,5 +35,5 @@ def count_correct_by_session(session: Session, data: Dataset, images: Images, re
         part = images[start : start + batch]
         x = np.zeros((batch, part.pixels.shape[1], resolution, resolution), np.float32)
         x[: len(part)] = data.tensor(part.pixels, resolution).numpy()
-        correct += int((session(x)[: len(part)].argmax(1) == part.labels).sum())
+        correct += int((run(x)[: len(part)].argmax(1) == part.labels).sum())
     return correct

@@ -8,14 +8,14 @@ import platform
 import re
 import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy.device.conditions import DEVICES, PACKAGES, conditions
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import DEVICES, Device
 from ofa_deploy.device.timing import preempted
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.files.json_text import Json
@@ -60,7 +60,7 @@ def examine(seconds: float = 1.0) -> Json:
         "machine": {**this_machine(), **processor()},
         "load": load(),
         "clock": clock(seconds),
-        "runtimes": {name: _probed(probe) for name, probe in PROBES.items()},
+        "runtimes": {library: _facts(device) for library, device in libraries().items()},
         "extras": extras(),
         "packages": {name: installed_version(name) for name in ("ofa-deploy", *LIBRARIES)},
         "tables": tables(),
@@ -172,43 +172,24 @@ def _differences(record: Mapping[str, Any]) -> list[str]:
     if not (isinstance(device, str) and device in DEVICES and isinstance(threads, int)):
         return ["device"]
     try:
-        here = conditions(device, threads, record.get("batch", 1))
+        here = conditions(device, threads, batch=record.get("batch", 1))
     except MeasureError:  # a GPU that is not here
         return ["machine"]
     return differing(record, here)
 
 
-def _onnxruntime() -> Json:
-    import onnxruntime
-
-    return {"version": str(onnxruntime.__version__), "providers": list(onnxruntime.get_available_providers())}
-
-
-def _litert() -> Json:
-    from ofa_deploy.device.tflite import interpreter_class
-
-    interpreter_class()
-    versions = [version for name in PACKAGES["tflite"] if (version := installed_version(name))]
-    return {"version": versions[0] if versions else "unknown"}
+def libraries() -> dict[str, Device]:
+    """The libraries that run networks, each by a device that uses it."""
+    users: dict[str, Device] = {}
+    for device in DEVICES.values():
+        users.setdefault(device.library, device)
+    return users
 
 
-def _torch() -> Json:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a driver that is too old is told by the absence of its GPU
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"version": str(torch.__version__), "cuda": torch.version.cuda, "gpus": gpus}
-
-
-PROBES: dict[str, Callable[[], Json]] = {"onnxruntime": _onnxruntime, "LiteRT": _litert, "torch": _torch}
-"""How each runtime is asked for its version and devices."""
-
-
-def _probed(probe: Callable[[], Json]) -> Json:
-    """What a probe says of its runtime, or what went wrong, whatever it was: a broken package is no reason to end."""
+def _facts(device: Device) -> Json:
+    """What the library of a device tells; what went wrong, whatever it was: a broken package is told, not fatal."""
     try:
-        return probe()
+        return device.facts()
     except Exception as error:
         return {"version": None, "problem": (str(error).splitlines() or [type(error).__name__])[0]}
 

@@ -8,7 +8,7 @@ import pytest
 
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.export import run
-from ofa_deploy.export.formats import chosen
+from ofa_deploy.export.formats import output_files
 from ofa_deploy.files import atomic
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
@@ -52,7 +52,7 @@ def test_names(
     formats: str | None, out: str | None, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = chosen(formats, Path(out) if out else None, "s")
+    found = output_files(formats, Path(out) if out else None, space="s")
     assert {name: str(path) for name, path in found.items()} == files
 
 

@@ -23,7 +23,8 @@ from ofa_deploy.errors import ArtifactError, DataError, MeasureError
 from ofa_deploy.export import run
 from ofa_deploy.export.card import make_card, markdown, write_card
 from ofa_deploy.export.checks import parity
-from ofa_deploy.export.formats import FORMATS, Subject
+from ofa_deploy.export.formats import FORMATS
+from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ofa_deploy.export.memory import STATUS, measured
+from ofa_deploy.export.memory import STATUS, measure_memory
 
 
 def product(size: int) -> bytes:
@@ -21,7 +21,7 @@ def product(size: int) -> bytes:
 
 @pytest.mark.skipif(not STATUS.exists(), reason="the system has no /proc")
 def test_a_model_with_more_weights_takes_as_much_more_memory() -> None:
-    small, large = (measured(product(size), "onnxruntime", (1, size)) for size in (2, 2000))
+    small, large = (measure_memory(product(size), "cpu", (1, size)) for size in (2, 2000))
     assert small is not None
     assert large is not None
     assert 14 < large["model_mb"] - small["model_mb"] < 80, "16 MB of weights"
@@ -30,5 +30,5 @@ def test_a_model_with_more_weights_takes_as_much_more_memory() -> None:
 
 
 def test_where_it_cannot_be_told_there_is_nothing() -> None:
-    assert measured(b"no model", "onnxruntime", (1, 2)) is None
+    assert measure_memory(b"no model", "cpu", (1, 2)) is None
     assert not Path("model").exists()

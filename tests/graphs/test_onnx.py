@@ -29,8 +29,8 @@ def test_whole_network_equals_torch(name: str) -> None:
         plain = net.subnet(arch)
         recalibrate(plain, [x])
         model = graphs.emit(space.walk(arch), folded(plain), batch=8)
-        onnx.checker.check_model(model, full_check=True)
-        got = onnxruntime.start(model.SerializeToString(), 1)(x.numpy())
+        onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+        got = onnxruntime.start(model, 1)(x.numpy())
         expected = plain(x).detach().numpy()
         assert np.abs(got - expected).max() < 3e-5 * max(1, np.abs(expected).max())
         assert got.std() > 1e-4
@@ -81,7 +81,7 @@ def test_block_equals_torch(op: Op) -> None:
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)
     x = rng.standard_normal((2, op.c_in, op.size, op.size)).astype(np.float32)
-    got = onnxruntime.start(graphs.emit([("block", op)], {"block": drawn}, 2).SerializeToString(), 1)(x)
+    got = onnxruntime.start(graphs.emit([("block", op)], {"block": drawn}, batch=2), 1)(x)
     expected = reference(op, drawn, torch.from_numpy(x)).numpy()
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 3e-5 * max(1, np.abs(expected).max())
@@ -92,6 +92,6 @@ def test_network_holds_only_what_the_runtime_fuses() -> None:
     arch = space.extreme(True)
     parts = space.walk(arch)
     rng = np.random.default_rng(0)
-    model = graphs.emit(parts, {name: weights.draw(op, rng) for name, op in parts})
+    model = graphs.model_of(parts, {name: weights.draw(op, rng) for name, op in parts})
     kinds = {node.op_type for node in model.graph.node}
     assert kinds == {"Conv", "Relu", "HardSwish", "GlobalAveragePool", "HardSigmoid", "Mul", "Add", "Flatten", "Gemm"}

@@ -48,7 +48,7 @@ def test_block_equals_torch(op: Op) -> None:
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)
     x = rng.standard_normal((2, op.c_in, op.size, op.size)).astype(np.float32)
-    got = tflite.start(graphs.emit([("block", op)], {"block": drawn}, 2), 1)(last(x))
+    got = tflite.start(graphs.emit([("block", op)], {"block": drawn}, batch=2), 1)(last(x))
     expected = last(reference(op, drawn, torch.from_numpy(x)).numpy())
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 1e-5 * max(1, np.abs(expected).max())
@@ -62,8 +62,8 @@ def test_block_of_resnet_equals_onnx(op: Op) -> None:
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)
     x = rng.standard_normal((2, op.c_in, op.size, op.size)).astype(np.float32) - 3  # a padding with zeros would win
-    got = tflite.start(graphs.emit([("block", op)], {"block": drawn}, 2), 1)(last(x))
-    expected = onnxruntime.start(onnx.emit([("block", op)], {"block": drawn}, 2).SerializeToString(), 1)(x)
+    got = tflite.start(graphs.emit([("block", op)], {"block": drawn}, batch=2), 1)(last(x))
+    expected = onnxruntime.start(onnx.emit([("block", op)], {"block": drawn}, batch=2), 1)(x)
     assert np.abs(got - last(expected)).max() < 1e-5 * max(1, np.abs(expected).max())
 
 

@@ -23,7 +23,7 @@ def test_block_equals_torch(op: Op) -> None:
     rng = np.random.default_rng(3)
     drawn = weights.draw(op, rng)
     x = rng.standard_normal((2, op.c_in, op.size, op.size)).astype(np.float32)
-    model = graphs.emit([("block", op)], {"block": drawn}, 2, forms=tflite_int8.Int8Graph)
+    model = graphs.emit([("block", op)], {"block": drawn}, batch=2, forms=tflite_int8.Int8Graph)
     got = tflite.start(model, 1)(last(x))
     expected = last(reference(op, drawn, torch.from_numpy(x)).numpy())
     assert got.shape == expected.shape

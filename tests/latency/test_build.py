@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.device import onnxruntime, rounds, timing
-from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device import onnxruntime, timing
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.graphs import onnx as graphs
-from ofa_deploy.latency import build as building
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.machine_state import states as machine_states
@@ -28,7 +28,7 @@ QUICK = MeasurePlan(rounds=2, runs=3, seconds=0.005, networks=12)
 
 def pool(channels: int, size: int) -> bytes:
     parts = [("pool", Op("pool", size, channels, channels))]
-    return bytes(graphs.emit(parts, {"pool": {}}).SerializeToString())
+    return bytes(graphs.emit(parts, {"pool": {}}))
 
 
 def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_graph_that_the_runtime_does_not_take() -> None:
 def test_visit_counts_and_orders_its_samples() -> None:
     x = np.zeros((1, 4, 8, 8), np.float32)
     session = onnxruntime.start(pool(4, 8), 1)
-    visit = timing.visit(session, x, 1, 10, 1.0)
+    visit = session.time(x, runs=10, seconds=1.0, threads=1)
     assert 0 < visit.minimum_ms <= visit.median_ms
     assert 3 <= visit.runs <= 10
 
@@ -133,7 +133,7 @@ def test_values_that_are_not_finite_are_no_measurement() -> None:
     x = np.full((1, 1, 2, 2), np.nan, np.float32)
     session = onnxruntime.start(pool(1, 2), 1)
     with pytest.raises(MeasureError, match="not finite"):
-        timing.visit(session, x, 1, 3, 0.01)
+        session.time(x, runs=3, seconds=0.01, threads=1)
 
 
 def test_preempted_samples_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +149,10 @@ def test_preempted_samples_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: clock["wall"])
     monkeypatch.setattr(timing.time, "thread_time_ns", lambda: clock["cpu"])
     x = np.zeros((1, 1, 1, 1), np.float32)
-    single = timing.visit(session, x, 1, 6, 1.0)
+    single = timing.time_on_cpu(session, x, runs=6, seconds=1.0, threads=1)
     assert (single.median_ms, single.minimum_ms, single.runs) == (1.0, 1.0, 6)
     assert single.dropped >= 5
-    assert timing.visit(session, x, 2, 6, 1.0).median_ms == 1.5
+    assert timing.time_on_cpu(session, x, runs=6, seconds=1.0, threads=2).median_ms == 1.5
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -167,7 +167,7 @@ def test_samples_of_a_clock_that_jumps_are_dropped(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: clock["wall"])
     monkeypatch.setattr(timing.time, "thread_time_ns", lambda: clock["wall"])
-    found = timing.visit(session, np.zeros((1, 1, 1, 1), np.float32), threads, 8, 1e9)
+    found = timing.time_on_cpu(session, np.zeros((1, 1, 1, 1), np.float32), runs=8, seconds=1e9, threads=threads)
     assert (found.median_ms, found.minimum_ms, found.dropped) == (1.0, 1.0, 2)
 
 
@@ -175,14 +175,15 @@ def test_a_clock_that_stands_still_is_no_measurement(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: 5)
     monkeypatch.setattr(timing.time, "thread_time_ns", lambda: 5)
     with pytest.raises(MeasureError, match="does not advance"):
-        timing.visit(lambda x: x, np.zeros((1, 1, 1, 1), np.float32), 1, 5, 1.0)
+        timing.time_on_cpu(lambda x: x, np.zeros((1, 1, 1, 1), np.float32), runs=5, seconds=1.0, threads=1)
 
 
 def test_a_runtime_that_returns_nan_ends_the_build_with_one_line(
     tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: lambda x: x * np.nan)
-    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", broken)
+    session = timing.CpuSession(lambda x: x * np.nan)
+    broken = dataclasses.replace(DEVICES["cpu"], start=lambda content, threads: session)
+    monkeypatch.setitem(DEVICES, "cpu", broken)
     with pytest.raises(MeasureError, match="not finite"):
         build_table(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
@@ -195,7 +196,7 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     monkeypatch.chdir(tmp_path)
     job = TableJob(tiny, (8,), QUICK, batch=3)
     assert job.started(job.sentinel, DEVICES[device]).x.shape[0] == 3
-    wanted = conditions(device, 1, 3)
+    wanted = conditions(device, 1, batch=3)
     out = Path("lut") / file_name(tiny, wanted)
     assert "_1t_b3_" in out.name
     build_table(job, device, out)
@@ -204,7 +205,7 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     assert table.conditions["batch"] == 3
     assert "batches of 3" in table.label
     with pytest.raises(ArtifactError, match=r"no latency table of tiny for .*, batches of 2; run: .* --batch 2"):
-        select(tiny, conditions(device, 1, 2))
+        select(tiny, conditions(device, 1, batch=2))
     with pytest.raises(MeasureError, match="at least 1 image"):
         TableJob(tiny, (8,), QUICK, batch=0)
 
@@ -215,13 +216,19 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
     """Without a clock: the protocol's calls are recorded, the figures made up."""
     calls: list[bytes] = []
 
-    def visit(graph: bytes, x: np.ndarray, threads: int, runs: int, seconds: float) -> timing.Visit:
-        calls.append(graph)
-        return timing.Visit(1.0 + len(graph) * 1e-6, 0.5, 3, 0)
+    @dataclasses.dataclass(frozen=True)
+    class Recorded:
+        graph: bytes
 
-    bare = dataclasses.replace(building.RUNTIMES["onnxruntime"], start=lambda graph, threads: graph)
-    monkeypatch.setitem(building.RUNTIMES, "onnxruntime", bare)
-    monkeypatch.setattr(rounds, "visit", visit)
+        def __call__(self, x: np.ndarray) -> np.ndarray:
+            return x
+
+        def time(self, x: np.ndarray, *, runs: int, seconds: float, threads: int) -> timing.Visit:
+            calls.append(self.graph)
+            return timing.Visit(1.0 + len(self.graph) * 1e-6, 0.5, 3, 0)
+
+    bare = dataclasses.replace(DEVICES["cpu"], start=lambda graph, threads: Recorded(graph))
+    monkeypatch.setitem(DEVICES, "cpu", bare)
     build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv")
     number = 2 * (len(tiny.all_ops()) + QUICK.networks)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]

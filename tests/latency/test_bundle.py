@@ -119,7 +119,7 @@ def test_killed_on_the_device_it_goes_on(made: Path, tmp_path: Path) -> None:
 def test_a_missing_runtime_is_one_line(made: Path, tmp_path: Path, elsewhere: dict[str, str]) -> None:
     absent = Path(elsewhere["PYTHONPATH"]) / "onnxruntime"
     absent.mkdir()
-    (absent / "__init__.py").write_text("raise ImportError")
+    (absent / "__init__.py").write_text("raise ModuleNotFoundError")
     done = subprocess.run([sys.executable, made], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "b.zip: onnxruntime is not installed; pip install onnxruntime\n"

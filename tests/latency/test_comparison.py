@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa_deploy.device.timing import Visit
+from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.latency import comparison
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces.space import SearchSpace
@@ -49,17 +49,23 @@ def test_a_slow_machine_is_noticed_and_measured_again(
     assert next(left, None) is None
 
 
-def test_models_are_measured_in_interleaved_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_measured_in_interleaved_rounds() -> None:
     order: list[str] = []
     medians = {"a": iter([3.0, 2.0, 4.0]), "b": iter([1.0, 1.5, 1.1])}
 
-    def visit(session: Any, x: Any, threads: int, runs: int, seconds: float) -> Visit:
-        order.append(session)
-        return Visit(next(medians[session]), 0.5, runs, 0)
+    @dataclasses.dataclass(frozen=True)
+    class Recorded:
+        name: str
 
-    monkeypatch.setattr(comparison, "visit", visit)
-    x = np.zeros(1, np.float32)
-    found = comparison.side_by_side({"a": ("a", x), "b": ("b", x)}, 1, rounds=3, pause=0.0)  # type: ignore[dict-item]
+        def __call__(self, x: Array) -> Array:
+            return x
+
+        def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
+            order.append(self.name)
+            return Visit(next(medians[self.name]), 0.5, runs, 0)
+
+    sessions = {name: (Recorded(name), np.zeros(1, np.float32)) for name in medians}
+    found = comparison.side_by_side(sessions, 1, rounds=3, pause=0.0)
     assert [set(order[i : i + 2]) for i in (0, 2, 4)] == [{"a", "b"}] * 3
     assert {n: (f["latency_ms"], f["typical_ms"], f["spread_percent"], f["runs"]) for n, f in found.items()} == {
         "a": (2.0, 3.0, 100.0, 150),

@@ -1,5 +1,6 @@
 """What there is: `list` and `lut show`; what this machine can do: `doctor`."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import installed_version
 from ofa_deploy.spaces.families import get_space
@@ -106,7 +108,7 @@ def test_doctor_survives_what_is_missing_or_broken(monkeypatch: pytest.MonkeyPat
     def broken() -> Json:
         raise OSError("libcuda.so: wrong ELF class\nmore")
 
-    monkeypatch.setitem(doctor.PROBES, "torch", broken)
+    monkeypatch.setitem(DEVICES, "torch", dataclasses.replace(DEVICES["torch"], probe=broken))
     assert doctor.examine(0)["runtimes"]["torch"]["problem"] == "libcuda.so: wrong ELF class"
 
 

@@ -1,0 +1,86 @@
+"""What is exported: a subnetwork, its weights, and the images that it is checked and calibrated with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from ofa_deploy.data.dataset import RECALIBRATION, Dataset
+from ofa_deploy.device.timing import Array
+from ofa_deploy.errors import DataError
+from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.supernet.network import Subnet, folded
+
+BATCH_PIXELS = 8 * 224 * 224
+"""Pixels that the network takes at once where it is compared with files."""
+CALIBRATION = 256
+"""Training images that int8 is calibrated on, where there are so many."""
+FEWEST = 32
+"""Training images that int8 is calibrated on at least."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported.
+
+    Attributes:
+        net: a subnetwork, recalibrated.
+        data: the images that it was recalibrated on.
+        recalibration: how many of the training images.
+    """
+
+    net: Subnet
+    data: Dataset
+    recalibration: int = RECALIBRATION
+
+    @cached_property
+    def weights(self) -> dict[str, Weights]:
+        """Arrays of each part, batch norms folded."""
+        return folded(self.net)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Metadata for inside a file."""
+        data, net = self.data, self.net
+        values = {
+            "arch": net.arch,
+            "space": net.space.name,
+            "mean": data.mean,
+            "std": data.std,
+            "classes": data.classes,
+        }
+        return {key: str(value) for key, value in values.items()}
+
+    def logits(self, number: int) -> Array:
+        """What the network computes for the first held-out images, (number or fewer, classes).
+
+        Computed once, a few images at a time: activations that leave the caches take three times as long.
+        """
+        size, images = self.net.arch.resolution, self.data.heldout[:number]
+        batch = max(1, BATCH_PIXELS // size**2)
+        parts = self._logits
+        with torch.inference_mode():
+            for start in range(sum(map(len, parts)), len(images), batch):
+                parts.append(self.net.eval()(self.data.tensor(images.pixels[start : start + batch], size)).numpy())
+        return np.concatenate(parts)[: len(images)]
+
+    @cached_property
+    def _logits(self) -> list[Array]:
+        """Logits of the first held-out images, batch by batch."""
+        return []
+
+    def calibration(self) -> Array:
+        """Normalised training images, (n, channels, height, width).
+
+        Raises:
+            DataError: they are too few.
+        """
+        pixels = self.data.train.pixels[:CALIBRATION]
+        if len(pixels) < FEWEST:
+            raise DataError(
+                f"int8 is calibrated on training images, at least {FEWEST}; {self.data.name} has {len(pixels)}"
+            )
+        return np.ascontiguousarray(self.data.tensor(pixels, self.net.arch.resolution).numpy())
