@@ -19,10 +19,12 @@ import pandas as pd
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import features
-from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, errors, folds
+from ofa_deploy.accuracy.predictors.estimator import make_estimator
+from ofa_deploy.accuracy.predictors.evaluate import errors, folds
+from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.accuracy.samples import Samples, file_name
 from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
 
 RESULT = Path(__file__).parent / "results" / "many-samples_fmnist.csv"
@@ -42,16 +44,16 @@ def run() -> pd.DataFrame:
     x, y = features(space, few.genes), few.top1_percent
     more, labels = features(space, many.genes), many.top1_percent
     rows = []
-    for name, make in ESTIMATORS.items():
+    for name in RECIPES:
         predicted = {"some": np.zeros(len(y)), "both": np.zeros(len(y))}
         with threadpool_limits(1):
-            some = make(space, 0).tuned(x, y)
-            both = make(space, 0).tuned(np.concatenate([x, more]), np.concatenate([y, labels]))
+            some = make_estimator(name, space).tuned(x, y)
+            both = make_estimator(name, space).tuned(np.concatenate([x, more]), np.concatenate([y, labels]))
             for fitted, held in folds(x, 0):
                 predicted["some"][held] = clone(some).fit(x[fitted], y[fitted]).predict(x[held])
                 a, b = np.concatenate([x[fitted], more]), np.concatenate([y[fitted], labels])
                 predicted["both"][held] = clone(both).fit(a, b).predict(x[held])
-            predicted["many"] = make(space, 0).tuned(more, labels).fit(more, labels).predict(x)
+            predicted["many"] = make_estimator(name, space).tuned(more, labels).fit(more, labels).predict(x)
         words = {"some": "800 drawn one by one", "many": f"{len(labels)} of tries", "both": "both"}
         for key, text in words.items():
             found = errors(y, (predicted[key], np.zeros(len(y))), few.genes[:, 0])

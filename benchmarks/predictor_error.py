@@ -27,19 +27,21 @@ from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import features
-from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, choose, cross_validated, errors, folds, line, widening
+from ofa_deploy.accuracy.predictors.estimator import make_estimator
+from ofa_deploy.accuracy.predictors.evaluate import choose, cross_validated, errors, folds, line, widening
+from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.accuracy.predictors.predictor import blend
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples, file_name
 from ofa_deploy.files import artifacts, atomic, journals
 from ofa_deploy.files.machine import this_machine
+from ofa_deploy.spaces.encoding import features, layout_of
 from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = (100, 250, 500, 0)  # 0: all of the 70 %
-ORDER = (*ESTIMATORS, "auto", "published recipe", "line on log MACs")
+ORDER = (*RECIPES, "auto", "published recipe", "line on log MACs")
 Rows = list[dict[str, object]]
 
 
@@ -87,7 +89,7 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
 
     with threadpool_limits(1):
         began = time.process_time()
-        estimators = {key: make(space, 0).tuned(a, b, weight) for key, make in ESTIMATORS.items()}
+        estimators = {key: make_estimator(key, space).tuned(a, b, weight) for key in RECIPES}
         unseen = cross_validated(estimators, a, b, weight, 0, 1)
         chosen = choose(b, unseen, folds(a, 0), sure)
         predicted = {}
@@ -99,7 +101,8 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
         mean, std = blend([predicted[key] for key in chosen])
         wide = widening(b, blend([unseen[key] for key in chosen]), sure)
         add("auto", (mean, std * wide), time.process_time() - began, "+".join(chosen))
-        for key, model in {"published recipe": PublishedMLP(), "line on log MACs": line()}.items():
+        layout = layout_of(space)
+        for key, model in {"published recipe": PublishedMLP(layout), "line on log MACs": line(layout)}.items():
             start = time.process_time()
             mean = model.fit(a, b).predict(x)
             add(key, (mean, np.zeros(len(apart))), time.process_time() - start)

@@ -19,15 +19,14 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import features, groups
+from ofa_deploy.accuracy.predictors.estimator import make_estimator
 from ofa_deploy.accuracy.predictors.evaluate import errors
-from ofa_deploy.accuracy.predictors.gp import GP
-from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.sampling import sample_accuracies
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.machine import this_machine
+from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet import checkpoint
 
@@ -71,7 +70,7 @@ def run(number: int, jobs: int) -> pd.DataFrame:
             n = round(share * number * each / seconds)
             some = order[:n]
             x, y = features(space, samples.genes[some]), samples.top1_percent[some]
-            for name, model in {"gp": GP(groups(space)), "mlp": MLP()}.items():
+            for name, model in {"gp": make_estimator("gp", space), "mlp": make_estimator("mlp", space)}.items():
                 with threadpool_limits(1):
                     predicted = model.fit(x, y).predict(unseen, return_std=True)
                 found = errors(apart.top1_percent, predicted, apart.genes[:, 0])

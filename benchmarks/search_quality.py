@@ -36,6 +36,7 @@ from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.concave import Concave
+from ofa_deploy.accuracy.predictors.model import Labels, fit_model
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import Merged, merge
@@ -50,6 +51,7 @@ from ofa_deploy.search.run import find_network
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.encoding import layout_of
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -213,7 +215,7 @@ def samples(folder: Path, space: SearchSpace) -> Merged:
 def official_shape(folder: Path) -> Predictor:
     """A predictor as the official ones are, for mbv3-w1.2; its training data are of w1.0."""
     known = samples(folder, get_space("mbv3-w1.0"))
-    model = PublishedMLP().fit(known.x, known.y)
+    model = PublishedMLP(layout_of(known.space)).fit(known.x, known.y)
     layers = [layer for layer in model.net_ if isinstance(layer, torch.nn.Linear)]
     arrays = {f"weight{i}": layer.weight.detach().numpy().T[None].copy() for i, layer in enumerate(layers)}
     arrays |= {f"bias{i}": layer.bias.detach().numpy()[None] for i, layer in enumerate(layers[:-1])}
@@ -238,8 +240,9 @@ def published_cases(folder: Path) -> Iterator[Case]:
         yield Case(f"official shape, {budget} MACs", space, predictor, cost_limit(space, "macs", budget))
     space = get_space("mbv3-w1.0")
     known = samples(folder, space)
-    concave = Concave(members=1, units=16, weight_decay=1.0).fit(known.x, known.y, sample_weight=known.weight)
-    proved = Predictor(space, (("concave", concave.arrays_),))
+    recipe = Concave(members=1, units=16, weight_decay=1.0)
+    concave = fit_model(recipe, Labels(known.x, known.y, known.weight, layout_of(space)))
+    proved = Predictor(space, (("concave", concave.arrays),))
     i7 = imported([folder / "i7-8700K_lut.yaml"], space, "i7-8700K")
     for budget in ("10ms", "15ms", "20ms", "30ms"):
         yield Case(f"concave, i7-8700K, {budget}", space, proved, latency_limit(i7, budget, 0.0), prove=True)

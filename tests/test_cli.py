@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 import typer
 
-from ofa_deploy.accuracy.predictors import evaluate
+from ofa_deploy.accuracy.predictors import kinds
 from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import Predictor
@@ -214,8 +214,8 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
 def test_own_images_from_training_to_a_model(
     ofa: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(evaluate.ESTIMATORS, "concave", lambda space, seed: Concave(seed=seed, steps=100))  # of 3,000
-    monkeypatch.setitem(evaluate.ESTIMATORS, "mlp", lambda space, seed: MLP(seed=seed, steps=100))
+    monkeypatch.setitem(kinds.RECIPES, "concave", functools.partial(Concave, steps=100))  # of 3,000
+    monkeypatch.setitem(kinds.RECIPES, "mlp", functools.partial(MLP, steps=100))
     with np.load(images) as some:
         np.savez(tmp_path / "few.npz", images=some["images"][:150], labels=some["labels"][:150])
     own = ["--data", "few.npz"]

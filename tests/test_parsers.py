@@ -17,7 +17,8 @@ from ofa_deploy.search.budget import UNITS, parse_range
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import SPACES, get_space
-from ofa_deploy.spaces.official import from_net_config, from_ofa, to_ofa
+from ofa_deploy.spaces.net_configs import from_net_config
+from ofa_deploy.spaces.official import from_ofa, to_ofa
 from ofa_deploy.spaces.space import SearchSpace
 
 SPACE = get_space("mbv3-w1.0")

@@ -30,6 +30,7 @@ from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic, journals, outputs
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.encoding import features, layout_of
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -195,12 +196,12 @@ def _gain(
     space: SearchSpace, archs: Sequence[Arch], correct: Sequence[int], images: int, old: int, seed: int
 ) -> dict[str, float]:
     """Error on the networks after the first `old`, of a predictor fitted with others of them and of one without."""
-    from ofa_deploy.accuracy.predictors import features, groups
+    from ofa_deploy.accuracy.predictors.estimator import Estimator
     from ofa_deploy.accuracy.predictors.evaluate import cross_validated
     from ofa_deploy.accuracy.predictors.gp import GP
 
     x, y = features(space, space.genes(archs)), 100 * np.array(correct) / images
-    predictor = GP(groups(space), seed=seed).tuned(x[:old], y[:old])
+    predictor = Estimator(GP(seed=seed), layout_of(space)).tuned(x[:old], y[:old])
     unseen = cross_validated({"gp": predictor}, x, y, np.ones(len(y)), seed, 1)["gp"][0]
     without = predictor.fit(x[:old], y[:old]).predict(x)
     errors = [float(np.sqrt(np.mean((p[old:] - y[old:]) ** 2))) for p in (without, unseen)]

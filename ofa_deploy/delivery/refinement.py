@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS
 from ofa_deploy.accuracy.predictors.fit import AUTO, fit_predictor
+from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import KIND as SAMPLES
 from ofa_deploy.accuracy.samples import Samples
@@ -153,7 +153,7 @@ def refine_files(request: Request, rounds: int, weights: Path | None, data: str 
         raise OfaDeployError(f"--refine measures accuracies: name the supernet's --weights and --data of {space.name}")
     kept = Path("predictors") / f"{space.name}_refined_samples.csv"
     own = _samples_of(weights or artifacts.find_artifact("supernets", checkpoint.file_name(space)), space)
-    model = predictor.model if predictor.model in ESTIMATORS else AUTO
+    model = predictor.model if predictor.model in RECIPES else AUTO
 
     def refit(samples: Samples) -> Predictor:
         return fit_predictor([samples], model, request.settings.seed).predictor

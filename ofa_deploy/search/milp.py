@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.accuracy.predictors import CONTINUOUS, features
+from ofa_deploy.accuracy.predictors.concave import ConcaveModel
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
+from ofa_deploy.spaces.encoding import code_columns, features, layout_of
 from ofa_deploy.spaces.extremes import extreme, parts_of
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -41,7 +42,7 @@ class Binaries:
         context: of the cost.
         choice: of the cost.
         gene: column of the genes that it sets, -1 for none.
-        one_hot: its features, shape (n, f - `CONTINUOUS`).
+        one_hot: its codes among the features, shape (n, codes).
         equal: coefficients of the equations that make them an architecture, shape (rows, n).
         right: the equations' right-hand sides, shape (rows,).
     """
@@ -79,7 +80,7 @@ def binaries(space: SearchSpace) -> Binaries:
         for (way_in, way_out), depth in ((way, depth) for way in ways for depth in part.depths):
             n, sets = len(about), width_out >= 0 and width_in != width_out
             about.append((-1, 0, way_out, width_out if sets else -1))
-            ones.append([_width_feature(space, width_out) + way_out] if sets else [])
+            ones.append(code_columns(space, width_out)[way_out] if sets else [])
             leaving[way_in][n], after[way_out][n] = 1.0, -1.0
             for position in range(depth):
                 context = (way_out if position else way_in) * widths + way_out
@@ -87,13 +88,13 @@ def binaries(space: SearchSpace) -> Binaries:
         rows += [(came | go, 0.0 if came else 1.0) for came, go in zip(arriving, leaving, strict=True)]
         for (position, context), row in passing.items():
             gene = column + position if column >= 0 else -1
-            for choice, features_of in enumerate(_block_features(space, gene), 1):
+            for choice, codes in enumerate(code_columns(space, gene)[1:] if gene >= 0 else [[]], 1):
                 row[len(about)] = 1.0
                 about.append((at + position, context, choice, gene))
-                ones.append(features_of)
+                ones.append(codes)
             rows.append((row, 0.0))
         arriving = after
-    one_hot = np.zeros((len(about), _width_feature(space, space.columns)))
+    one_hot = np.zeros((len(about), layout_of(space).codes.stop))
     equal = np.zeros((len(rows), len(about)))
     for i, columns in enumerate(ones):
         one_hot[i, columns] = 1
@@ -101,23 +102,6 @@ def binaries(space: SearchSpace) -> Binaries:
         equal[i, list(row)] = list(row.values())
     place, context_, choice_, gene_ = np.array(about, np.intp).T
     return Binaries(place, context_, choice_, gene_, one_hot, equal, np.array([right for _, right in rows]))
-
-
-def _width_feature(space: SearchSpace, gene: int) -> int:
-    """Number of the first feature of the width in a column of the genes."""
-    blocks = len(space.slots) * (len(space.kernels) + len(space.expands))
-    return blocks + sum(map(len, space.widths[: gene - 1 - len(space.slots)]))
-
-
-def _block_features(space: SearchSpace, gene: int) -> list[list[int]]:
-    """For each choice in a column of the genes (-1 for a layer, which has one), the features that are 1."""
-    if gene < 0:
-        return [[]]
-    slot, kernels, expands = gene - 1, space.kernels, space.expands
-    first = len(space.slots) * len(kernels) + slot * len(expands)
-    stage = space.slots[slot].stage
-    assert stage is not None
-    return [[slot * len(kernels) + kernels.index(k), first + expands.index(e)] for k, e in space.stages[stage].choices]
 
 
 class Model:
@@ -128,15 +112,13 @@ class Model:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        a = {name: np.asarray(array, np.float64) for name, array in predictor.parts[0][1].items()}
-        shift, (mean, deviation) = a["shift"] / a["scale"], a["target"]
-        slope = a["slope"][..., 0].mean(axis=0) * deviation
-        self.slope, self.level = slope / a["scale"], float(a["level"].mean() * deviation + mean - shift @ slope)
-        self.units = np.concatenate(a["units"] / a["scale"][:, None], axis=1)
-        self.offsets = (a["offsets"][:, 0] - shift @ a["units"]).ravel()
-        self.drop = np.logaddexp(0, a["drop"]).ravel() * (deviation / len(a["units"]))
-        steepest = (np.abs(self.slope) + np.abs(self.units) @ self.drop)[-2:]
+        (concave,) = predictor.models
+        assert isinstance(concave, ConcaveModel)
+        pieces = concave.pieces
+        self.level, self.slope, self.units = pieces.level, pieces.slope, pieces.units
+        self.offsets, self.drop = pieces.offsets, pieces.drop
         space = predictor.space
+        steepest = (np.abs(self.slope) + np.abs(self.units) @ self.drop)[layout_of(space).costs]
         largest = [extreme(space, cost, dearest=True)[1] for cost in (space.macs, space.params)]
         self.margin = _SOLVER + _ROUNDING * float(steepest @ largest)
 
@@ -154,8 +136,9 @@ class Program:
         space = problem.space
         self.space, self.of, self.resolution = space, of, resolution
         fixed = features(space, space.genes([space.extreme(True, space.resolutions[resolution])]))[0].astype(np.float64)
-        fixed[:-CONTINUOUS] = 0
-        fixed[-2:] = space.macs.fixed[resolution], space.params.fixed[resolution]
+        layout = layout_of(space)
+        fixed[layout.codes] = 0
+        fixed[layout.costs] = space.macs.fixed[resolution], space.params.fixed[resolution]
         zeros = np.zeros((len(of.place), 2))
         costs = np.stack([of.costs(cost, resolution) for cost in (space.macs, space.params)], axis=1)
         x = np.concatenate([of.one_hot, zeros, costs], axis=1)

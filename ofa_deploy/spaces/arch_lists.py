@@ -11,7 +11,8 @@ from typing import Any
 from ofa_deploy.errors import ArchError, ArtifactError
 from ofa_deploy.files import atomic
 from ofa_deploy.spaces.arch import Arch
-from ofa_deploy.spaces.official import from_net_config, from_ofa
+from ofa_deploy.spaces.net_configs import from_net_config
+from ofa_deploy.spaces.official import codec_of, from_ofa
 from ofa_deploy.spaces.space import SearchSpace
 
 Row = dict[str, Any]
@@ -112,7 +113,7 @@ def _networks(content: bytes, path: Path) -> list[dict[str, str]]:
 def _arch(row: Row, space: SearchSpace) -> Arch:
     if row.get("arch"):
         return space.check(Arch.parse(str(row["arch"])))
-    keys = ("d", "e", "w", "r") if space.widths else ("ks", "e", "d", "r")
+    keys = (*codec_of(space).keys, "r")
     if missing := [key for key in keys if row.get(key) in (None, "")]:
         raise ArchError(f"it has neither arch nor {', '.join(missing)}")
     try:

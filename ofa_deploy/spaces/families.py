@@ -74,7 +74,7 @@ def _resnet50d(name: str) -> SearchSpace:
         *stages,
         Layer("global_avg_pool", "pool"),
     )
-    return SearchSpace(name, tuple(range(128, 257, 16)), 3, 1000, parts)
+    return SearchSpace(name, tuple(range(128, 257, 16)), 3, 1000, parts, official_form="resnet50d")
 
 
 SPACES: dict[str, SearchSpace] = {

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from ofa_deploy.errors import ArchError
 from ofa_deploy.spaces.arch import Arch, Block
@@ -31,6 +30,7 @@ class SearchSpace:
         classes: outputs of the classifier, which ends every network.
         parts: layers and stages in order of computation.
         bn_eps: epsilon of the batch norms.
+        official_form: how the once-for-all project writes its networks: a name in `official.CODECS`.
     """
 
     name: str
@@ -39,6 +39,7 @@ class SearchSpace:
     classes: int
     parts: tuple[Layer | Stage, ...]
     bn_eps: float = 1e-5
+    official_form: str = "mobilenet"
 
     def __post_init__(self) -> None:
         if not self.resolutions or list(self.resolutions) != sorted(set(self.resolutions)) or self.resolutions[0] < 1:
@@ -235,42 +236,6 @@ class SearchSpace:
         counts = [len(self.resolutions), *choices, *map(len, self.widths)]
         columns = np.repeat(np.arange(self.columns), counts)
         return columns, np.concatenate([np.arange(count) for count in counts])
-
-    def encode(self, genes: Genes) -> npt.NDArray[np.float32]:
-        """One-hot features of architectures, as the official predictors have them.
-
-        Returns:
-            shape (n, slots * kernels + slots * expansions + choices of widths + resolutions): kernel of each slot,
-            expansion of each slot (all zero where a slot is inactive), elastic widths, resolution.
-        """
-        features, ones = self._one_hots
-        values = genes.T.astype(np.intp)
-        out = np.zeros((len(genes), features + 1), np.float32)
-        for of_value in ones:
-            out[np.arange(len(genes)), of_value[np.arange(len(values))[:, None], values]] = 1
-        return out[:, :features]
-
-    @cached_property
-    def _one_hots(self) -> tuple[int, Ints]:
-        """Number of features of `encode`; which two (or one, twice) are 1 for each value of each gene.
-
-        Shape (2, columns, values); inactive slots have the number of features.
-        """
-        slots, kernels, expands = len(self.slots), len(self.kernels), len(self.expands)
-        sizes = [*map(len, self.widths), len(self.resolutions)]
-        starts = slots * (kernels + expands) + np.cumsum([0, *sizes])
-        most = max(*sizes, *(1 + len(stage.choices) for stage in self.stages))
-        ones = np.full((2, self.columns, most), starts[-1])
-        for stage, columns in zip(self.stages, self.stage_columns, strict=True):
-            kernel, expand = zip(
-                *((self.kernels.index(k), self.expands.index(e)) for k, e in stage.choices), strict=True
-            )
-            for column in range(columns.start, columns.stop):
-                ones[0, column, 1 : 1 + len(kernel)] = (column - 1) * kernels + np.array(kernel)
-                ones[1, column, 1 : 1 + len(kernel)] = slots * kernels + (column - 1) * expands + np.array(expand)
-        for column, start, size in zip([*range(1 + slots, self.columns), 0], starts[:-1], sizes, strict=True):
-            ones[:, column, :size] = start + np.arange(size)
-        return int(starts[-1]), ones
 
 
 @lru_cache(maxsize=4096)

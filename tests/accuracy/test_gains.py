@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_deploy.accuracy.predictors import features, file_name, official_files
+from ofa_deploy.accuracy.predictors import file_name, official_files
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.files import artifacts
 from ofa_deploy.search.local_search import Changes
 from ofa_deploy.spaces.costs import Genes
+from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
 from tests.accuracy.test_official_predictors import nas_state, sequential
 from tests.accuracy.test_predictors import made_up, quick
@@ -35,7 +36,7 @@ def fitted(*names: str) -> Predictor:
     some = made_up(space, 200)
     x = features(space, some.genes)
     y = some.top1_percent + 2 * x[:, -4] * x[:, -2] + x[:, -2] ** 2  # resolution and multiply-accumulates
-    return Predictor(space, tuple((name, quick(name, space).fit(x, y).arrays_) for name in names))
+    return Predictor(space, tuple((name, quick(name, space).fit(x, y).model_.arrays) for name in names))
 
 
 @pytest.mark.parametrize("models", ["concave", "ridge", "concave ridge"])

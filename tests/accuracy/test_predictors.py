@@ -13,20 +13,22 @@ from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import cross_val_score, train_test_split
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import features, groups
 from ofa_deploy.accuracy.predictors.concave import Concave
-from ofa_deploy.accuracy.predictors.estimator import Estimator, scaling
-from ofa_deploy.accuracy.predictors.evaluate import ESTIMATORS, choose, errors, folds, widening
+from ofa_deploy.accuracy.predictors.estimator import Estimator, make_estimator
+from ofa_deploy.accuracy.predictors.evaluate import choose, errors, folds, widening
 from ofa_deploy.accuracy.predictors.fit import Fitted, fit_predictor, held_out
-from ofa_deploy.accuracy.predictors.gp import GP
-from ofa_deploy.accuracy.predictors.inference import kernel, predict, scaled, with_products
+from ofa_deploy.accuracy.predictors.gp import GP, kernel
+from ofa_deploy.accuracy.predictors.kinds import MODELS, RECIPES
 from ofa_deploy.accuracy.predictors.mlp import MLP
+from ofa_deploy.accuracy.predictors.model import scaling
 from ofa_deploy.accuracy.predictors.predictor import KIND, Predictor
+from ofa_deploy.accuracy.predictors.ridge import with_products
 from ofa_deploy.accuracy.predictors.sources import merge
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts
+from ofa_deploy.spaces.encoding import features, layout_of, one_hot
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import SHARED, Run
@@ -37,14 +39,14 @@ QUICK = {"steps": 300, "members": 2, "weight_decay": 1.0}
 def made_up(space: SearchSpace, n: int, seed: int = 0, noise: float = 0.0) -> Samples:
     rng = np.random.default_rng(seed)
     genes = space.sample(rng, n)
-    kernels = space.encode(genes)[:, :60].reshape(n, 20, 3) @ np.array([0, 0.05, 0.1])
+    kernels = one_hot(space, genes)[:, layout_of(space).kernels].reshape(n, 20, 3) @ np.array([0, 0.05, 0.1])
     percent = 70 + 6 * np.log10(space.macs(genes) / 1e6) + kernels.sum(axis=1)
     return Samples(space, genes, percent + noise * rng.standard_normal(n))
 
 
 def quick(name: str, space: SearchSpace) -> Estimator:
-    estimator = ESTIMATORS[name](space, 0)
-    return estimator.set_params(**QUICK) if hasattr(estimator, "steps") else estimator
+    estimator = make_estimator(name, space)
+    return estimator.set_params(recipe=replace(estimator.recipe, **QUICK)) if name in ("concave", "mlp") else estimator
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def fitted(space: SearchSpace) -> Fitted:
     return fit_predictor([made_up(space, 400, noise=0.1)], "gp", jobs=1)
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_model_is_a_scikit_learn_regressor_that_learns(name: str, space: SearchSpace) -> None:
     some, fresh = made_up(space, 200), made_up(space, 100, seed=9)
     x, unseen = features(space, some.genes), features(space, fresh.genes)
@@ -68,7 +70,7 @@ def test_every_model_is_a_scikit_learn_regressor_that_learns(name: str, space: S
     assert (again == mean).all(), "same seed, same result"
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_samples_of_little_weight_hardly_count(name: str, space: SearchSpace) -> None:
     some, fresh = made_up(space, 300), made_up(space, 100, seed=9)
     x = features(space, some.genes)
@@ -85,17 +87,21 @@ def test_samples_of_little_weight_hardly_count(name: str, space: SearchSpace) ->
 def test_settings_left_open_are_chosen(space: SearchSpace) -> None:
     some = made_up(space, 60)
     x = features(space, some.genes)
-    assert MLP(steps=30).tuned(x, some.top1_percent).weight_decay in (0.3, 1.0, 3.0)
-    assert Concave(steps=30, weight_decay=0.5).tuned(x, some.top1_percent).weight_decay == 0.5
-    assert GP(groups(space)).tuned(x, some.top1_percent).log_settings is not None
+    mlp, concave, gp = (
+        Estimator(recipe, layout_of(space)).tuned(x, some.top1_percent).recipe
+        for recipe in (MLP(steps=30), Concave(steps=30, weight_decay=0.5), GP())
+    )
+    assert mlp.weight_decay in (0.3, 1.0, 3.0)
+    assert concave.weight_decay == 0.5
+    assert gp.log_settings is not None
 
 
 def test_gaussian_process_is_that_of_the_textbook(space: SearchSpace) -> None:
     some = made_up(space, 80, noise=0.1)
     x, y = features(space, some.genes), some.top1_percent
-    fitted = GP(groups(space)).tuned(x, y).fit(x[:60], y[:60])
-    a = fitted.arrays_
-    z = scaled(a, x).astype(np.float32).astype(float)
+    fitted = make_estimator("gp", space).tuned(x, y).fit(x[:60], y[:60])
+    a = fitted.model_.arrays
+    z = fitted.model_.scaled(x).astype(np.float32).astype(float)
     covariance = kernel(a, z[:60], z[:60]) + a["noise"][0] ** 2 * np.eye(60)
     to = kernel(a, z[60:], z[:60])
     shift, scale = a["target"]
@@ -108,14 +114,14 @@ def test_gaussian_process_is_that_of_the_textbook(space: SearchSpace) -> None:
 def test_gaussian_process_of_many_samples_keeps_some_and_hears_all(space: SearchSpace) -> None:
     some, fresh = made_up(space, 600, noise=0.1), made_up(space, 200, seed=9)
     x, unseen = features(space, some.genes), features(space, fresh.genes)
-    settled = GP(groups(space), tune=400).tuned(x, some.top1_percent)
+    settled = Estimator(GP(tune=400), layout_of(space)).tuned(x, some.top1_percent)
 
     def error(estimator: Estimator, n: int) -> float:
         fitted = estimator.fit(x[:n], some.top1_percent[:n])
         return float(np.std(fitted.predict(unseen) - fresh.top1_percent))
 
-    few = clone(settled).set_params(most=150)
-    assert len(few.fit(x, some.top1_percent).arrays_["inputs"]) == 150
+    few = clone(settled).set_params(recipe=replace(settled.recipe, most=150))
+    assert len(few.fit(x, some.top1_percent).model_.arrays["inputs"]) == 150
     assert error(few, 600) < 0.8 * error(settled, 150)
     assert error(few, 600) < 1.5 * error(settled, 600)
 
@@ -123,7 +129,7 @@ def test_gaussian_process_of_many_samples_keeps_some_and_hears_all(space: Search
 def test_concave_model_is_concave_in_choices_and_costs(space: SearchSpace) -> None:
     some = made_up(space, 200)
     x = features(space, some.genes)
-    fitted = Concave(**QUICK).fit(x, some.top1_percent)
+    fitted = Estimator(Concave(**QUICK), layout_of(space)).fit(x, some.top1_percent)
     a, b = x[:100].astype(float), x[100:].astype(float)
     middle = (a + b) / 2
     middle[:, -2:] = np.log10((10 ** a[:, -2:] + 10 ** b[:, -2:]) / 2)
@@ -133,7 +139,7 @@ def test_concave_model_is_concave_in_choices_and_costs(space: SearchSpace) -> No
 def test_features_say_what_the_network_is(space: SearchSpace) -> None:
     genes = space.genes([space.extreme(True), space.extreme(False)])
     x = features(space, genes)
-    assert sum(groups(space)) == x.shape[1]
+    assert layout_of(space).columns == x.shape[1]
     assert x[:, :120].sum(axis=1).tolist() == [40, 20]  # 20 or 10 blocks, a kernel and an expansion each
     assert x[:, -4].tolist() == pytest.approx([0, np.log2(16 / 28)])
     assert 10 ** x[:, -2] == pytest.approx(space.macs(genes), rel=1e-5)
@@ -182,9 +188,11 @@ def test_widening_makes_the_interval_hold_nine_of_ten() -> None:
 def test_ridge_is_bayesian_ridge_regression_along_other_axes(space: SearchSpace) -> None:
     some, fresh = made_up(space, 400, noise=0.1), made_up(space, 50, seed=9)
     x, unseen = features(space, some.genes), features(space, fresh.genes)
-    estimator = ESTIMATORS["ridge"](space, 0).fit(x, some.top1_percent)
-    plain = BayesianRidge().fit(with_products(scaled(scaling(x), x)), some.top1_percent)
-    expected = plain.predict(with_products(scaled(scaling(x), unseen)), return_std=True)
+    estimator = make_estimator("ridge", space).fit(x, some.top1_percent)
+    layout, scales = layout_of(space), scaling(x, layout_of(space))
+    z, unseen_z = (with_products((rows - scales["shift"]) / scales["scale"], layout) for rows in (x, unseen))
+    plain = BayesianRidge().fit(z, some.top1_percent)
+    expected = plain.predict(unseen_z, return_std=True)
     mean, std = estimator.predict(unseen, return_std=True)
     assert mean == pytest.approx(expected[0], abs=0.02)
     assert std == pytest.approx(expected[1], rel=0.05)
@@ -196,19 +204,19 @@ def test_ridge_is_fitted_where_the_svd_of_dependent_columns_does_not_converge(sp
     x, y = features(space, samples.genes), samples.top1_percent
     with threadpool_limits(1):
         for part, _ in folds(x, 0):
-            assert ESTIMATORS["ridge"](space, 0).fit(x[part], y[part]).score(x[part], y[part]) > 0.8
+            assert make_estimator("ridge", space).fit(x[part], y[part]).score(x[part], y[part]) > 0.8
 
 
 def test_the_mean_of_two_models_is_one_predictor(space: SearchSpace, fitted: Fitted, tmp_path: Path) -> None:
     some = made_up(space, 100)
-    ridge = ESTIMATORS["ridge"](space, 0).fit(features(space, some.genes), some.top1_percent).arrays_
-    gp = fitted.predictor.parts[0][1]
+    ridge = make_estimator("ridge", space).fit(features(space, some.genes), some.top1_percent).model_.arrays
+    gp = fitted.predictor.fits[0][1]
     both = Predictor(space, (("gp", gp), ("ridge", ridge)), widen=2.0)
     both.save(tmp_path / "p.safetensors", {})
     again = Predictor.load(tmp_path / "p.safetensors", space)
     assert again.model == "gp+ridge"
     x = features(space, some.genes)
-    one, two = predict("gp", gp, x), predict("ridge", ridge, x)
+    one, two = (MODELS[name].model(arrays, layout_of(space)).predict(x) for name, arrays in both.fits)
     mean, std = again.predict(some.genes, return_std=True)
     assert mean == pytest.approx((one[0] + two[0]) / 2)
     assert std == pytest.approx(2 * np.sqrt((one[1] ** 2 + two[1] ** 2) / 2))
@@ -240,8 +248,9 @@ def test_predicting_needs_neither_torch_nor_scikit_learn(space: SearchSpace, fit
 def test_what_is_no_predictor_is_refused(space: SearchSpace, tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     some = made_up(space, 60)
-    mlp = MLP(members=2, hidden=8, steps=30, weight_decay=1.0).fit(features(space, some.genes), some.top1_percent)
-    whole = {f"mlp.{key}": value for key, value in mlp.arrays_.items()} | {"widen": np.ones(1)}
+    recipe = MLP(members=2, hidden=8, steps=30, weight_decay=1.0)
+    mlp = Estimator(recipe, layout_of(space)).fit(features(space, some.genes), some.top1_percent)
+    whole = {f"mlp.{key}": value for key, value in mlp.model_.arrays.items()} | {"widen": np.ones(1)}
     artifacts.save(path, save(whole), KIND, "fmnist", {})
     assert Predictor.load(path, space).model == "mlp"
     lacking = {key: value for key, value in whole.items() if key != "mlp.bias3"}
@@ -355,7 +364,7 @@ def test_published_imagenet_accuracies_are_learned() -> None:
     samples = Samples.load(SHARED / "imagenet_mbv3-w1.0_top1_r224.csv", space)
     x, y = features(space, samples.genes), samples.top1_percent
     first, last = train_test_split(np.arange(len(y)), train_size=500, random_state=0)
-    found = GP(groups(space)).fit(x[first], y[first])
+    found = make_estimator("gp", space).fit(x[first], y[first])
     report = errors(y[last], found.predict(x[last], return_std=True))
     assert report["rmse_points"] < 0.08
     assert report["kendall_tau"] > 0.955

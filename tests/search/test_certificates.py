@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from ofa_deploy.accuracy.predictors import CONTINUOUS, features
-from ofa_deploy.accuracy.predictors.inference import with_linear_costs
+from ofa_deploy.accuracy.predictors.concave import with_linear_costs
+from ofa_deploy.accuracy.predictors.model import scaling
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.certificates import TOLERANCE, Certificate, certify
@@ -15,6 +15,7 @@ from ofa_deploy.search.run import find_network
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.costs import AdditiveCost, Genes
+from ofa_deploy.spaces.encoding import features, layout_of
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
@@ -24,16 +25,14 @@ from tests.search.conftest import everything
 def concave(space: SearchSpace, seed: int = 0, members: int = 2, units: int = 5) -> Predictor:
     """A made-up predictor of some rugged concave function, in percent around 70."""
     rng = np.random.default_rng(seed)
-    x = with_linear_costs(features(space, space.sample(rng, 500)))
-    shift, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
-    shift[-CONTINUOUS:], scale[-CONTINUOUS:] = x[:, -CONTINUOUS:].mean(0), x[:, -CONTINUOUS:].std(0)
+    layout = layout_of(space)
+    x = with_linear_costs(features(space, space.sample(rng, 500)), layout)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
     arrays = {
-        "shift": shift,
-        "scale": scale,
+        **scaling(x, layout),
         "slope": normal(members, x.shape[1], 1),
         "level": normal(members, 1, 1),
         "units": normal(members, x.shape[1], units),
@@ -183,7 +182,7 @@ def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSp
 
 def test_what_is_refused(tiny: SearchSpace, wide: SearchSpace) -> None:
     predictor, cost = concave(tiny), tiny.macs
-    other = Predictor(tiny, (*predictor.parts, ("ridge", {})))
+    other = Predictor(tiny, (*predictor.fits, ("ridge", {})))
     with pytest.raises(OfaDeployError, match=r"concave\+ridge; .*fit-predictor --space tiny --model concave"):
         proof(other, [])
     for seconds in (0.0, -1.0, float("nan")):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.accuracy.predictors import features
+from ofa_deploy.accuracy.predictors.estimator import make_estimator
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
-from ofa_deploy.accuracy.predictors.ridge import Ridge
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
+from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.official import to_ofa
 from ofa_deploy.spaces.space import SearchSpace
@@ -147,8 +147,8 @@ def test_samples_measured_elsewhere_are_read(space: SearchSpace, tmp_path: Path)
 def test_scores_of_a_list(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
     genes = space.sample(np.random.default_rng(0), 30)
     x = features(space, genes)
-    made = Ridge().fit(x, 70 + 5 * x[:, -2].astype(float) + 0.01 * np.arange(30))
-    predictor = Predictor(space, (("ridge", made.arrays_),), widen=1.5)
+    made = make_estimator("ridge", space).fit(x, 70 + 5 * x[:, -2].astype(float) + 0.01 * np.arange(30))
+    predictor = Predictor(space, (("ridge", made.model_.arrays),), widen=1.5)
     predictor.save(tmp_path / "predictors" / "fmnist.safetensors", {})
     lut = made_up_table(space)
     lut.save(tmp_path / "lut.csv", {})
@@ -192,7 +192,7 @@ def test_all_networks_of_a_search_result_are_scored(space: SearchSpace, tmp_path
 
 def test_a_table_without_that_resolution_says_how_to_build_it(space: SearchSpace, tmp_path: Path, ofa: Run) -> None:
     some = space.sample(np.random.default_rng(0), 30)
-    fitted = Ridge().fit(features(space, some), np.linspace(80, 90, 30)).arrays_
+    fitted = make_estimator("ridge", space).fit(features(space, some), np.linspace(80, 90, 30)).model_.arrays
     Predictor(space, (("ridge", fitted),)).save(tmp_path / "p.safetensors", {})
     made_up_table(space, (16,)).save(tmp_path / "lut.csv", {})
     (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(True, 28)}\n")

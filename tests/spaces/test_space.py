@@ -166,19 +166,6 @@ def test_all_ops_are_what_networks_contain(space: SearchSpace) -> None:
     assert len(space.all_ops()) == len(set(space.all_ops()))
 
 
-def test_encoding_has_one_entry_for_each_active_choice(space: SearchSpace) -> None:
-    archs = drawn(space, 40)
-    features = space.encode(space.genes(archs))
-    assert features.shape == (40, 20 * 3 + 20 * 3 + 4)
-    for arch, row in zip(archs, features, strict=True):
-        active = sum(map(len, arch.stages))
-        assert (row[:60].sum(), row[60:120].sum(), row[120:].sum()) == (active, active, 1)
-        kernel, expand = arch.stages[0][0]
-        assert row[:3].tolist() == [kernel == k for k in (3, 5, 7)]
-        assert row[60:63].tolist() == [expand == e for e in (3, 4, 6)]
-        assert row[120:].tolist() == [arch.resolution == r for r in (16, 20, 24, 28)]
-
-
 def test_samples_are_uniform_and_seeded(space: SearchSpace) -> None:
     genes = space.sample(np.random.default_rng(1), 6000)
     assert (genes == space.sample(np.random.default_rng(1), 6000)).all()

@@ -1,77 +1,67 @@
-"""What the estimators share: scikit-learn's interface over arrays that numpy alone can evaluate."""
+"""Recipes as scikit-learn's regressors: they work wherever scikit-learn takes one."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
-from ofa_deploy.accuracy.predictors.inference import Array, Arrays, predict
+from ofa_deploy.accuracy.predictors.kinds import RECIPES
+from ofa_deploy.accuracy.predictors.model import Labels, Recipe, fit_model
 from ofa_deploy.spaces.costs import Floats
+from ofa_deploy.spaces.encoding import FeatureLayout, Features, layout_of
+from ofa_deploy.spaces.space import SearchSpace
+
+NUMBERS = [np.float64, np.float32]
+"""Types of features that are fitted as they are; others become the first."""
 
 
-class Estimator(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """A regressor from `accuracy.predictors.features` to top-1 accuracy in percent.
+class Estimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A regressor from features to top-1 accuracy in percent; `model_` is what it fitted.
 
-    It works wherever scikit-learn takes a regressor. `arrays_` is what it fitted, see `inference`.
+    Args:
+        recipe: how it is fitted.
+        layout: which columns of the features mean what; None takes all of them for numbers of one kind.
     """
 
-    model: ClassVar[str]
-    """Its name in `inference.MODELS`."""
+    def __init__(self, recipe: Recipe, layout: FeatureLayout | None = None) -> None:
+        self.recipe = recipe
+        self.layout = layout
 
     def fit(self, X: Features, y: Floats, sample_weight: Floats | None = None) -> Self:  # noqa: N803
         """Fit.
 
         Args:
-            X: features, shape (n, f).
+            X: features, shape (n, f), as `encoding.features` gives them, or any numbers.
             y: top-1 in percent, shape (n,).
             sample_weight: inverse variance of each label's noise, shape (n,); predicted standard deviations are those
                 of labels of weight 1.
         """
-        x, y = np.asarray(X), np.asarray(y, np.float64)
-        weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        target, mean, scale = standardised(y, weight)
-        arrays = self.tuned(x, y, weight)._fit(x, target, weight)
-        self.arrays_ = {**arrays, "target": np.array([mean, scale])}
-        self.n_features_in_ = x.shape[1]
+        self.model_ = fit_model(self.recipe, self._labels(X, y, sample_weight))
         return self
 
-    def predict(self, X: Features, return_std: bool = False) -> Any:  # noqa: N803
-        """Top-1 in percent, shape (n,); with `return_std` a pair of that and its standard deviation."""
+    def predict(self, X: Features, *, return_std: bool = False) -> Any:  # noqa: N803
+        """Top-1 in percent, shape (n,); with `return_std` a pair of that and its standard deviation in points."""
         check_is_fitted(self)
-        mean, std = predict(self.model, self.arrays_, np.asarray(X), return_std)
+        mean, std = self.model_.predict(validate_data(self, X, dtype=NUMBERS, reset=False), spread=return_std)
         return (mean, std) if return_std else mean
 
     def tuned(self, X: Features, y: Floats, sample_weight: Floats | None = None) -> Self:  # noqa: N803
         """An unfitted copy whose open settings (None) are chosen on these samples."""
-        return clone(self)  # type: ignore[no-any-return]
+        recipe = self.recipe.tuned(self._labels(X, y, sample_weight))
+        return clone(self).set_params(recipe=recipe)  # type: ignore[no-any-return]
 
-    @abstractmethod
-    def _fit(self, x: Array, y: Floats, weight: Floats) -> dict[str, Array]:
-        """The arrays for a standardised target."""
-
-
-def standardised(y: Floats, weight: Floats) -> tuple[Floats, float, float]:
-    """Targets with weighted mean 0 and deviation 1, and what they were."""
-    mean = float(np.average(y, weights=weight))
-    scale = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
-    return (y - mean) / scale, mean, scale
+    def _labels(self, features: Features, y: Floats, sample_weight: Floats | None) -> Labels:
+        x, target = validate_data(self, features, y, dtype=NUMBERS, y_numeric=True, ensure_min_samples=2)
+        weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight.shape != (len(x),):
+            raise ValueError(f"weights of shape {weight.shape} do not go with {len(x)} samples")
+        layout = self.layout or FeatureLayout.of_numbers(x.shape[1])
+        return Labels(x, np.asarray(target, np.float64), weight, layout)
 
 
-def scaling(x: Array) -> dict[str, Array]:
-    """Shift and scale that standardise the continuous columns and leave the one-hot ones."""
-    shift, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
-    shift[-CONTINUOUS:] = x[:, -CONTINUOUS:].mean(axis=0, dtype=np.float64)
-    deviation = x[:, -CONTINUOUS:].std(axis=0, dtype=np.float64)
-    scale[-CONTINUOUS:] = np.where(deviation > 1e-6 * (1 + abs(shift[-CONTINUOUS:])), deviation, 1)
-    return {"shift": shift, "scale": scale}
-
-
-def unexplained(arrays: Arrays, model: str, x: Array, y: Floats, weight: Floats) -> Array:
-    """Standard deviation of the residuals at weight 1, shape (1,), in units of the target."""
-    mean, _ = predict(model, {**arrays, "target": np.array([0.0, 1.0]), "noise": np.zeros(1)}, x, False)
-    return np.array([max(float(np.sqrt(np.mean(weight * (y - mean) ** 2))), 1e-4)])
+def make_estimator(name: str, space: SearchSpace, *, seed: int = 0) -> Estimator:
+    """The regressor of a model by its name in `kinds.RECIPES`, for the features of a space."""
+    return Estimator(RECIPES[name](seed=seed), layout_of(space))

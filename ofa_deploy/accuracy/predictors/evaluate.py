@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import joblib
@@ -15,37 +15,24 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from ofa_deploy.accuracy.predictors import Features, groups
-from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.estimator import Estimator
-from ofa_deploy.accuracy.predictors.gp import GP
-from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, blend
-from ofa_deploy.accuracy.predictors.ridge import Ridge
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.costs import Floats
-from ofa_deploy.spaces.space import SearchSpace
+from ofa_deploy.spaces.encoding import FeatureLayout, Features
 
 FOLDS = 5
 Predicted = tuple[Floats, Floats]
 """Mean and standard deviation of each sample, from a model that was fitted without it."""
 
-ESTIMATORS: Mapping[str, Callable[[SearchSpace, int], Estimator]] = {
-    "ridge": lambda space, seed: Ridge(),
-    "gp": lambda space, seed: GP(groups(space), seed=seed),
-    "concave": lambda space, seed: Concave(seed=seed),
-    "mlp": lambda space, seed: MLP(seed=seed),
-}
-"""The models to choose from."""
 
-
-def line() -> Any:
+def line(layout: FeatureLayout) -> Any:
     """What every model must beat: a line on the logarithm of the multiply-accumulates."""
-    return make_pipeline(FunctionTransformer(_log_macs), LinearRegression())
+    return make_pipeline(FunctionTransformer(_column, kw_args={"column": layout.costs.start}), LinearRegression())
 
 
-def _log_macs(x: Features) -> Features:
-    return x[:, [-2]]
+def _column(x: Features, column: int) -> Features:
+    return x[:, [column]]
 
 
 def errors(

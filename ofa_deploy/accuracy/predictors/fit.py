@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
+from ofa_deploy.accuracy.predictors.estimator import make_estimator
 from ofa_deploy.accuracy.predictors.evaluate import (
-    ESTIMATORS,
     Predicted,
     choose,
     cross_validated,
@@ -23,6 +23,7 @@ from ofa_deploy.accuracy.predictors.evaluate import (
     line,
     widening,
 )
+from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.accuracy.predictors.predictor import Predictor, blend
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import Merged, check, merge
@@ -30,6 +31,7 @@ from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.samples import file_name as samples_file
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts, outputs
+from ofa_deploy.spaces.encoding import layout_of
 from ofa_deploy.spaces.space import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def fit_predictor(
 
     Args:
         sources: measured architectures, at least 20 each; predictions are on the scale of the first source.
-        model: `auto`, or one of `evaluate.ESTIMATORS`.
+        model: `auto`, or one of `kinds.RECIPES`.
         seed: of everything random.
         jobs: processes; None takes one a core.
         names: what to call the sources in errors.
@@ -88,12 +90,13 @@ def fit_predictor(
 
 def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int) -> Fitted:
     space, x, y, weight = samples.space, samples.x, samples.y, samples.weight
-    wanted = list(ESTIMATORS) if model == AUTO else [model]
+    layout = layout_of(space)
+    wanted = list(RECIPES) if model == AUTO else [model]
     estimators: dict[str, Any] = {}
     for name in wanted:
         logger.info(f"settings of {name}")
-        estimators[name] = ESTIMATORS[name](space, seed).tuned(x, y, weight)
-    compared = {"line on log MACs": line(), "published recipe": PublishedMLP(seed=seed)}
+        estimators[name] = make_estimator(name, space, seed=seed).tuned(x, y, weight)
+    compared = {"line on log MACs": line(layout), "published recipe": PublishedMLP(layout, seed=seed)}
     logger.info(f"cross-validation: {', '.join([*wanted, *compared])}")
     predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs)
     parts, sure = folds(x, seed), samples.source == 0
@@ -109,7 +112,7 @@ def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int)
     if len(chosen) > 1:
         models["+".join(chosen)] = errors(y, held, resolution, sure)
     logger.info(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
-    fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).arrays_) for name in chosen)
+    fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).model_.arrays) for name in chosen)
     report_of = {"fitted": len(y), **errors(y, held, resolution, sure)}
     predictor = Predictor(space, fitted, widen, report_of, weights_sha256=weights)
     return Fitted(predictor, models, samples, held)
@@ -129,8 +132,8 @@ def check_model(model: str) -> None:
     Raises:
         OfaDeployError: naming those that do.
     """
-    if model != AUTO and model not in ESTIMATORS:
-        raise OfaDeployError(f"unknown model {model!r}; choose one of {', '.join([AUTO, *ESTIMATORS])}")
+    if model != AUTO and model not in RECIPES:
+        raise OfaDeployError(f"unknown model {model!r}; choose one of {', '.join([AUTO, *RECIPES])}")
 
 
 def distinct(samples: Samples, name: str) -> Samples:

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_deploy.accuracy.predictors.inference import Array
-from ofa_deploy.accuracy.predictors.official import features
+from ofa_deploy.accuracy.predictors.model import Array
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.files.torch_files import tensors
+from ofa_deploy.spaces.official import codec_of
 from ofa_deploy.spaces.space import SearchSpace
-
-TUTORIAL = tuple(range(112, 225, 16))
-"""Resolutions of `acc_predictor.pth`; one in between counts as the next smaller."""
-RESNET = (128, 144, 160, 176, 192, 224, 240, 256)
-"""Resolutions of `ofa_resnet50_acc_predictor.pth`."""
 
 
 def read(file: Path, space: SearchSpace) -> dict[str, Array]:
@@ -72,9 +67,9 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
 
 def _resolutions(file: Path, space: SearchSpace, width: int) -> tuple[int, ...]:
     """The resolutions that a first layer of this width knows."""
-    none = {"resolutions": np.array(space.resolutions)}
-    choices = features(space, space.genes([space.extreme(True)]), none).shape[1] - len(space.resolutions)
-    fits = [r for r in ((RESNET,) if space.widths else (TUTORIAL,)) + (space.resolutions,) if choices + len(r) == width]
+    codec = codec_of(space)
+    choices = codec.predictor_inputs(space, space.genes([space.extreme(True)])).shape[1]
+    fits = [r for r in (codec.predictor_resolutions, space.resolutions) if choices + len(r) == width]
     if not fits:
         raise ArtifactError(f"{file} takes {width} inputs, which is not {space.name}'s encoding; choose with --space")
     return fits[0]

@@ -10,14 +10,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from ofa_deploy.accuracy.predictors import features, official
-from ofa_deploy.accuracy.predictors.gains import MODELS as GAINS
-from ofa_deploy.accuracy.predictors.gains import Gains
-from ofa_deploy.accuracy.predictors.inference import MODELS, Array, Arrays, predict, prepared
+from ofa_deploy.accuracy.predictors.kinds import MODELS
+from ofa_deploy.accuracy.predictors.model import Array, Arrays, Gains, Model
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.encoding import layout_of
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -26,7 +25,7 @@ NORMAL_90 = 1.645
 """Standard deviations on either side of the mean that hold 90 % of a normal distribution."""
 
 DOUBTFUL_TAU = 0.3
-"""See `Predictor.doubt`."""
+"""Kendall's tau below which a predictor hardly tells good networks from bad ones."""
 CHUNK = 4096
 """Architectures that are predicted at a time, which bounds memory."""
 
@@ -37,7 +36,7 @@ class Predictor:
 
     Attributes:
         space: the search space.
-        parts: the models whose mean is predicted: name in `inference.MODELS` and arrays of each.
+        fits: the models whose mean is predicted: name in `kinds.MODELS` and arrays of each.
         widen: factor of the standard deviation that lets 90 % of samples lie within `NORMAL_90` of it.
         error: on samples that were not fitted: rmse_points, kendall_tau, ...
         sha256: of the file that it was read from; empty for one just fitted.
@@ -45,7 +44,7 @@ class Predictor:
     """
 
     space: SearchSpace
-    parts: tuple[tuple[str, Arrays], ...]
+    fits: tuple[tuple[str, Arrays], ...]
     widen: float = 1.0
     error: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
@@ -54,7 +53,7 @@ class Predictor:
     @property
     def model(self) -> str:
         """Names of the models in alphabetical order, joined by `+`."""
-        return "+".join(sorted(name for name, _ in self.parts))
+        return "+".join(sorted(name for name, _ in self.fits))
 
     @overload
     def predict(self, genes: Genes, *, return_std: Literal[False] = False) -> Floats: ...
@@ -71,34 +70,37 @@ class Predictor:
         mean, std = blend(self._each(genes, return_std))
         return (mean, std * self.widen) if return_std else mean
 
-    def gains(self, genes: Genes) -> Floats:
-        """What each of the m changes of `SearchSpace.changes` adds to `predict`, roughly, shape (n, m).
+    @property
+    def gains(self) -> Gains | None:
+        """A function from genes to what each of the m changes of `SearchSpace.changes` adds to `predict`, shape (n, m).
 
-        For a search that looks for the best changes: thousands are told as quickly as a few are predicted. Those that
-        are not possible (a block where the stage has none) have some number.
+        It is for a search that looks for the best changes: thousands are estimated as quickly as a few are predicted.
+        Those that are not possible (a block where the stage has none) have some number. None where a model has none.
         """
-        return np.asarray(np.mean([told(genes) for told in self._gains], axis=0))
+        functions = [function for function in self._gains if function is not None]
+        if len(functions) < len(self._gains):
+            return None
+        return lambda genes: np.asarray(np.mean([function(genes) for function in functions], axis=0))
 
     @cached_property
-    def _gains(self) -> list[Gains]:
-        return [GAINS[name](self.space, arrays) for name, arrays in self._ready]
+    def models(self) -> tuple[Model, ...]:
+        """The models whose mean is predicted."""
+        layout = layout_of(self.space)
+        return tuple(MODELS[name].model(arrays, layout) for name, arrays in self.fits)
 
     @cached_property
-    def _ready(self) -> list[tuple[str, Arrays]]:
-        return [(name, prepared(name, arrays)) for name, arrays in self.parts]
+    def _gains(self) -> list[Gains | None]:
+        return [model.gains(self.space) for model in self.models]
 
     def _each(self, genes: Genes, spread: bool) -> list[tuple[Floats, Floats]]:
+        """Mean and standard deviation by each model, chunk by chunk."""
         if len(genes) > CHUNK:
             chunks = [self._each(genes[i : i + CHUNK], spread) for i in range(0, len(genes), CHUNK)]
             return [
-                (np.concatenate([mean for mean, _ in part]), np.concatenate([std for _, std in part]))
-                for part in zip(*chunks, strict=True)
+                (np.concatenate([mean for mean, _ in pairs]), np.concatenate([std for _, std in pairs]))
+                for pairs in zip(*chunks, strict=True)
             ]
-        own = features(self.space, genes) if self.model != "official" else np.zeros((0, 0), np.float32)
-        return [
-            predict(name, arrays, official.features(self.space, genes, arrays) if name == "official" else own, spread)
-            for name, arrays in self._ready
-        ]
+        return [model.predict(model.inputs(self.space, genes), spread=spread) for model in self.models]
 
     @property
     def doubt(self) -> str | None:
@@ -111,10 +113,10 @@ class Predictor:
         """Write safetensors and their JSON, with `details`."""
         from safetensors.numpy import save
 
-        arrays: dict[str, Array] = {f"{name}.{key}": value for name, part in self.parts for key, value in part.items()}
+        arrays: dict[str, Array] = {f"{name}.{key}": value for name, fit in self.fits for key, value in fit.items()}
         plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()} | {"widen": np.array([self.widen])}
-        about = {"model": self.model, "error": dict(self.error), **(details or {})}
-        return artifacts.save(Path(path), save(plain), KIND, self.space.name, about)
+        description = {"model": self.model, "error": dict(self.error), **(details or {})}
+        return artifacts.save(Path(path), save(plain), KIND, self.space.name, description)
 
     @classmethod
     def load(cls, path: Path | str, space: SearchSpace | None = None) -> Predictor:
@@ -131,34 +133,49 @@ class Predictor:
         from safetensors.numpy import load
 
         path = Path(path)
-        data, about = artifacts.load(path, KIND, space.name if space else None)
-        space = space or get_space(about["space"])
+        data, description = artifacts.load(path, KIND, space.name if space else None)
+        space = space or get_space(description["space"])
         try:
             arrays = load(data)
         except (SafetensorError, ValueError, KeyError) as error:
             raise ArtifactError(f"{path} is damaged: {error}") from error
         try:
-            parts: dict[str, dict[str, Array]] = {}
-            for key, value in arrays.items():
-                name, _, rest = key.partition(".")
-                if name in MODELS:
-                    parts.setdefault(name, {})[rest] = value
-            widen = float(arrays["widen"][0])
-            made = cls(
-                space, tuple(parts.items()), widen, about.get("error", {}), about["sha256"], about.get("weights_sha256")
+            predictor = cls(
+                space,
+                _fits(arrays),
+                float(arrays["widen"][0]),
+                description.get("error", {}),
+                description["sha256"],
+                description.get("weights_sha256"),
             )
-            genes = space.genes([space.extreme(True)])
-            unknown = made.model == "official"  # such a predictor does not say how sure it is
-            fits = bool(parts) and bool(
-                np.isfinite(made.predict(genes) if unknown else made.predict(genes, return_std=True)).all()
-            )
+            usable = _gives_numbers(predictor)
         except (KeyError, ValueError, IndexError, TypeError, ArithmeticError, np.linalg.LinAlgError):
-            fits = False
-        if not fits:
+            usable = False
+        if not usable:
             raise ArtifactError(
                 f"{path} does not fit the space {space.name}; fit it anew with ofa-deploy fit-predictor"
             )
-        return made
+        return predictor
+
+
+def _fits(arrays: Arrays) -> tuple[tuple[str, Arrays], ...]:
+    """The arrays of each model of a file, where they are named `model.array`."""
+    fits: dict[str, dict[str, Array]] = {}
+    for key, value in arrays.items():
+        name, _, rest = key.partition(".")
+        if name in MODELS:
+            fits.setdefault(name, {})[rest] = value
+    return tuple(fits.items())
+
+
+def _gives_numbers(predictor: Predictor) -> bool:
+    """Whether a predictor has models, and what they predict of a network are numbers."""
+    if not predictor.fits:
+        return False
+    genes = predictor.space.genes([predictor.space.extreme(True)])
+    if predictor.model == "official":  # which does not say how sure it is
+        return bool(np.isfinite(predictor.predict(genes)).all())
+    return bool(np.isfinite(predictor.predict(genes, return_std=True)).all())
 
 
 def blend(each: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:

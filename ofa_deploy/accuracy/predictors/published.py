@@ -9,8 +9,8 @@ import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from torch import nn
 
-from ofa_deploy.accuracy.predictors import CONTINUOUS, Features
 from ofa_deploy.spaces.costs import Floats
+from ofa_deploy.spaces.encoding import FeatureLayout, Features
 
 
 class PublishedMLP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -20,19 +20,21 @@ class PublishedMLP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     fraction, less its mean, as the project's own code has it.
 
     Args:
+        layout: which columns of the features mean what.
         epochs: over the samples.
         batch: samples a step.
         seed: of initial weights and batches.
     """
 
-    def __init__(self, epochs: int = 100, batch: int = 64, seed: int = 0) -> None:
+    def __init__(self, layout: FeatureLayout, *, epochs: int = 100, batch: int = 64, seed: int = 0) -> None:
+        self.layout = layout
         self.epochs = epochs
         self.batch = batch
         self.seed = seed
 
     def fit(self, X: Features, y: Floats) -> Self:  # noqa: N803
         """Fit on features of shape (n, f) and top-1 in percent of shape (n,)."""
-        self.resolutions_ = np.unique(X[:, -CONTINUOUS])
+        self.resolutions_ = np.unique(X[:, self.layout.resolution.start])
         x, fraction = self._inputs(X), torch.from_numpy(np.asarray(y) / 100).float()
         self.base_ = float(fraction.mean())
         with torch.random.fork_rng(devices=[]):
@@ -54,5 +56,5 @@ class PublishedMLP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             return 100 * (self.net_(self._inputs(X))[:, 0].numpy().astype(np.float64) + self.base_)
 
     def _inputs(self, x: Features) -> torch.Tensor:
-        resolution = (x[:, [-CONTINUOUS]] == self.resolutions_).astype(np.float32)
-        return torch.from_numpy(np.concatenate([x[:, :-CONTINUOUS], resolution], axis=1))
+        resolution = (x[:, [self.layout.resolution.start]] == self.resolutions_).astype(np.float32)
+        return torch.from_numpy(np.concatenate([x[:, self.layout.codes], resolution], axis=1))

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 
-from ofa_deploy.accuracy.predictors import CONTINUOUS, Features, features
-from ofa_deploy.accuracy.predictors.estimator import scaling
-from ofa_deploy.accuracy.predictors.inference import scaled
+from ofa_deploy.accuracy.predictors.model import scaling
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.encoding import Features, features, layout_of
 from ofa_deploy.spaces.space import SearchSpace
 
 _ROUNDS = 3
@@ -64,11 +63,12 @@ def merge(sources: Sequence[Samples]) -> Merged:
     x = features(space, genes)
     weight, offsets, noises = np.ones(len(y)), np.zeros(len(sources)), np.zeros(len(sources))
     if len(sources) > 1:
-        z = scaled(scaling(x), x)
-        trend, costs = z[:, -CONTINUOUS:], z[:, -2:]
+        layout, scales = layout_of(space), scaling(x, layout_of(space))
+        z = (x - scales["shift"]) / scales["scale"]
+        trend, costs = z[:, layout.numbers], z[:, layout.costs]
         indicator = source[:, None] == np.arange(1, len(sources))
         z = np.concatenate(
-            [z[:, :-CONTINUOUS], costs**2, costs[:, :1] * costs[:, 1:], _FREE * trend, _FREE * indicator], 1
+            [z[:, layout.codes], costs**2, costs[:, :1] * costs[:, 1:], _FREE * trend, _FREE * indicator], 1
         )
         for _ in range(_ROUNDS):
             penalty = RidgeCV(_PENALTIES).fit(z, y, sample_weight=weight).alpha_
