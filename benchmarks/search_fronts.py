@@ -94,7 +94,7 @@ def run(seeds: int) -> pd.DataFrame:
             begun = time.process_time()
             found = find_network(Problem(space, [limit], predictor), SearchSettings(seed=seed), risk=0, front=True)
             seconds = time.process_time() - begun
-            front = pd.DataFrame(found.front)
+            front = found.front_frame()
             worst = float(predictor.predict(space.genes([space.extreme(False)]))[0]), limit.allowed
             volumes = {"ofa-deploy": hypervolume(front["score"].to_numpy(), front["latency_ms"].to_numpy(), *worst)}
             times = {"ofa-deploy": seconds}

@@ -45,17 +45,17 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
     rows = []
     for share in np.linspace(4, 60, budgets):
         found = find_verified_network(Problem(space, predictor=predictor), table, f"{share:.1f}%", number=candidates)
-        about = found.verified
-        assert about is not None
+        verified = found.verified
+        assert verified is not None
         rows.append(
             {
                 "share_percent": round(share, 1),
-                "budget_ms": about["budget_ms"],
+                "budget_ms": verified.budget_ms,
                 "arch": str(found.arch),
                 "table_ms": round(float(table.latency_ms(space.genes([found.arch]))[0]), 5),
-                "measured_ms": about["measured_ms"],
-                "within_budget": about["within_budget"],
-                "rounds": about["rounds"],
+                "measured_ms": verified.measured_ms,
+                "within_budget": verified.within_budget,
+                "rounds": verified.rounds,
             }
         )
         say(str(rows[-1]))

@@ -99,7 +99,7 @@ def images(path: Path, archs: Archs) -> Any:
 
 
 def results(path: Path, archs: Archs) -> Any:
-    return [[str(one.arch), one.score, one.limits[0]["predicted"], len(one.front)] for one in load_results(path)]
+    return [[str(one.arch), one.score, one.limits[0].predicted, len(one.front)] for one in load_results(path)]
 
 
 READERS = {

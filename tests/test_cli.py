@@ -129,7 +129,7 @@ def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     for row, result in zip(rows, results, strict=True):
         assert result.verified is not None
-        assert [str(result.arch), result.verified["measured_ms"]] == [row["arch"], row["measured_ms"]]
+        assert [str(result.arch), result.verified.measured_ms] == [row["arch"], row["measured_ms"]]
         assert row["arch"] in page
     assert "Predicted and measured" in page
 

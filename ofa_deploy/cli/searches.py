@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,8 @@ from ofa_deploy.device.devices import with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import outputs
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result import in_words as limit_in_words
+from ofa_deploy.search.result_parts import Candidate, Certificate, Refined, Verified
+from ofa_deploy.spaces.arch import Arch
 
 if TYPE_CHECKING:
     from ofa_deploy.delivery.requests import Request
@@ -124,7 +125,7 @@ def search(
     if out is not None and verify is None:
         write_results(results, out)
     _print_results(results, as_json=as_json)
-    if any(result.verified and not result.verified["within_budget"] for result in results):
+    if any(result.verified and not result.verified.within_budget for result in results):
         raise typer.Exit(NOT_KEPT)
 
 
@@ -227,9 +228,9 @@ def _print_result(result: SearchResult) -> None:
         interval = "" if result.score_std is None else f" (standard deviation {result.score_std:.2f})"
         print(f"predicted top-1   {result.score:.2f} %{interval}")
     for limit in result.limits:
-        named = len(result.limits) > 1 or ", batches of " in limit["of"]
-        device = f", {limit['of']}" if limit["sha256"] and named else ""
-        print(f"{'predicted ' + limit['name']:17} {limit_in_words(limit)}{device}")
+        named = len(result.limits) > 1 or ", batches of " in limit.source
+        device = f", {limit.source}" if limit.sha256 and named else ""
+        print(f"{'predicted ' + limit.name:17} {limit.in_words}{device}")
     print(f"cost              {result.macs / 1e6:.2f} million MACs, {result.params / 1e6:.3f} million parameters")
     ending = result.stopping.ending(result.stopped_by)
     print(f"searched          {result.evaluations} architectures{', ' * bool(ending)}{ending}")
@@ -237,61 +238,61 @@ def _print_result(result: SearchResult) -> None:
         _print_certificate(result.certificate)
     print(f"architecture      {result.arch}")
     if result.verified is not None:
-        _print_verified(result.verified, str(result.arch))
+        _print_verified(result.verified, result.arch)
     if result.refined is not None:
         _print_refined(result.refined)
     if result.front:
         print(f"front             {len(result.front)} networks, of which this is the best; a .csv or .json lists them")
 
 
-def _print_certificate(proof: dict[str, Any]) -> None:
+def _print_certificate(proof: Certificate) -> None:
     """What was proved of the best prediction."""
     print(
-        f"{'proof' if proof['proven'] else 'bound':17} no network within the limits is predicted above "
-        f"{proof['bound_percent']:.4f} %, the best known {proof['found_percent']:.4f} % "
-        f"({proof['seconds']:.1f} s; about predictor and table, not about true accuracy)"
+        f"{'proof' if proof.proven else 'bound':17} no network within the limits is predicted above "
+        f"{proof.bound_percent:.4f} %, the best known {proof.found_percent:.4f} % "
+        f"({proof.seconds:.1f} s; about predictor and table, not about true accuracy)"
     )
 
 
-def _print_refined(refined: dict[str, Any]) -> None:
+def _print_refined(refined: Refined) -> None:
     """How far predictions were off, round by round, and what was measured of the chosen network."""
-    for row in refined["rounds"]:
+    for comparison in refined.rounds:
         print(
-            f"round {row['round']}           {len(row['networks'])} networks of the front: predicted "
-            f"{row['bias_points']:+.2f} ±{row['bias_interval95_points'] or 0:.2f} points above measured"
+            f"round {comparison.number}           {len(comparison.networks)} networks of the front: predicted "
+            f"{comparison.bias_points:+.2f} ±{comparison.bias_interval95_points or 0:.2f} points above measured"
         )
-    (network,) = refined["chosen"]["networks"]
+    (network,) = refined.chosen.networks
     print(
-        f"measured top-1    {network['measured_top1_percent']:.2f} % (±{network['interval95_points']:.2f}) "
+        f"measured top-1    {network.measured_top1_percent:.2f} % (±{network.interval95_points:.2f}) "
         "on the held-out images"
     )
 
 
-def _print_verified(verified: dict[str, Any], arch: str) -> None:
+def _print_verified(verified: Verified, arch: Arch) -> None:
     """What was measured of the candidates, of which `arch` is the network that the search answers with."""
     rows = [["predicted", "measured", "predicted", "held-out", "architecture"]]
-    rows += [_candidate_cells(candidate, arch) for candidate in verified["candidates"]]
+    rows += [_candidate_cells(candidate, arch) for candidate in verified.candidates]
     print(f"\n             latency              top-1\n{aligned(rows)}")
-    measured_ms = verified["measured_ms"]
-    share = 100 * measured_ms / verified["budget_ms"]
+    measured_ms = verified.measured_ms
+    share = 100 * measured_ms / verified.budget_ms
     kept = f"yes: {measured_ms:.4g} ms measured, {share:.1f} % of the budget"
-    if not verified["within_budget"]:
+    if not verified.within_budget:
         kept = f"NO: no measured network is within the budget; the closest takes {measured_ms:.4g} ms"
     print(
-        f"kept              {kept} (searches: {verified['rounds']}; the table was corrected by "
-        f"{verified['table_correction_percent']:+.1f} %)"
+        f"kept              {kept} (searches: {verified.rounds}; the table was corrected by "
+        f"{verified.table_correction_percent or 0.0:+.1f} %)"
     )
 
 
-def _candidate_cells(candidate: dict[str, Any], arch: str) -> list[str]:
+def _candidate_cells(candidate: Candidate, arch: Arch) -> list[str]:
     """A measured candidate's row, marked where it is the network `arch`."""
-    measured, predicted = candidate["measured_top1_percent"], candidate["predicted_top1_percent"]
+    measured, predicted = candidate.measured_top1_percent, candidate.predicted_top1_percent
     return [
-        f"{candidate['predicted_ms']:.4g} ms",
-        f"{candidate['measured_ms']:.4g} ms",
+        f"{candidate.predicted_ms:.4g} ms",
+        f"{candidate.measured_ms:.4g} ms",
         "-" if predicted is None else f"{predicted:.2f}",
-        "-" if measured is None else f"{measured:.2f} ±{candidate['interval95_points']:.2f}",
-        ("* " if candidate["arch"] == arch else "  ") + candidate["arch"],
+        "-" if measured is None else f"{measured:.2f} ±{candidate.interval95_points:.2f}",
+        ("* " if candidate.arch == arch else "  ") + str(candidate.arch),
     ]
 
 
@@ -304,13 +305,13 @@ def _summary(results: Sequence[SearchResult]) -> list[list[str]]:
         limit, verified = result.limits[0], result.verified
         measured = []
         if verified:
-            measured = [f"{verified['measured_ms']:.4g} ms", "yes" if verified["within_budget"] else "NO"]
-        allowed = "-" if limit["upper"] is None else f"{limit['upper']:.4g} {limit['unit']}"
+            measured = [f"{verified.measured_ms:.4g} ms", "yes" if verified.within_budget else "NO"]
+        allowed = "-" if limit.upper is None else f"{limit.upper:.4g} {limit.unit}"
         rows.append(
             [
-                limit["of"],
+                limit.source,
                 allowed,
-                f"{limit['predicted']:.4g} {limit['unit']}",
+                f"{limit.predicted:.4g} {limit.unit}",
                 *measured,
                 f"{result.score:.2f}",
                 f"{result.macs / 1e6:.2f} M",

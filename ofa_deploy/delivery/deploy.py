@@ -34,6 +34,7 @@ from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
+from ofa_deploy.search.result_parts import Candidate, Verified
 from ofa_deploy.search.run import find_network
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.spaces.extremes import extreme
@@ -74,17 +75,29 @@ class Deployed:
         """As measured."""
         return float(self.card["measured"]["latency"]["latency_ms"])
 
+    @property
+    def budget_ms(self) -> float:
+        """The largest latency that is allowed."""
+        upper = self.result.limits[0].upper
+        assert upper is not None
+        return upper
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether the file kept its budget when it was measured."""
+        return self.latency_ms <= self.budget_ms
+
     def row(self) -> dict[str, Any]:
         """The figures side by side: latencies in ms, accuracies in percent."""
         measured, limit = self.card["measured"], self.result.limits[0]
         return {
             "budget": self.budget,
-            "budget_ms": limit["upper"],
+            "budget_ms": self.budget_ms,
             "arch": str(self.result.arch),
-            "predicted_ms": limit["predicted"],
+            "predicted_ms": limit.predicted,
             "measured_ms": self.latency_ms,
-            "within_budget": self.latency_ms <= limit["upper"],
-            "margin_percent": limit["margin_percent"],
+            "within_budget": self.within_budget,
+            "margin_percent": limit.margin_percent,
             "searches": self.searches,
             "machine_slower_percent": measured["latency"]["machine_slower_percent"],
             "predicted_top1_percent": self.result.score,
@@ -99,20 +112,27 @@ class Deployed:
         }
 
     def measured(self) -> SearchResult:
-        """The result with what was measured of its file in `verified`, as `search.verify` has it."""
-        row, latency, heldout = self.row(), self.card["measured"]["latency"], self.card["measured"]["heldout"]
-        candidate = {
-            "arch": row["arch"],
-            "predicted_ms": row["predicted_ms"],
-            "measured_ms": row["measured_ms"],
-            "spread_percent": latency["spread_percent"],
-            "predicted_top1_percent": row["predicted_top1_percent"],
-            "measured_top1_percent": row["heldout_top1_percent"],
-            "interval95_points": heldout["interval95_points"],
-        }
-        about = {key: row[key] for key in ("budget_ms", "measured_ms", "within_budget", "machine_slower_percent")}
-        about |= {"rounds": self.searches, "conditions": latency["conditions"], "candidates": [candidate]}
-        return replace(self.result, verified=about)
+        """The result with what was measured of its file in `verified`."""
+        latency, heldout = self.card["measured"]["latency"], self.card["measured"]["heldout"]
+        candidate = Candidate(
+            arch=self.result.arch,
+            predicted_ms=self.result.limits[0].predicted,
+            measured_ms=self.latency_ms,
+            spread_percent=latency["spread_percent"],
+            predicted_top1_percent=self.result.score,
+            measured_top1_percent=heldout["top1_percent"],
+            interval95_points=heldout["interval95_points"],
+        )
+        verified = Verified(
+            budget_ms=self.budget_ms,
+            measured_ms=self.latency_ms,
+            within_budget=self.within_budget,
+            machine_slower_percent=latency["machine_slower_percent"],
+            rounds=self.searches,
+            conditions=latency["conditions"],
+            candidates=(candidate,),
+        )
+        return replace(self.result, verified=verified)
 
 
 def deploy_models(
@@ -247,7 +267,7 @@ class _Bench:
         """Limits for the models that are over their budget: with a margin by which they would have been too slow."""
         out = {}
         for budget, one in delivered.items():
-            before, predicted = limits[budget], one.result.limits[0]["predicted"]
+            before, predicted = limits[budget], one.result.limits[0].predicted
             off = 100 * (one.latency_ms / predicted - 1) + GUARD_PERCENT
             limit = replace(before, margin_percent=max(off, before.margin_percent + GUARD_PERCENT))
             if one.latency_ms > limit.upper and limit.over(extreme(self.space, limit.cost)[0])[0] == 0:

@@ -26,6 +26,7 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, atomic, outputs
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.result_parts import MeasuredAccuracy, Refined, RefinedRound
 from ofa_deploy.search.run import Explored, explore, find_network
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
@@ -76,24 +77,24 @@ def search_refined(
     """
     if rounds < 1:
         raise OfaDeployError(f"--refine needs at least 1 round, not {rounds}")
-    predictor, history = problem.predictor, []
+    predictor = problem.predictor
+    history: list[RefinedRound] = []
     assert isinstance(predictor, Predictor)
     for number in range(1, rounds + 1):
         chosen = _unmeasured(explore(problem, settings, stopping, front=True), known)
         if not chosen:
             break
-        row, known = _measured(predictor, chosen, known, accuracies)
-        logger.info(
-            f"round {number}: {row['bias_points']:+.2f} points predicted above what is measured, of {len(chosen)}"
-        )
-        history.append({"round": number, **row})
+        comparison, known = _measured(predictor, chosen, known, accuracies)
+        bias = f"{comparison.bias_points:+.2f} points predicted above what is measured"
+        logger.info(f"round {number}: {bias}, of {len(chosen)}")
+        history.append(replace(comparison, number=number))
         keep(known)
         predictor = refit(known)
         problem = replace(problem, predictor=predictor)
     inputs = {**inputs, "predictor_sha256": predictor.sha256 or None}  # that of the last fit lies in no file
     found = find_network(problem, settings, stopping=stopping, risk=risk, inputs=inputs)
     last, _ = _measured(predictor, [found.arch], known, accuracies)
-    return replace(found, refined={"rounds": history, "chosen": last})
+    return replace(found, refined=Refined(rounds=tuple(history), chosen=last))
 
 
 def _unmeasured(explored: Explored, known: Samples) -> list[Arch]:
@@ -108,28 +109,25 @@ def _unmeasured(explored: Explored, known: Samples) -> list[Arch]:
 
 def _measured(
     predictor: Predictor, archs: Sequence[Arch], known: Samples, accuracies: Accuracies
-) -> tuple[dict[str, Any], Samples]:
+) -> tuple[RefinedRound, Samples]:
     """What was predicted and measured of networks, and all samples with them."""
     genes = predictor.space.genes(archs)
     predicted, measured = predictor.predict(genes), accuracies(archs)
     tops = np.array([top for top, _ in measured])
     gaps = predicted - tops
     spread = 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps)) if len(gaps) > 1 else None
-    row = {
-        "bias_points": round(float(gaps.mean()), 4),
-        "bias_interval95_points": spread and round(float(spread), 4),
-        "networks": [
-            {
-                "arch": str(a),
-                "predicted_top1_percent": round(float(p), 4),
-                "measured_top1_percent": top,
-                "interval95_points": half,
-            }
-            for a, p, (top, half) in zip(archs, predicted, measured, strict=True)
-        ],
-    }
+    comparison = RefinedRound(
+        bias_points=round(float(gaps.mean()), 4),
+        bias_interval95_points=spread and round(float(spread), 4),
+        networks=tuple(
+            MeasuredAccuracy(
+                arch=arch, predicted_top1_percent=round(float(p), 4), measured_top1_percent=top, interval95_points=half
+            )
+            for arch, p, (top, half) in zip(archs, predicted, measured, strict=True)
+        ),
+    )
     joined = np.concatenate([known.genes, genes]), np.concatenate([known.top1_percent, tops])
-    return row, replace(known, genes=joined[0], top1_percent=joined[1])
+    return comparison, replace(known, genes=joined[0], top1_percent=joined[1])
 
 
 def refine_files(request: Request, rounds: int, weights: Path | None, data: str | None) -> SearchResult:

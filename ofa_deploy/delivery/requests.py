@@ -253,11 +253,11 @@ def again(path: Path) -> SearchResult:
             f"{path} does not say what was asked for; search again with the options themselves"
         ) from error
     ready = prepare(request)
-    if ready.tables and not request.luts and before.limits[0]["sha256"] != ready.limits[0].sha256:
+    if ready.tables and not request.luts and before.limits[0].sha256 != ready.limits[0].sha256:
         then = prepare(replace(request, luts=_table_of(before, request)))
         ready = replace(then, inputs=then.inputs | {"request": ready.inputs["request"]})
     pairs = zip(before.limits, ready.limits, strict=True)
-    changed = [b["of"] for b, limit in pairs if b["sha256"] != limit.sha256]
+    changed = [limit.source for limit, now in pairs if limit.sha256 != now.sha256]
     changed += ["the predictor"] * (before.inputs.get("predictor_sha256") != ready.inputs.get("predictor_sha256"))
     if changed:
         raise ArtifactError(f"{' and '.join(changed)} changed since {path} was made, so its search cannot be repeated")
@@ -270,7 +270,7 @@ def _table_of(before: SearchResult, request: Request) -> tuple[str, ...]:
     for beside in artifacts.candidates("lut", f"{space.name}_*.json"):
         with contextlib.suppress(OfaDeployError):
             table = LatencyTable.load(beside.with_suffix(".csv"), space)
-            if table.identity == before.limits[0]["sha256"]:
+            if table.identity == before.limits[0].sha256:
                 return (str(beside.with_suffix(".csv")),)
     return ()
 

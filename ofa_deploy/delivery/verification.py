@@ -28,6 +28,7 @@ from ofa_deploy.latency.table import LatencyTable, build_command
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
+from ofa_deploy.search.result_parts import Candidate, Verified
 from ofa_deploy.search.run import RISK, Explored, candidates, check_risk, explore, none_found, result_of
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
@@ -221,7 +222,7 @@ class _Loop:
         measured = [(None, None)] * len(archs) if self._accuracies is None else self._accuracies(archs)
         return {
             arch: {
-                "arch": str(arch),
+                "arch": arch,
                 "raw_ms": float(raw),
                 "predicted_ms": round(float(raw) * correction, 5),
                 "latencies_ms": [],
@@ -267,24 +268,19 @@ class _Loop:
         """The best network within the budget; where there is none, the one that is closest to it."""
         return (self._within() or sorted(self._rows, key=self._outside))[0]
 
-    def verified(self, rounds: int, correction: float, chosen: Arch) -> dict[str, Any]:
-        """All that was measured, as JSON values."""
+    def verified(self, rounds: int, correction: float, chosen: Arch) -> Verified:
+        """All that was measured."""
         rows = sorted(self._rows.values(), key=lambda row: row["raw_ms"])
-        shown = [
-            {key: value for key, value in row.items() if key not in ("raw_ms", "latencies_ms", "score")}
-            | {"measured_ms": max(row["latencies_ms"]), "times_measured": len(row["latencies_ms"])}
-            for row in rows
-        ]
-        return {
-            "budget_ms": round(self._budget_ms, 5),
-            "within_budget": chosen in self._within(),
-            "measured_ms": self._latency(chosen),
-            "rounds": rounds,
-            "table_correction_percent": round(100 * (correction - 1), 2),
-            "machine_slower_percent": self._slower,
-            "conditions": dict(self._table.conditions),
-            "candidates": shown,
-        }
+        return Verified(
+            budget_ms=round(self._budget_ms, 5),
+            within_budget=chosen in self._within(),
+            measured_ms=self._latency(chosen),
+            rounds=rounds,
+            table_correction_percent=round(100 * (correction - 1), 2),
+            machine_slower_percent=self._slower,
+            conditions=dict(self._table.conditions),
+            candidates=tuple(map(_candidate, rows)),
+        )
 
     def _within(self) -> list[Arch]:
         """Those measured within the budget, best first."""
@@ -323,11 +319,22 @@ class _Loop:
         return beside_table(sessions, self._table, self._plan.threads)
 
 
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    """What a result says of a measured network."""
+    names = ("arch", "predicted_ms", "spread_percent", "predicted_top1_percent", "measured_top1_percent")
+    return Candidate(
+        **{name: row[name] for name in names},
+        interval95_points=row["interval95_points"],
+        measured_ms=max(row["latencies_ms"]),
+        times_measured=len(row["latencies_ms"]),
+    )
+
+
 def _result(explored: Explored, loop: _Loop, risk: float, inputs: Mapping[str, Any], budget_ms: float) -> SearchResult:
     """The result that the chosen network is, by the last correction of the table; its limit is the whole budget."""
     (chosen,) = explored.archive.add(explored.problem.space.genes([loop.chosen]))
     made = result_of(explored, int(chosen), risk, inputs)
-    first = made.limits[0] | {"upper": round(budget_ms, 5)}
+    first = replace(made.limits[0], upper=round(budget_ms, 5))
     return replace(made, limits=(first, *made.limits[1:]))
 
 

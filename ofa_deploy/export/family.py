@@ -19,6 +19,7 @@ from ofa_deploy.files import atomic, outputs
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress
 from ofa_deploy.search.result import SearchResult, load_results
+from ofa_deploy.search.result_parts import FrontPoint
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
@@ -88,14 +89,14 @@ def _networks(
         raise OfaDeployError(f"a family needs at least 1 network of the front, not {number}")
     front = results[0].front
     chosen = sorted({round(i) for i in np.linspace(len(front) - 1, 0, min(number, len(front)))})
-    return [(Arch.parse(front[i]["arch"]), _of_row(results[0], front[i])) for i in chosen]
+    return [(front[i].arch, _predicted(results[0], front[i])) for i in chosen]
 
 
-def _of_row(result: SearchResult, row: dict[str, Any]) -> dict[str, Any]:
+def _predicted(result: SearchResult, point: FrontPoint) -> dict[str, Any]:
     """What was predicted of a network of a front; its first limit is what the front is against."""
-    first, column = result.limits[0], next(name for name in row if name not in ("arch", "score"))
-    accuracy = {"top1_percent": row["score"]} if result.objective == "accuracy" else {}
-    return {**accuracy, "limits": [{"name": first["name"], "unit": first["unit"], "predicted": row[column]}]}
+    first = result.limits[0]
+    accuracy = {"top1_percent": point.score} if result.objective == "accuracy" else {}
+    return {**accuracy, "limits": [{"name": first.name, "unit": first.unit, "predicted": point.cost}]}
 
 
 def _index(cards: Sequence[Json]) -> str:

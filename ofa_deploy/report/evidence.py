@@ -16,6 +16,7 @@ from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile
 from ofa_deploy.report.networks import Networks
 from ofa_deploy.report.sections import allowed, candidates_of, kept, listing, swatch, table
 from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.result_parts import Candidate, Verified
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -40,12 +41,12 @@ def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: N
     accuracy: list[Dot] = []
     for result in found:
         budget, rows = allowed(first_limit(result)), candidates_of(result)
-        for place, row in enumerate(rows, 1):
-            chosen, title = row.get("arch") == str(result.arch), f"Candidate {place}" + f", {budget}" * several
-            said, dots = _candidate(panel, row, title, shown)
+        for place, candidate in enumerate(rows, 1):
+            chosen, title = candidate.arch == result.arch, f"Candidate {place}" + f", {budget}" * several
+            said, dots = _candidate(panel, candidate, title, shown)
             words = f"{budget}, {place}" if several and len(rows) > 1 else budget if several else str(place)
             words += " chosen" * (chosen and len(rows) > 1)
-            network = tag("code", text(row.get("arch", DASH)))
+            network = tag("code", text(candidate.arch))
             within = [text(kept(result) if chosen else "")] * several
             cells.append([tag("b", text(words)) if chosen else text(words), *map(text, said), *within, network])
             for found_dots, dot in zip((latency, accuracy), dots, strict=True):
@@ -62,7 +63,7 @@ def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: N
     )
     return [
         tag("h3", swatch(colour), text(panel.series[colour].name)),
-        listing(_loops([mapping(result.verified) for result in found]), "tiles small"),
+        listing(_loops([result.verified for result in found if result.verified]), "tiles small"),
         _pair(charts),
         tag("p", text(words), class_="hint"),
         table(head, cells),
@@ -70,46 +71,44 @@ def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: N
 
 
 def _candidate(
-    panel: Panel, row: Mapping[str, Any], title: str, shown: Networks
+    panel: Panel, candidate: Candidate, title: str, shown: Networks
 ) -> tuple[list[str], tuple[Dot | None, Dot | None]]:
     """Figures of a measured network, and its dots: of latency and of accuracy."""
-    ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
-    spread, interval = number(row.get("spread_percent")), number(row.get("interval95_points"))
-    said = [
-        ("predicted", figure(row.get("predicted_ms"), "ms")),
+    ms, top1 = number(candidate.measured_ms), number(candidate.measured_top1_percent)
+    spread, interval = number(candidate.spread_percent), number(candidate.interval95_points)
+    figures = [
+        ("predicted", figure(candidate.predicted_ms, "ms")),
         ("measured", figure(ms, "ms") + (f" (spread {spread:.2g} %)" if spread else "")),
-        ("predicted top-1", figure(row.get("predicted_top1_percent"), "%", places=2)),
+        ("predicted top-1", figure(candidate.predicted_top1_percent, "%", places=2)),
         ("measured top-1", figure(top1, "%", places=2) + (f" ± {interval:.2f}" if interval else "")),
     ]
-    which = _known(panel.space, row.get("arch"), title, said, shown)
-    said_ms, said_top1 = number(row.get("predicted_ms")), number(row.get("predicted_top1_percent"))
+    network = shown.add(panel.space, candidate.arch, title, figures)
+    predicted_ms, predicted_top1 = number(candidate.predicted_ms), number(candidate.predicted_top1_percent)
     latency = accuracy = None
-    if said_ms is not None and ms is not None:
-        latency = Dot(said_ms, ms, which, (ms, ms * (1 + spread / 100)) if spread else None)
-    if said_top1 is not None and top1 is not None:
-        accuracy = Dot(said_top1, top1, which, (top1 - interval, top1 + interval) if interval else None)
-    return [value for _, value in said], (latency, accuracy)
+    if predicted_ms is not None and ms is not None:
+        latency = Dot(predicted_ms, ms, network, (ms, ms * (1 + spread / 100)) if spread else None)
+    if predicted_top1 is not None and top1 is not None:
+        accuracy = Dot(predicted_top1, top1, network, (top1 - interval, top1 + interval) if interval else None)
+    return [value for _, value in figures], (latency, accuracy)
 
 
-def _loops(abouts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _loops(loops: Sequence[Verified]) -> list[tuple[str, str]]:
     """How measuring went for each result, in one list; where results differ, all their values."""
     values: dict[str, list[str]] = {}
-    for name, value in (pair for about in abouts for pair in _loop(about)):
+    for name, value in (pair for verified in loops for pair in _loop(verified)):
         values.setdefault(name, []).append(value)
     listed = {name: ", ".join(dict.fromkeys(each)) for name, each in values.items()}
-    if len(abouts) > 1 and WITHIN in values:
+    if len(loops) > 1:
         listed[WITHIN] = f"{values[WITHIN].count('yes')} of {len(values[WITHIN])}"
     return list(listed.items())
 
 
-def _loop(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How measuring went, as far as it is on record."""
-    rounds, within = about.get("rounds"), about.get("within_budget")
-    listed = [(WITHIN, "yes" if within else "NO")] * isinstance(within, bool)
-    listed.append(("rounds of measuring", figure(len(rounds) if isinstance(rounds, list) else rounds)))
-    if (corrected := number(about.get("table_correction_percent"))) is not None:
+def _loop(verified: Verified) -> list[tuple[str, str]]:
+    """How measuring went for one result."""
+    listed = [(WITHIN, "yes" if verified.within_budget else "NO"), ("rounds of measuring", figure(verified.rounds))]
+    if (corrected := number(verified.table_correction_percent)) is not None:
         listed.append(("the table was corrected by", f"{corrected:+.2g} %"))
-    if (slower := number(about.get("machine_slower_percent"))) is not None:
+    if (slower := number(verified.machine_slower_percent)) is not None:
         listed.append((f"the machine ran {'slower' if slower >= 0 else 'faster'} by", f"{abs(slower):.2g} %"))
     return listed
 
@@ -224,7 +223,7 @@ def _search(result: SearchResult) -> list[tuple[str, str]]:
         (
             "limits",
             "; ".join(
-                f"{limit['name']} {allowed(limit)}, margin {figure(limit['margin_percent'], '%', 3)}"
+                f"{limit.name} {allowed(limit)}, margin {figure(limit.margin_percent, '%', 3)}"
                 for limit in result.limits
             )
             or DASH,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from ofa_deploy.accuracy.predictors.predictor import KIND as PREDICTOR
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts, atomic, json_text
-from ofa_deploy.formatting import mapping, number
+from ofa_deploy.formatting import DASH, mapping, number
 from ofa_deploy.latency.table import KIND as TABLE
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.result import SearchResult, load_results
+from ofa_deploy.search.result_parts import LimitOutcome
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Cost
 from ofa_deploy.spaces.families import get_space
@@ -28,6 +30,10 @@ CLOUD = 300
 """Random networks that are drawn behind a front."""
 LARGEST_IMAGE = 4_000_000
 """Bytes of a predictor's plot that is taken into the page."""
+NO_LIMIT = LimitOutcome(
+    name="macs", unit="M", predicted=math.nan, lower=None, upper=None, margin_percent=0.0, source=DASH, sha256=""
+)
+"""Stands for the first limit of a result that has none."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,8 @@ def gather(paths: Sequence[Path], seed: int = 0) -> Material:
         data = atomic.read(path)
         files.append((path, atomic.sha256(path), mapping(json_text.loads(data, path).get("made_with"))))
         for result in found:
-            first = result.limits[0] if result.limits else {"name": "macs", "unit": "M"}
-            group = (result.space, str(result.objective), str(first["name"]), str(first["unit"]))
+            first = first_limit(result)
+            group = (result.space, str(result.objective), first.name, first.unit)
             groups.setdefault(group, []).append(result)
     predictors: dict[str, PredictorFile] = {}
     for result in (result for results in groups.values() for result in results):
@@ -143,7 +149,7 @@ def _panel(
     devices: dict[tuple[str, str], list[SearchResult]] = {}
     for result in results:
         first = first_limit(result)
-        devices.setdefault((str(first.get("of")), str(first.get("sha256"))), []).append(result)
+        devices.setdefault((first.source, first.sha256), []).append(result)
     return Panel(
         space,
         objective,
@@ -162,19 +168,16 @@ def _series(
     seed: int,
 ) -> Series:
     table = find_table(space, results[0]) if cost == "latency" else None
-    fronts = [_front(result, cost) for result in results if result.front]
+    fronts = [_front(result) for result in results if result.front]
     cloud = _cloud(space, cost, results[0], table, predictors, seed)
     return Series(name, tuple(results), table, tuple(filter(None, fronts)), cloud)
 
 
-def _front(result: SearchResult, cost: str) -> tuple[Point, ...]:
-    points = []
-    for row in result.front:
-        spent = next((number(v) for key, v in row.items() if str(key).startswith(f"{cost}_")), None)
-        score = number(row.get("score"))
-        if spent is not None and score is not None:
-            points.append(Point(Arch.parse(row["arch"]), spent, score))
-    return tuple(sorted(points, key=lambda point: point.cost))
+def _front(result: SearchResult) -> tuple[Point, ...]:
+    """The points of a front that can be shown, cheapest first."""
+    points = [Point(point.arch, point.cost, point.score) for point in result.front]
+    shown = [point for point in points if number(point.cost) is not None and number(point.score) is not None]
+    return tuple(sorted(shown, key=lambda point: point.cost))
 
 
 def _cloud(
@@ -205,7 +208,7 @@ def _price(space: SearchSpace, cost: str, table: TableFile | None) -> tuple[Cost
 
 def find_table(space: SearchSpace, result: SearchResult) -> TableFile | None:
     """The latency table that a result's first limit is about, by its checksum."""
-    wanted = first_limit(result).get("sha256")
+    wanted = first_limit(result).sha256
     for path in _paths("lut", request_of(result).get("luts"), space, TABLE):
         try:
             table = LatencyTable.load(path, space)
@@ -250,9 +253,9 @@ def _plot(path: Path) -> bytes:
     return data if data.startswith(b"\x89PNG\r\n\x1a\n") else b""
 
 
-def first_limit(result: SearchResult) -> Mapping[str, Any]:
-    """The limit whose cost a chart shows."""
-    return result.limits[0] if result.limits else {}
+def first_limit(result: SearchResult) -> LimitOutcome:
+    """The limit whose cost a chart shows; one that says nothing where a result has none."""
+    return result.limits[0] if result.limits else NO_LIMIT
 
 
 def request_of(result: SearchResult) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
@@ -13,6 +13,7 @@ from ofa_deploy.report.markup import NOTHING, SPACE, Html, figure, join, tag, te
 from ofa_deploy.report.material import Panel, Point, Series, first_limit
 from ofa_deploy.report.networks import Figures, Networks
 from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.result_parts import Candidate, LimitOutcome
 
 WIDE, NARROW = (960, 500), (400, 380)
 """Pixels of the front chart on a screen and on a phone."""
@@ -37,35 +38,33 @@ def figures_of(panel: Panel, score: Any, cost: Any, macs: Any = None, params: An
 
 def result_figures(panel: Panel, result: SearchResult) -> list[tuple[str, str]]:
     """What is said of a chosen network: its costs, what they may be, and how sure the prediction is."""
-    listed = figures_of(panel, result.score, first_limit(result).get("predicted"), result.macs, result.params)
+    listed = figures_of(panel, result.score, first_limit(result).predicted, result.macs, result.params)
     if half := interval(result):
         listed[0] = (listed[0][0], f"{result.score:.2f} ± {half:.2f} %")
     if result.limits:
         listed.insert(2, ("allowed", allowed(first_limit(result))))
-    if (row := measured_of(result)) is not None:
-        listed.insert(2, ("measured latency", figure(row.get("measured_ms"), "ms")))
-        if (top1 := number(row.get("measured_top1_percent"))) is not None:
+    if (candidate := measured_of(result)) is not None:
+        listed.insert(2, ("measured latency", figure(candidate.measured_ms, "ms")))
+        if (top1 := number(candidate.measured_top1_percent)) is not None:
             listed.insert(1, ("measured top-1", figure(top1, "%", places=2)))
     for limit in result.limits[1:]:
-        listed.append((f"{limit['name']}, {limit['of']}", figure(limit["predicted"], str(limit["unit"]))))
+        listed.append((f"{limit.name}, {limit.source}", figure(limit.predicted, limit.unit)))
     return listed
 
 
-def candidates_of(result: SearchResult) -> list[Mapping[str, Any]]:
-    """What was measured of each candidate of a result; nothing where none was."""
-    rows = mapping(result.verified).get("candidates")
-    return [mapping(row) for row in rows] if isinstance(rows, list) else []
+def candidates_of(result: SearchResult) -> Sequence[Candidate]:
+    """The networks that were measured for a result; none where it went by predictions."""
+    return result.verified.candidates if result.verified else ()
 
 
-def measured_of(result: SearchResult) -> Mapping[str, Any] | None:
+def measured_of(result: SearchResult) -> Candidate | None:
     """What was measured of the chosen network; None where nothing was."""
-    return next((row for row in candidates_of(result) if row.get("arch") == str(result.arch)), None)
+    return next((candidate for candidate in candidates_of(result) if candidate.arch == result.arch), None)
 
 
 def kept(result: SearchResult) -> str:
-    """Whether the chosen network was within the budget when it was measured; a dash where that is not known."""
-    within = mapping(result.verified).get("within_budget")
-    return DASH if not isinstance(within, bool) else "yes" if within else "NO"
+    """Whether the chosen network was within the budget when it was measured; a dash where it was not measured."""
+    return DASH if result.verified is None else "yes" if result.verified.within_budget else "NO"
 
 
 def interval(result: SearchResult) -> float | None:
@@ -74,10 +73,10 @@ def interval(result: SearchResult) -> float | None:
     return None if std is None or result.objective != "accuracy" else NORMAL_90 * std
 
 
-def allowed(limit: Mapping[str, Any]) -> str:
+def allowed(limit: LimitOutcome) -> str:
     """What a limit allows, in words."""
-    ends = (("≥", number(limit.get("lower"))), ("≤", number(limit.get("upper"))))
-    words = [f"{sign}{SPACE}{figure(end, str(limit.get('unit')))}" for sign, end in ends if end is not None]
+    ends = (("≥", number(limit.lower)), ("≤", number(limit.upper)))
+    words = [f"{sign}{SPACE}{figure(end, limit.unit)}" for sign, end in ends if end is not None]
     return ", ".join(words) or "any"
 
 
@@ -131,12 +130,12 @@ def _rows(panel: Panel) -> Html:
     head += [f"{score}, {unit}"] + ["measured top-1, %"] * measured + ["MACs", "parameters"]
     rows = []
     for colour, result in panel.results:
-        half, found = interval(result), measured_of(result) or {}
+        half, candidate = interval(result), measured_of(result)
         cells = [panel.series[colour].name] * several + [allowed(first_limit(result))]
-        cells.append(figure(first_limit(result).get("predicted"), panel.unit))
-        cells += [figure(found.get("measured_ms"), "ms"), kept(result)] * measured
+        cells.append(figure(first_limit(result).predicted, panel.unit))
+        cells += [figure(candidate and candidate.measured_ms, "ms"), kept(result)] * measured
         cells.append(figure(result.score, places=2) + (f" ± {half:.2f}" if half else ""))
-        cells += [figure(found.get("measured_top1_percent"), places=2)] * measured
+        cells += [figure(candidate and candidate.measured_top1_percent, places=2)] * measured
         cells += [_millions(result.macs), _millions(result.params)]
         rows.append([join([swatch(colour), text(cells[0])]), *map(text, cells[1:])])
     return table(head, rows)
@@ -158,7 +157,7 @@ def front(panel: Panel, shown: Networks, name: str) -> Html:
     ]
     few = len(layers[0].cloud)
     words = [f"{few} random networks of the space lie behind"] * bool(few)
-    corrected = any("table_correction_percent" in mapping(result.verified) for _, result in panel.results)
+    corrected = any(r.verified and r.verified.table_correction_percent is not None for _, r in panel.results)
     words += ["their latencies are by the table as it was built, chosen ones by the corrected table"] * (
         corrected and bool(few)
     )
@@ -221,15 +220,16 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
     chosen, measured = [], []
     for result in series.results:
         limit, half = first_limit(result), interval(result)
-        if (cost := number(limit.get("predicted"))) is None:
+        if (cost := number(limit.predicted)) is None:
             continue
         which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
         span = (result.score - half, result.score + half) if half else None
         chosen.append(Dot(cost, result.score, which, span))
         if panel.cost == "latency" and panel.objective == "accuracy":
             measured += [(len(chosen) - 1, dot) for dot in _found(result, which)]
-    budgets = [v for r in series.results if (v := number(first_limit(r).get("upper"))) is not None]
-    bounds = [v for r in series.results if (v := number(mapping(r.certificate).get("bound_percent"))) is not None]
+    budgets = [v for r in series.results if (v := number(first_limit(r).upper)) is not None]
+    proofs = [r.certificate for r in series.results if r.certificate]
+    bounds = [proof.bound_percent for proof in proofs if number(proof.bound_percent) is not None]
     return Layer(
         colour,
         dots(series.cloud, "Random network"),
@@ -243,9 +243,11 @@ def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
 
 def _found(result: SearchResult, which: int) -> list[Dot]:
     """The ring of a chosen network: its measured latency and top-1, or its prediction where that was not measured."""
-    row = measured_of(result) or {}
-    ms, top1 = number(row.get("measured_ms")), number(row.get("measured_top1_percent"))
-    return [] if ms is None else [Dot(ms, result.score if top1 is None else top1, which, hollow=True)]
+    candidate = measured_of(result)
+    if candidate is None or number(candidate.measured_ms) is None:
+        return []
+    top1 = number(candidate.measured_top1_percent)
+    return [Dot(candidate.measured_ms, result.score if top1 is None else top1, which, hollow=True)]
 
 
 def chosen(panel: Panel) -> Html:
@@ -253,7 +255,7 @@ def chosen(panel: Panel) -> Html:
     cards = []
     for colour, result in panel.results:
         name = f"{figure(result.score, score_words(panel.objective)[1], places=2)}"
-        cost = figure(first_limit(result).get("predicted"), panel.unit)
+        cost = figure(first_limit(result).predicted, panel.unit)
         title = join([swatch(colour), text(f"{name} at {cost}, as predicted")])
         if len(panel.series) > 1:
             title = join([title, tag("span", text(panel.series[colour].name), class_="where")])
@@ -263,14 +265,13 @@ def chosen(panel: Panel) -> Html:
 
 def _proof(result: SearchResult) -> list[Html]:
     """What a certificate says, if there is one."""
-    proof = mapping(result.certificate)
-    if not proof:
+    proof = result.certificate
+    if proof is None:
         return []
-    proven = proof.get("proven") is True
     words = (
-        f"{'Proof' if proven else 'Bound'}: no network within the limits is predicted above "
-        f"{figure(proof.get('bound_percent'), '%', places=3)}; the best known is at "
-        f"{figure(proof.get('found_percent'), '%', places=3)} ({figure(proof.get('seconds'), 's', 2)} of computing). "
+        f"{'Proof' if proof.proven else 'Bound'}: no network within the limits is predicted above "
+        f"{figure(proof.bound_percent, '%', places=3)}; the best known is at "
+        f"{figure(proof.found_percent, '%', places=3)} ({figure(proof.seconds, 's', 2)} of computing). "
         "This is about predictor and table, not about true accuracy."
     )
     return [tag("p", text(words), class_="proof")]

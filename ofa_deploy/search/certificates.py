@@ -12,43 +12,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass
 
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.milp import Model, Program, binaries
 from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.result_parts import Certificate
 from ofa_deploy.search.stopping import Stopping
-from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Genes, SmoothMaximum
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.005
 """Points of accuracy between bound and network that still count as a proof."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is proved about the best prediction in a space; not about true accuracy.
-
-    Attributes:
-        bound_percent: no network of the space within the limits is predicted better.
-        found_percent: predicted accuracy of the best network that is known.
-        gap_points: between the two, at least 0.
-        proven: whether the gap is at most `TOLERANCE`.
-        seconds: CPU time of this process that it took.
-        relaxation_percent: the bound of the linear relaxations alone.
-        arch: the network of `found_percent`.
-    """
-
-    bound_percent: float
-    found_percent: float
-    gap_points: float
-    proven: bool
-    seconds: float
-    relaxation_percent: float
-    arch: Arch
 
 
 def certify(problem: Problem, seconds: float, incumbent: Genes | None = None) -> Certificate:
@@ -96,13 +72,13 @@ def certify(problem: Problem, seconds: float, incumbent: Genes | None = None) ->
         raise OfaDeployError(f"no network within the limits was found in {seconds:g} s; allow more time, or widen them")
     bound = max(found, open_percent + margin)
     return Certificate(
-        bound,
-        found,
-        bound - found,
-        bound - found <= TOLERANCE,
-        time.process_time() - started,
-        relaxation,
-        problem.space.archs(genes)[0],
+        bound_percent=bound,
+        found_percent=found,
+        gap_points=bound - found,
+        proven=bound - found <= TOLERANCE,
+        seconds=time.process_time() - started,
+        relaxation_percent=relaxation,
+        arch=problem.space.archs(genes)[0],
     )
 
 

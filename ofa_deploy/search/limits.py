@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
 from ofa_deploy.errors import InfeasibleError, MeasureError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS, parse_range
+from ofa_deploy.search.result_parts import LimitOutcome
 from ofa_deploy.spaces.costs import Cost, Floats, Genes
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
@@ -76,18 +76,19 @@ class Limit:
             out += np.maximum(1 - SLACK - cost / self.required, 0)
         return np.where(np.isnan(cost), np.inf, out)
 
-    def outcome(self, genes: Genes) -> dict[str, Any]:
-        """The limit and what one network (genes of shape (1, columns)) costs, as JSON values."""
-        ends = {"lower": self.lower, "upper": self.upper}
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "predicted": round(float(self.cost(genes)[0]), 5),
-            **{end: round(value, 5) if math.isfinite(value) else None for end, value in ends.items()},
-            "margin_percent": self.margin_percent,
-            "of": self.of,
-            "sha256": self.sha256,
-        }
+    def outcome(self, genes: Genes) -> LimitOutcome:
+        """The limit, and what one network (genes of shape (1, columns)) costs by it."""
+        lower, upper = (round(end, 5) if math.isfinite(end) else None for end in (self.lower, self.upper))
+        return LimitOutcome(
+            name=self.name,
+            unit=self.unit,
+            predicted=round(float(self.cost(genes)[0]), 5),
+            lower=lower,
+            upper=upper,
+            margin_percent=self.margin_percent,
+            source=self.of,
+            sha256=self.sha256,
+        )
 
 
 def over(limits: Sequence[Limit], genes: Genes) -> Floats:

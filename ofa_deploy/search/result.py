@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
-from ofa_deploy.files import artifacts, atomic, json_text
+from ofa_deploy.files import artifacts, atomic, json_text, records
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import made_with
+from ofa_deploy.search.result_parts import Certificate, FrontPoint, LimitOutcome, Refined, Verified
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import EXHAUSTED, RULES, Stopping
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KIND = "search-result"
-_LIMIT = {"name", "unit", "predicted", "lower", "upper", "margin_percent", "of", "sha256"}
+DAMAGE = (OfaDeployError, KeyError, TypeError, ValueError, OverflowError, AttributeError)
+"""What reading malformed JSON values raises."""
+_PARTS: dict[str, type] = {"verified": Verified, "refined": Refined, "certificate": Certificate}
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,19 @@ class SearchResult:
         score: its predicted value (top-1 in percent where the objective is accuracy, otherwise millions of MACs).
         score_std: standard deviation of the prediction; None where there is none.
         risk: how many standard deviations were taken off a prediction when the best few were compared.
-        limits: each limit and what the architecture is predicted to cost, see `limits.Limit.outcome`.
+        limits: each limit, with what the architecture is predicted to cost.
         macs: its multiply-accumulates.
         params: its learned numbers.
         evaluations: distinct architectures evaluated.
         history: best score, or a front's hypervolume, after each generation.
         settings: of the search, the seed included.
         inputs: of the command: what was asked for, checksums, and whether the table is this machine's.
-        front: of a search for a front: every network for which no other is better in score and first cost; rows as
-            `limits.Limit.outcome` and `score` have them. Empty otherwise.
-        hypervolume: of the front, see `front.hypervolume`.
-        verified: what was measured of the candidates, see `verify`.
-        refined: what was predicted and measured of fronts, see `refine`.
-        certificate: a proof about the predictor's best, see `certify`.
+        front: every network for which no other is better in score and first cost, cheapest first; empty unless a front
+            was searched for.
+        hypervolume: area between the front and a reference point, in units of score times cost; None without a front.
+        verified: what was measured of candidates; None where the search went by predictions.
+        refined: what was predicted and measured of fronts; None where the predictor was not fitted anew.
+        certificate: a proof about the best prediction; None where none was asked for.
         message: the outcome in words.
         stopping: when the search was to end.
         stopped_by: what ended it, see `Stopping.ending`.
@@ -59,18 +63,18 @@ class SearchResult:
     score: float
     score_std: float | None
     risk: float
-    limits: tuple[dict[str, Any], ...]
+    limits: tuple[LimitOutcome, ...]
     macs: int
     params: int
     evaluations: int
     history: tuple[float, ...]
     settings: SearchSettings
     inputs: dict[str, Any]
-    front: tuple[dict[str, Any], ...] = ()
+    front: tuple[FrontPoint, ...] = ()
     hypervolume: float | None = None
-    verified: dict[str, Any] | None = None
-    refined: dict[str, Any] | None = None
-    certificate: dict[str, Any] | None = None
+    verified: Verified | None = None
+    refined: Refined | None = None
+    certificate: Certificate | None = None
     message: str = ""
     stopping: Stopping = field(default_factory=Stopping)
     stopped_by: str = ""
@@ -78,64 +82,63 @@ class SearchResult:
     def predicted(self) -> dict[str, Any]:
         """What a model card says was predicted."""
         accuracy = {"top1_percent": self.score, "top1_std": self.score_std} if self.objective == "accuracy" else {}
-        costs = [{key: limit[key] for key in sorted(_LIMIT - {"sha256"})} for limit in self.limits]
-        return {**accuracy, "limits": costs}
+        columns = sorted(set(records.keys(LimitOutcome)) - {"sha256"})
+        limits = [records.to_json(limit) for limit in self.limits]
+        return {**accuracy, "limits": [{key: limit[key] for key in columns} for limit in limits]}
 
     def to_json(self) -> Json:
         """The result as JSON values."""
-        return asdict(self) | {"arch": str(self.arch)}
+        return records.fields_to_json(self)
 
-    def front_csv(self) -> str:
-        """The front as CSV text, cheapest first."""
-        text = io.StringIO()
-        rows = list(self.front)
-        writer = csv.DictWriter(text, list(rows[0]) if rows else ["arch"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+    def front_frame(self) -> pd.DataFrame:
+        """The front with a row a network, cheapest first: arch, score, each cost, macs and params."""
+        import pandas as pd
+
+        return pd.DataFrame([point.to_json() for point in self.front])
 
     @classmethod
-    def from_json(cls, about: Mapping[str, Any]) -> SearchResult:
+    def from_json(cls, values: Mapping[str, Any]) -> SearchResult:
         """The result that `to_json` made.
 
         Raises:
             OfaDeployError, KeyError, TypeError, ValueError, OverflowError, AttributeError: something is missing or
                 malformed.
         """
-        space = get_space(about["space"])
-        rows = {key: tuple(dict(row) for row in about[key]) for key in ("limits", "front")}
-        settings, stopping = dict(about["settings"]), about.get("stopping")
+        space = get_space(values["space"])
+        if not all(set(limit) == set(records.keys(LimitOutcome)) for limit in values["limits"]):
+            raise ValueError("a limit is incomplete")
+        settings, stopping = dict(values["settings"]), values.get("stopping")
         if stopping is None:  # it was among the settings once
             stopping = {name: settings.pop(name) for name in ("generations", "patience")}
-        made = cls(
-            **{
-                **about,
-                **rows,
-                "arch": space.check(Arch.parse(about["arch"])),
-                "settings": SearchSettings(**settings),
-                "stopping": Stopping(**stopping),
-                "history": tuple(map(float, about["history"])),
-            }
-        )
-        if not np.isfinite([made.score, *(limit["predicted"] for limit in made.limits)]).all():
+        parts: dict[str, Any] = {
+            name: records.from_json(kind, values[name]) for name, kind in _PARTS.items() if values.get(name) is not None
+        }
+        typed = {
+            "arch": Arch.parse(values["arch"]),
+            "limits": tuple(records.from_json(LimitOutcome, limit) for limit in values["limits"]),
+            "settings": SearchSettings(**settings),
+            "stopping": Stopping(**stopping),
+            "history": tuple(map(float, values["history"])),
+            "front": tuple(map(FrontPoint.from_json, values["front"])),
+        }
+        result = cls(**{**values, **typed, **parts})
+        if not np.isfinite([result.score, *(limit.predicted for limit in result.limits)]).all():
             raise ValueError("a figure is not finite")
-        if made.stopped_by not in ("", EXHAUSTED, *RULES):
+        if result.stopped_by not in ("", EXHAUSTED, *RULES):
             raise ValueError("what ended the search is no rule")
-        if not all(set(limit) == _LIMIT for limit in made.limits):
-            raise ValueError("a limit is incomplete")
-        for row in made.front:
-            space.check(Arch.parse(row["arch"]))
-        return made
+        for arch in result._archs():
+            space.check(arch)
+        return result
 
-
-def in_words(outcome: Mapping[str, Any]) -> str:
-    """What a network is predicted to cost, of what is allowed."""
-    unit, lower, upper = outcome["unit"], outcome["lower"], outcome["upper"]
-    low = "" if lower is None else f"at least {lower:.4g} {unit}"
-    high = "" if upper is None else f"at most {upper:.4g} {unit}"
-    allowed = " and ".join(end for end in (low, high) if end) or "any"
-    margin = f" (+{outcome['margin_percent']:.2g} % margin)" if outcome["margin_percent"] else ""
-    return f"{outcome['predicted']:.4g} {unit}{margin}, allowed {allowed}"
+    def _archs(self) -> Iterator[Arch]:
+        """Every architecture that the result names."""
+        yield self.arch
+        yield from (point.arch for point in self.front)
+        yield from (candidate.arch for candidate in (self.verified.candidates if self.verified else ()))
+        for comparison in (*self.refined.rounds, self.refined.chosen) if self.refined else ():
+            yield from (network.arch for network in comparison.networks)
+        if self.certificate:
+            yield self.certificate.arch
 
 
 def dumps(results: Sequence[SearchResult]) -> str:
@@ -155,7 +158,7 @@ def write_results(results: Sequence[SearchResult], path: Path | str) -> None:
     if path.suffix != ".csv":
         atomic.write(path, dumps(results))
     elif len(results) == 1 and results[0].front:
-        atomic.write(path, results[0].front_csv())
+        atomic.write(path, results[0].front_frame().to_csv(index=False, lineterminator="\n"))
     else:
         raise ArtifactError(f"{path}: only the front of one search is written as CSV, see --front; choose a .json")
 
@@ -185,7 +188,7 @@ def load_results(path: Path | str) -> tuple[SearchResult, ...]:
         if not found:
             raise ValueError("it holds none")
         return found
-    except (OfaDeployError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+    except DAMAGE as error:
         raise ArtifactError(f"{path} is damaged: {error}; search again") from error
 
 

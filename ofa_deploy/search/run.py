@@ -28,7 +28,7 @@ local search runs at 32 costs, and evolution is NSGA-II (front).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ from ofa_deploy.search.limits import Limit, none_within, outside
 from ofa_deploy.search.local_search import LocalSearch
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.recombination import BROOD, Optima
-from ofa_deploy.search.result import SearchResult, in_words
+from ofa_deploy.search.result import SearchResult
+from ofa_deploy.search.result_parts import Certificate, FrontPoint
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Clock, Stopping
 from ofa_deploy.search.surrogates import seeds
@@ -128,14 +129,13 @@ def find_network(
     return _with_front(result, explored) if front else result
 
 
-def _proof(explored: Explored, seconds: float) -> dict[str, Any]:
-    """A certificate as JSON values; a better network that the proof comes across is added to what was explored."""
+def _proof(explored: Explored, seconds: float) -> Certificate:
+    """A certificate; a better network that the proof comes across is added to what was explored."""
     archive = explored.archive
     incumbent = archive.genes[archive.best(1)] if archive.feasible else None
     certificate = certify(explored.problem, seconds, incumbent)
     archive.add(explored.problem.space.genes([certificate.arch]))
-    values = {key: round(v, 5) if isinstance(v, float) else v for key, v in asdict(certificate).items()}
-    return values | {"arch": str(certificate.arch)}
+    return certificate.rounded()
 
 
 def explore(
@@ -301,7 +301,7 @@ def result_of(explored: Explored, number: int, risk: float, inputs: Mapping[str,
         inputs=dict(inputs),
         stopping=explored.stopping,
         stopped_by=explored.stopped_by,
-        message="; ".join(f"{outcome['name']} {in_words(outcome)}" for outcome in outcomes),
+        message="; ".join(f"{limit.name} {limit.in_words}" for limit in outcomes),
     )
 
 
@@ -310,20 +310,21 @@ def _with_front(result: SearchResult, explored: Explored) -> SearchResult:
     archive, problem, first = explored.archive, explored.problem, explored.problem.limits[0]
     numbers = archive.front()
     genes = archive.genes[numbers]
+    costs = {
+        _column(problem.limits[: i + 1]): np.round(limit.cost(genes), 5).tolist()
+        for i, limit in enumerate(problem.limits)
+    }
     columns = {
-        "arch": list(map(str, problem.space.archs(genes))),
+        "arch": problem.space.archs(genes),
         "score": np.round(archive.scores[numbers], 4).tolist(),
-        **{
-            _column(problem.limits[: i + 1]): np.round(limit.cost(genes), 5).tolist()
-            for i, limit in enumerate(problem.limits)
-        },
+        "costs": [dict(zip(costs, row, strict=True)) for row in zip(*costs.values(), strict=True)],
         "macs": problem.space.macs(genes).astype(int).tolist(),
         "params": problem.space.params(genes).astype(int).tolist(),
     }
-    rows = tuple(dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    points = tuple(FrontPoint(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
     worst = float(problem.score(extreme(problem.space, first.cost)[0])[0])
     volume = hypervolume(archive.scores[numbers], first.cost(genes), worst, _dearest(problem))
-    return replace(result, front=rows, hypervolume=round(volume, 5))
+    return replace(result, front=points, hypervolume=round(volume, 5))
 
 
 def _column(limits: Sequence[Limit]) -> str:

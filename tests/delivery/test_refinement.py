@@ -63,16 +63,16 @@ def test_measuring_the_front_finds_better_networks(space: SearchSpace, lines: li
     found, once = run(space, 3, kept), run(space, 1, [])
     refined = found.refined
     assert refined is not None
-    assert [row["round"] for row in refined["rounds"]] == [1, 2, 3]
+    assert [comparison.number for comparison in refined.rounds] == [1, 2, 3]
     assert [len(samples) for samples in kept] == [40 + NUMBER, 40 + 2 * NUMBER, 40 + 3 * NUMBER]
     assert kept[-1].top1_percent == pytest.approx(truth(space, kept[-1].genes), abs=1e-4)
     assert len(np.unique(kept[-1].genes, axis=0)) == len(kept[-1]), "no network is measured twice"
-    first, last = (row["bias_points"] for row in (refined["rounds"][0], refined["rounds"][-1]))
+    first, last = (comparison.bias_points for comparison in (refined.rounds[0], refined.rounds[-1]))
     assert abs(last) < abs(first), "the predictor learns what it was wrong about"
     assert any("round 2" in line for line in lines)
-    (chosen,) = refined["chosen"]["networks"]
-    assert chosen["arch"] == str(found.arch)
-    assert chosen["measured_top1_percent"] == pytest.approx(truth(space, space.genes([found.arch]))[0], abs=1e-3)
+    (chosen,) = refined.chosen.networks
+    assert chosen.arch == found.arch
+    assert chosen.measured_top1_percent == pytest.approx(truth(space, space.genes([found.arch]))[0], abs=1e-3)
     best_once = truth(space, space.genes([once.arch]))[0]
     assert truth(space, space.genes([found.arch]))[0] >= best_once
 

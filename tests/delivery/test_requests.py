@@ -19,6 +19,7 @@ from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.families import SPACES
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import Run, made_up_table, refused
+from tests.results import refined, verified
 
 QUICK, SHORT = SearchSettings(population=8, restarts=1), Stopping(generations=3)
 
@@ -99,7 +100,7 @@ def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
     assert fast.macs > slow.macs
     both = requests.search_files(request)
     assert both.arch == slow.arch, "what fits the slower device fits both"
-    assert [limit["upper"] for limit in both.limits] == [0.4, 0.4]
+    assert [limit.upper for limit in both.limits] == [0.4, 0.4]
     pairs = dataclasses.replace(request, latency=("0.4ms", "0.8ms")).each()
     assert [(p.latency, p.luts) for p in pairs] == [(("0.4ms",), tables[:1]), (("0.8ms",), tables[1:])]
     one_table = dataclasses.replace(request, latency=("0.4ms", "0.8ms"), luts=tables[:1])
@@ -132,8 +133,11 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
 
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
     first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK, stopping=SHORT))
-    for about in ({"verified": {}}, {"refined": {}}):
-        write_results([dataclasses.replace(first, **about)], tmp_path / "r.json")
+    for measured in (
+        dataclasses.replace(first, verified=verified(first)),
+        dataclasses.replace(first, refined=refined(first)),
+    ):
+        write_results([measured], tmp_path / "r.json")
         refused(ofa("search", "--again", "r.json"), "rests on what was measured")
     refused(ofa("search", "--again", "r.json", "--seed", 1), "without --seed")
 

@@ -75,20 +75,20 @@ def test_a_wrong_table_is_corrected_until_the_budget_is_kept_and_used(
     table: LatencyTable, factor: float, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     found = run(table, Device(table, [factor], 0.004), monkeypatch)
-    about = found.verified
-    assert about is not None
+    verified = found.verified
+    assert verified is not None
     true_ms = factor * table.latency_ms(table.space.genes([found.arch]))[0]
     assert 0.97 * 0.5 <= true_ms <= 0.5
-    assert about["within_budget"]
-    assert about["measured_ms"] == pytest.approx(true_ms, rel=0.005)
-    assert about["table_correction_percent"] == pytest.approx(100 * (factor - 1), abs=1)
-    assert about["rounds"] == (1 if factor == 1.0 else 2)
-    assert found.limits[0]["upper"] == 0.5
-    assert found.limits[0]["predicted"] == pytest.approx(true_ms, rel=0.01)
-    chosen = next(row for row in about["candidates"] if row["arch"] == str(found.arch))
-    assert chosen["measured_ms"] == about["measured_ms"]
-    assert chosen["times_measured"] >= 2, "what is delivered was measured again"
-    assert f"round {about['rounds']}" in " ".join(lines)
+    assert verified.within_budget
+    assert verified.measured_ms == pytest.approx(true_ms, rel=0.005)
+    assert verified.table_correction_percent == pytest.approx(100 * (factor - 1), abs=1)
+    assert verified.rounds == (1 if factor == 1.0 else 2)
+    assert found.limits[0].upper == 0.5
+    assert found.limits[0].predicted == pytest.approx(true_ms, rel=0.01)
+    chosen = next(candidate for candidate in verified.candidates if candidate.arch == found.arch)
+    assert chosen.measured_ms == verified.measured_ms
+    assert (chosen.times_measured or 0) >= 2, "what is delivered was measured again"
+    assert f"round {verified.rounds}" in " ".join(lines)
 
 
 @pytest.mark.parametrize(("factor", "rounds"), [(0.5, 1), (1.0, 1), (1.5, 2)])
@@ -99,8 +99,8 @@ def test_a_budget_that_excludes_nothing_is_searched_once(
     slowest = extreme(table.space, table.cost, dearest=True)[1]
     found = run(table, Device(table, [factor]), monkeypatch, budget=f"{1.2 * slowest}ms", number=1)
     assert found.verified is not None
-    assert found.verified["within_budget"]
-    assert found.verified["rounds"] == rounds
+    assert found.verified.within_budget
+    assert found.verified.rounds == rounds
 
 
 def test_a_network_that_is_over_the_second_time_is_not_delivered(
@@ -109,17 +109,17 @@ def test_a_network_that_is_over_the_second_time_is_not_delivered(
     """The device is faster in the first pass than ever after."""
     found = run(table, Device(table, [0.9, 1.0]), monkeypatch)
     assert found.verified is not None
-    assert found.verified["within_budget"]
+    assert found.verified.within_budget
     assert table.latency_ms(table.space.genes([found.arch]))[0] <= 0.5
 
 
 def test_where_the_second_time_is_over_the_search_goes_on(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first pass is as predicted, so the first round would do; ever after, all takes 3 % longer."""
     found = run(table, Device(table, [1.0, 1.03]), monkeypatch)
-    about = found.verified
-    assert about is not None
-    assert about["rounds"] > 1
-    assert about["within_budget"]
+    verified = found.verified
+    assert verified is not None
+    assert verified.rounds > 1
+    assert verified.within_budget
     assert 1.03 * table.latency_ms(table.space.genes([found.arch]))[0] <= 0.5
 
 
@@ -128,7 +128,7 @@ def test_the_fastest_network_is_found_for_a_budget_of_just_that(
 ) -> None:
     found = run(table, Device(table, [1.0]), monkeypatch, "0%")
     assert found.verified is not None
-    assert found.verified["within_budget"]
+    assert found.verified.within_budget
 
 
 @pytest.mark.parametrize("budget", ["0.496ms..0.5ms", "0.3ms..0.31ms"])
@@ -136,7 +136,7 @@ def test_a_narrow_range_is_kept(table: LatencyTable, budget: str, monkeypatch: p
     """Narrower than what is kept below a budget, or not much wider."""
     found = run(table, Device(table, [1.0]), monkeypatch, budget, number=1)
     assert found.verified is not None
-    assert found.verified["within_budget"]
+    assert found.verified.within_budget
 
 
 def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
@@ -151,7 +151,7 @@ def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
     found = find_verified_network(Problem(table.space, [many]), table, f"{upper}ms", QUICK, stopping=SHORT)
     assert found.macs >= 0.995 * macs
     assert found.verified is not None
-    assert found.verified["within_budget"]
+    assert found.verified.within_budget
 
 
 def test_where_the_search_finds_nothing_it_says_so(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,18 +165,18 @@ def test_of_networks_that_are_all_too_fast_the_slowest_is_delivered(
     table: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = run(table, Device(table, [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]), monkeypatch, "0.48ms..0.5ms", number=1)
-    about = found.verified
-    assert about is not None
-    assert not about["within_budget"]
-    assert about["measured_ms"] == max(row["measured_ms"] for row in about["candidates"])
-    assert about["table_correction_percent"] < -50, "it looked for slower ones"
+    verified = found.verified
+    assert verified is not None
+    assert not verified.within_budget
+    assert verified.measured_ms == max(candidate.measured_ms for candidate in verified.candidates)
+    assert verified.table_correction_percent < -50, "it looked for slower ones"
 
 
 def test_a_lower_end_holds_for_what_is_measured(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(table, Device(table, [0.9]), monkeypatch, "0.48ms..0.5ms", number=1)
     assert found.verified is not None
-    assert 0.48 <= found.verified["measured_ms"] <= 0.5
-    assert found.verified["within_budget"]
+    assert 0.48 <= found.verified.measured_ms <= 0.5
+    assert found.verified.within_budget
     with pytest.raises(OfaDeployError, match="no upper end"):
         run(table, Device(table, [1.0]), monkeypatch, "0.1ms..")
 
@@ -184,17 +184,17 @@ def test_a_lower_end_holds_for_what_is_measured(table: LatencyTable, monkeypatch
 def test_without_a_predictor_no_accuracy_is_claimed(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(table, Device(table, [1.0]), monkeypatch)
     assert found.verified is not None
-    assert {row["predicted_top1_percent"] for row in found.verified["candidates"]} == {None}
-    within = [r["arch"] for r in found.verified["candidates"] if r["measured_ms"] <= 0.99 * 0.5]
+    assert {candidate.predicted_top1_percent for candidate in found.verified.candidates} == {None}
+    within = [r.arch for r in found.verified.candidates if r.measured_ms <= 0.99 * 0.5]
     assert found.macs == max(table.space.macs(table.space.genes(within)))
 
 
 def test_a_budget_that_cannot_be_kept_is_admitted(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(table, Device(table, [5.0]), monkeypatch, "2%")
-    about = found.verified
-    assert about is not None
-    assert not about["within_budget"]
-    assert about["measured_ms"] > about["budget_ms"]
+    verified = found.verified
+    assert verified is not None
+    assert not verified.within_budget
+    assert verified.measured_ms > verified.budget_ms
     with pytest.raises(InfeasibleError, match="the fastest"):
         run(table, Device(table, [1.0]), monkeypatch, "1us")
 
@@ -213,7 +213,7 @@ def test_measured_accuracy_decides_among_those_within_the_budget(
     found = run(table, Device(table, [1.0]), monkeypatch, number=6, accuracies=accuracies)
     assert found.params == min(table.space.params(table.space.genes(seen)))
     assert found.verified is not None
-    assert all(row["interval95_points"] == 0.5 for row in found.verified["candidates"])
+    assert all(candidate.interval95_points == 0.5 for candidate in found.verified.candidates)
 
 
 @pytest.mark.parametrize("passes", [1, 2, 3])
@@ -244,7 +244,7 @@ def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.Monkey
     params = cost_limit(table.space, "params", "30%")
     found = find_verified_network(Problem(table.space, [params]), table, "0.5ms", QUICK, stopping=SHORT)
     assert found.params <= params.upper * 1e6
-    assert [limit["name"] for limit in found.limits] == ["latency", "params"]
+    assert [limit.name for limit in found.limits] == ["latency", "params"]
 
 
 def test_what_is_refused(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

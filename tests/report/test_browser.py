@@ -51,7 +51,7 @@ def test_hover_click_and_legend(tables: tuple[str, str], page: Page, width: int,
     for number in (0, -1):
         page.mouse(*point(page, ".front", number), click=True)
         arch = page.value("document.querySelector('.pinned code').textContent")
-        assert arch in {row["arch"] for result in results for row in result.front}
+        assert arch in {str(point.arch) for result in results for point in result.front}
         assert page.value("document.querySelector('.pinned').hidden") is False
         kernels = [block[1] for stage in arch.split("_")[1:] for block in stage.split("-")]
         bars = "[...document.querySelectorAll('.pinned .slot i')].map(e => e.textContent).filter(Boolean)"

@@ -22,11 +22,14 @@ from ofa_deploy.report.charts import Dot, Layer, agreement_chart, front_chart
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search.result import SearchResult, write_results
+from ofa_deploy.search.result_parts import Candidate, Verified
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
+from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
+from tests.results import candidate, certificate
 
 QUICK, SHORT = SearchSettings(population=8, restarts=1), Stopping(generations=3)
 ANYTHING = pytest.mark.parametrize("hostile", ["markup", "null", "list", "object", "nan", "huge", "large", "true"])
@@ -42,31 +45,19 @@ VALUES = {
     "true": True,
 }
 FIXED = "_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
-VERIFIED = {
-    "candidates": [
-        {
-            "arch": f"r28_k3e3-k3e3{FIXED}",
-            "predicted_ms": 0.2,
-            "measured_ms": 0.21,
-            "spread_percent": 2.0,
-            "predicted_top1_percent": 91.0,
-            "measured_top1_percent": 90.5,
-            "interval95_points": 0.5,
-        },
-        {
-            "arch": f"r28_k5e3-k3e3{FIXED}",
-            "predicted_ms": 0.25,
-            "measured_ms": 0.25,
-            "spread_percent": 0.0,
-            "predicted_top1_percent": 91.2,
-            "measured_top1_percent": None,
-            "interval95_points": None,
-        },
-    ],
-    "rounds": 2,
-    "within_budget": True,
-}
-PROOF = {"bound_percent": 92.0, "found_percent": 91.9, "proven": False, "seconds": 3.0}
+CANDIDATES = (
+    candidate(Arch.parse(f"r28_k3e3-k3e3{FIXED}"), 0.2, 0.21, 90.5),
+    candidate(Arch.parse(f"r28_k5e3-k3e3{FIXED}"), 0.25, 0.25),
+)
+VERIFIED = Verified(
+    budget_ms=0.3,
+    within_budget=True,
+    measured_ms=0.21,
+    rounds=2,
+    machine_slower_percent=0.0,
+    conditions={"device": "cpu"},
+    candidates=CANDIDATES,
+)
 
 
 class Elements(HTMLParser):
@@ -136,7 +127,7 @@ def page_of(results: list[SearchResult]) -> str:
 
 def test_a_front_of_two_devices(tables: tuple[str, str]) -> None:
     results = found(*tables, front=True)
-    results[0] = dataclasses.replace(results[0], verified=VERIFIED, certificate=PROOF)
+    results[0] = dataclasses.replace(results[0], verified=VERIFIED, certificate=certificate(CANDIDATES[0].arch))
     page = page_of(results)
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     titles = [row["title"].split(",")[0] for row in data["networks"]]
@@ -168,17 +159,26 @@ def test_a_front_of_two_devices(tables: tuple[str, str]) -> None:
 def delivered(result: SearchResult, slower: float) -> SearchResult:
     """The result as if its network had been measured, at so many times its budget."""
     limit = result.limits[0]
-    row = {
-        "arch": str(result.arch),
-        "predicted_ms": limit["predicted"],
-        "measured_ms": slower * limit["upper"],
-        "spread_percent": 3.0,
-        "predicted_top1_percent": result.score,
-        "measured_top1_percent": result.score - 0.5,
-        "interval95_points": 0.5,
-    }
-    about = {"candidates": [row], "rounds": 1, "within_budget": slower <= 1, "machine_slower_percent": 2.0}
-    return dataclasses.replace(result, verified=about)
+    assert limit.upper is not None
+    row = Candidate(
+        arch=result.arch,
+        predicted_ms=limit.predicted,
+        measured_ms=slower * limit.upper,
+        spread_percent=3.0,
+        predicted_top1_percent=result.score,
+        measured_top1_percent=result.score - 0.5,
+        interval95_points=0.5,
+    )
+    verified = Verified(
+        budget_ms=limit.upper,
+        within_budget=slower <= 1,
+        measured_ms=slower * limit.upper,
+        rounds=1,
+        machine_slower_percent=2.0,
+        conditions={},
+        candidates=(row,),
+    )
+    return dataclasses.replace(result, verified=verified)
 
 
 def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, str]) -> None:
@@ -279,13 +279,16 @@ def test_no_value_of_a_result_harms(
 ) -> None:
     """Each value of a result in turn is replaced: it is refused by name, or the page is whole."""
     (result,) = found(tables[0], front=True, objective="macs")
-    verified = {**VERIFIED, "candidates": VERIFIED["candidates"][:1]}  # type: ignore[index]
-    result = dataclasses.replace(result, front=result.front[:2], verified=verified, certificate=PROOF, history=())
+    verified = dataclasses.replace(VERIFIED, candidates=CANDIDATES[:1])
+    result = dataclasses.replace(
+        result, front=result.front[:2], verified=verified, certificate=certificate(CANDIDATES[0].arch), history=()
+    )
     monkeypatch.setattr(artifacts, "shipped", lambda folder: tmp_path / "none")
     Path("lut/a.csv").unlink()
     Path("lut/b.json").unlink()
     write_results([result], Path("r.json"))
     document = json.loads(Path("r.json").read_text())
+    del document["seal"]  # it would refuse every change
     for path in filter(None, leaves(document)):
         Path("r.json").write_text(json.dumps(changed(document, path, VALUES[hostile])))
         Path("page.html").unlink(missing_ok=True)

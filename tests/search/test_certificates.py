@@ -174,9 +174,9 @@ def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSp
     without = find_network(problem, hasty, stopping=once, risk=0)
     found = find_network(problem, hasty, stopping=once, risk=0, prove_seconds=60.0)
     assert found.certificate is not None
-    assert found.certificate["proven"]
-    assert found.certificate["arch"] == str(found.arch)
-    assert without.score < found.score == pytest.approx(found.certificate["found_percent"], abs=1e-4)
+    assert found.certificate.proven
+    assert found.certificate.arch == found.arch
+    assert without.score < found.score == pytest.approx(found.certificate.found_percent, abs=1e-4)
     assert without.certificate is None
 
 

@@ -68,10 +68,10 @@ def test_several_limits_and_lower_ends(tiny: SearchSpace) -> None:
     settings, stopping = SearchSettings(population=60), Stopping(patience=60)
     found = find_network(Problem(tiny, limits, Rugged(tiny)), settings, stopping=stopping, risk=0)
     assert found.score == pytest.approx(rugged(whole[within]).max(), abs=1e-3)
-    assert [limit["name"] for limit in found.limits] == ["macs", "params"]
+    assert [limit.name for limit in found.limits] == ["macs", "params"]
     for outcome, limit in zip(found.limits, limits, strict=True):
-        assert outcome["predicted"] == pytest.approx(limit.cost(tiny.genes([found.arch]))[0], abs=1e-5)
-        assert outcome["upper"] == pytest.approx(limit.upper, abs=1e-5)
+        assert outcome.predicted == pytest.approx(limit.cost(tiny.genes([found.arch]))[0], abs=1e-5)
+        assert outcome.upper == pytest.approx(limit.upper, abs=1e-5)
 
 
 def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: SearchSpace) -> None:
@@ -112,7 +112,7 @@ def test_one_network_for_two_devices(space: SearchSpace) -> None:
     genes = space.genes([both.arch])
     for limit, outcome in zip(limits, both.limits, strict=True):
         assert limit.cost(genes)[0] * 1.02 <= limit.upper
-        assert outcome["predicted"] == pytest.approx(limit.cost(genes)[0], abs=1e-5)
+        assert outcome.predicted == pytest.approx(limit.cost(genes)[0], abs=1e-5)
     assert both.score <= min(quick(Problem(space, [limit])).score for limit in limits)
 
 
@@ -124,11 +124,12 @@ def test_a_front_is_the_front(tiny: SearchSpace) -> None:
     found = find_network(Problem(tiny, [limit], Rugged(tiny)), settings, stopping=stopping, risk=0, front=True)
     within = latency <= limit.upper * (1 + 1e-9)
     expected = front_of(scores[within], latency[within])
-    assert [row["score"] for row in found.front] == pytest.approx(scores[within][expected], abs=1e-3)
-    assert [row["latency_ms"] for row in found.front] == pytest.approx(latency[within][expected], abs=1e-5)
-    assert str(found.arch) == found.front[-1]["arch"]
-    assert found.front_csv().splitlines()[0] == "arch,score,latency_ms,macs,params"
-    assert len(found.front_csv().splitlines()) == 1 + len(expected)
+    assert [point.score for point in found.front] == pytest.approx(scores[within][expected], abs=1e-3)
+    assert [point.costs["latency_ms"] for point in found.front] == pytest.approx(latency[within][expected], abs=1e-5)
+    assert found.arch == found.front[-1].arch
+    frame = found.front_frame()
+    assert list(frame.columns) == ["arch", "score", "latency_ms", "macs", "params"]
+    assert frame["score"].tolist() == [point.score for point in found.front]
 
 
 def test_risk_prefers_what_is_surer(tiny: SearchSpace) -> None:
@@ -165,12 +166,12 @@ def test_result_keeps_its_promise(space: SearchSpace) -> None:
     result = largest(table, "30%")
     genes = space.genes([result.arch])
     limit = result.limits[0]
-    assert limit["predicted"] == pytest.approx(table.latency_ms(genes)[0], abs=1e-5)
-    assert limit["predicted"] * 1.02 <= limit["upper"] + 1e-5  # both are rounded
-    assert limit["margin_percent"] == 2.0
+    assert limit.predicted == pytest.approx(table.latency_ms(genes)[0], abs=1e-5)
+    assert limit.predicted * 1.02 <= limit.upper + 1e-5  # both are rounded
+    assert limit.margin_percent == 2.0
     assert (result.macs, result.params) == (space.macs(genes)[0], space.params(genes)[0])
     assert list(result.history) == sorted(result.history)
-    without = largest(table, f"{limit['upper']}ms", margin=0)
+    without = largest(table, f"{limit.upper}ms", margin=0)
     assert without.score >= result.score
 
 
