@@ -73,10 +73,16 @@ def correct(subject: Subject, content: bytes | None, runtime: str = "") -> int:
     images, size = subject.data.test, subject.net.arch.resolution
     assert images is not None
     if content is not None:
-        return count_correct_by_session(RUNTIMES[runtime].session(content, 1), subject.data, images, size, 1)
+        return count_correct_by_session(
+            RUNTIMES[runtime].session(content, 1), subject.data, images=images, resolution=size, batch=1
+        )
     with torch.inference_mode():
         return count_correct_by_session(
-            lambda x: subject.net(torch.from_numpy(x)).numpy(), subject.data, images, size, 100
+            lambda x: subject.net(torch.from_numpy(x)).numpy(),
+            subject.data,
+            images=images,
+            resolution=size,
+            batch=100,
         )
 
 
@@ -119,7 +125,7 @@ def subjects() -> Iterator[tuple[str, Subject]]:
     net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
     images = load_data(None, space)
     for name, arch in networks(space).items():
-        yield name, Subject(specialise(net, arch, images), images)
+        yield name, Subject(specialise(net, arch, data=images), images)
 
 
 def header(packages: Sequence[str]) -> str:

@@ -51,11 +51,11 @@ def run(resolution: int) -> pd.DataFrame:
     arch = middle(space, [resolution])
     supernet = Supernet(space).initialise(0)
     few = made_up(40, 40, resolution)
-    warm = Subject(specialise(supernet, arch, few), few)
+    warm = Subject(specialise(supernet, arch, data=few), few)
     for name in WRITTEN:
         FORMATS[name].write(warm)  # so that imports are not counted
     data = made_up(RECALIBRATION, DROP_IMAGES, resolution)
-    net, write = timed(lambda: specialise(supernet, arch, data))
+    net, write = timed(lambda: specialise(supernet, arch, data=data))
     subject = Subject(net, data)
     rows = [("recalibration", write, timed(lambda: subject.logits(DROP_IMAGES))[1])]
     for name in WRITTEN:

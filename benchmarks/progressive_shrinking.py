@@ -36,7 +36,7 @@ from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.parts import Stage
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
-from ofa_deploy.supernet.evaluation import count_correct_by_session, specialise
+from ofa_deploy.supernet.evaluation import specialise, top1_percent
 from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
 from ofa_deploy.supernet.training import train_supernet
 
@@ -106,13 +106,8 @@ def recipes(space: SearchSpace, epochs: int, images: int, seed: int) -> dict[str
 def top1(path: Path, space: SearchSpace, arch: Arch, data: Dataset) -> float:
     """Top-1 of a network on the test images, in percent."""
     assert data.test is not None
-    plain = specialise(checkpoint.load_supernet(path, space), arch, data)
-
-    def logits(x: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return plain(torch.from_numpy(x)).numpy()
-
-    return 100 * count_correct_by_session(logits, data, data.test, arch.resolution, 200) / len(data.test)
+    subnet = specialise(checkpoint.load_supernet(path, space), arch, data=data)
+    return top1_percent(subnet, data, data.test)
 
 
 def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
@@ -129,7 +124,7 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
                 done = path.with_suffix(".result.json")
                 if not done.exists():
                     if not path.exists():
-                        train_supernet(part, data, recipe, path)
+                        train_supernet(part, data, recipe=recipe, out=path)
                     seconds = artifacts.describe(path, checkpoint.KIND)["seconds"]
                     archs = [network(space, *size) for size in SIZES] if arch is None else [arch]
                     found = {str(a): top1(path, part, a, data) for a in archs}

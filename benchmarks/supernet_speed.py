@@ -26,9 +26,9 @@ from ofa_deploy.files import atomic
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
+from ofa_deploy.supernet.epochs import sgd
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recipes import Phase, Recipe
-from ofa_deploy.supernet.training import optimizer
 
 RESULT = Path(__file__).parent / "results" / "supernet-speed_cpu_1t.csv"
 BATCH = 64
@@ -91,7 +91,7 @@ def step(name: str, resolution: int, repeats: int) -> list[dict[str, object]]:
     labels = torch.arange(BATCH) % space.classes
 
     def steps(networks: list[tuple[nn.Module, tuple[Arch, ...]]]) -> Callable[[], None]:
-        optimizers = {id(module): optimizer(module, recipe) for module, _ in networks}
+        optimizers = {id(module): sgd(module, recipe) for module, _ in networks}
 
         def work() -> None:
             for each in optimizers.values():

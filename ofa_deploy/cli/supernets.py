@@ -87,7 +87,7 @@ def train(
     path = out or Path("supernets") / file_name(trained)
     with together() as processes:
         images = load_data(data, trained, training=True)
-        record = train_supernet(trained, images, training, path, processes=processes, licence=licence)
+        record = train_supernet(trained, images, recipe=training, out=path, processes=processes, licence=licence)
         if processes.first:
             print(json.dumps({**record, "file": str(path)}) if as_json else path)
 

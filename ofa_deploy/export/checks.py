@@ -69,6 +69,6 @@ def _one_by_one(run: Run, subject: Subject, number: int) -> Array:
 
 def top1(run: Run, data: Dataset, images: Images, resolution: int) -> dict[str, float]:
     """Top-1 accuracy of a session of batch 1, with the half width of its 95 % interval (normal approximation)."""
-    share = count_correct_by_session(run, data, images, resolution, 1) / len(images)
+    share = count_correct_by_session(run, data, images=images, resolution=resolution, batch=1) / len(images)
     half = 1.96 * float(np.sqrt(share * (1 - share) / len(images)))
     return {"top1_percent": 100 * share, "interval95_points": round(100 * half, 3), "images": len(images)}

@@ -122,7 +122,15 @@ def export_files(
     saved = next(iter(files.values())).with_suffix(SUFFIX)
     if finetune_epochs:
         recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)
-        tuned = finetune(net, wanted, images, recipe, saved, origin["sha256"], recalibration)
+        tuned = finetune(
+            net,
+            wanted,
+            data=images,
+            recipe=recipe,
+            saved=saved,
+            weights_sha256=origin["sha256"],
+            recalibration=recalibration,
+        )
     made = make(net, wanted, images, files, origin, predicted, max_drop, tuned, recalibration)
     cards = time_and_write(made, space, wanted)
     if tuned is not None:
@@ -177,7 +185,7 @@ def make(
 ) -> list[Made]:
     """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
     net.space.check(arch)
-    subnet, tuning = tuned or (specialise(net, arch, data, recalibration), None)
+    subnet, tuning = tuned or (specialise(net, arch, data=data, images=recalibration), None)
     subject = Subject(subnet, data, recalibration)
     made, extra = [], {"finetuned": tuning} if tuning else {}
     for name, path in files.items():

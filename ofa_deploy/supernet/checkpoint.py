@@ -158,7 +158,7 @@ def tensors(data: bytes, path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
-def fill(net: Supernet, state: Mapping[str, Tensor], path: Path) -> None:
+def fill(net: Supernet | Subnet, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict whole: every name and shape must be the network's, every value finite.
 
     Raises:

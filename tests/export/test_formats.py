@@ -61,7 +61,7 @@ def subject(space: SearchSpace) -> Subject:
     """A network of the shipped supernet, with windows of 7x7 that reach over whole feature maps."""
     weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
     data = load_data(None, space)
-    return Subject(specialise(checkpoint.load_supernet(weights, space), Arch.parse(SMALL), data), data)
+    return Subject(specialise(checkpoint.load_supernet(weights, space), Arch.parse(SMALL), data=data), data)
 
 
 @pytest.fixture(scope="module")

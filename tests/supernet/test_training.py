@@ -35,13 +35,13 @@ def learner(tiny: SearchSpace) -> SearchSpace:
 
 
 def run(space: SearchSpace, data: Dataset, path: Path, recipe: Recipe = RECIPE) -> dict[str, torch.Tensor]:
-    train_supernet(space, data, recipe, path)
+    train_supernet(space, data, recipe=recipe, out=path)
     return dict(checkpoint.load_supernet(path, space).state_dict())
 
 
 def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     recipe = Recipe((replace(TEACHER, epochs=5, lr=0.06), replace(EVERYTHING, epochs=3)), batch=50)
-    description = train_supernet(learner, dataset, recipe, tmp_path / "w.safetensors")
+    description = train_supernet(learner, dataset, recipe=recipe, out=tmp_path / "w.safetensors")
     log = pd.read_csv(tmp_path / "w_log.csv")
     assert list(log.phase) == ["teacher"] * 5 + ["expand"] * 3
     assert list(log.epoch) == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -54,7 +54,7 @@ def test_loss_falls_in_both_phases(learner: SearchSpace, dataset: Dataset, tmp_p
 def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     whole = run(learner, dataset, tmp_path / "a.safetensors")
     for stop in (1, 2):  # before there is a teacher, and after
-        progress = train_supernet(learner, dataset, RECIPE, tmp_path / "b.safetensors", stop_after=stop)
+        progress = train_supernet(learner, dataset, recipe=RECIPE, out=tmp_path / "b.safetensors", stop_after=stop)
         assert progress["epochs"] == stop
     assert not (tmp_path / "b.safetensors").exists()
     (tmp_path / ".b.checkpoint.k1ll3d00").touch()
@@ -66,14 +66,14 @@ def test_instalments_give_the_same_weights(learner: SearchSpace, dataset: Datase
 
 def test_checkpoint_of_another_run_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    train_supernet(learner, dataset, RECIPE, out, stop_after=1)
-    with pytest.raises(ArtifactError, match="another run"):
-        train_supernet(learner, dataset, RECIPE.scaled(lr_factor=0.5), out)
-    with pytest.raises(ArtifactError, match="another run"):
-        train_supernet(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), RECIPE, out)
+    train_supernet(learner, dataset, recipe=RECIPE, out=out, stop_after=1)
+    with pytest.raises(ArtifactError, match=r"another run \(another recipe\)"):
+        train_supernet(learner, dataset, recipe=RECIPE.scaled(lr_factor=0.5), out=out)
+    with pytest.raises(ArtifactError, match=r"another run \(another images sha256\)"):
+        train_supernet(learner, dataclasses.replace(dataset, train=dataset.train[::-1]), recipe=RECIPE, out=out)
     out.with_suffix(".checkpoint").write_bytes(b"torn")
     with pytest.raises(ArtifactError, match="damaged"):
-        train_supernet(learner, dataset, RECIPE, out)
+        train_supernet(learner, dataset, recipe=RECIPE, out=out)
 
 
 def test_weights_that_are_there_are_not_replaced(
@@ -82,9 +82,9 @@ def test_weights_that_are_there_are_not_replaced(
     """Repeating what was finished does nothing; another recipe or other images need another place."""
     out = tmp_path / "w.safetensors"
     recipe = Recipe((TEACHER,), 50)
-    made, before = train_supernet(learner, dataset, recipe, out), sorted(tmp_path.iterdir())
+    made, before = train_supernet(learner, dataset, recipe=recipe, out=out), sorted(tmp_path.iterdir())
     content = [path.read_bytes() for path in before]
-    assert train_supernet(learner, dataset, recipe, out)["sha256"] == made["sha256"]
+    assert train_supernet(learner, dataset, recipe=recipe, out=out)["sha256"] == made["sha256"]
     assert "is there already, made like this" in lines[-1]
     backwards = replace(dataset, train=dataset.train[::-1])
     for what, space, images, other, licence in (
@@ -95,7 +95,7 @@ def test_weights_that_are_there_are_not_replaced(
         ("licence", learner, dataset, recipe, "MIT"),
     ):
         with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
-            train_supernet(space, images, other, out, licence=licence)
+            train_supernet(space, images, recipe=other, out=out, licence=licence)
     assert sorted(tmp_path.iterdir()) == before
     assert [path.read_bytes() for path in before] == content
 
@@ -103,13 +103,13 @@ def test_weights_that_are_there_are_not_replaced(
 def test_second_run_on_the_same_output_is_refused(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
     with atomic.locked(out), pytest.raises(ArtifactError, match="another run is writing"):
-        train_supernet(learner, dataset, RECIPE, out)
-    assert train_supernet(learner, dataset, RECIPE, out, stop_after=1)["epochs"] == 1
+        train_supernet(learner, dataset, recipe=RECIPE, out=out)
+    assert train_supernet(learner, dataset, recipe=RECIPE, out=out, stop_after=1)["epochs"] == 1
 
 
 def test_diverging_run_says_so(learner: SearchSpace, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(OfaDeployError, match=r"diverged in epoch 1.*--lr-factor"):
-        train_supernet(learner, dataset, Recipe((replace(TEACHER, lr=1e9),), 50), tmp_path / "w.safetensors")
+        train_supernet(learner, dataset, recipe=Recipe((replace(TEACHER, lr=1e9),), 50), out=tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["w.json", "w.checkpoint", "w"])
@@ -117,7 +117,7 @@ def test_output_that_would_be_overwritten_is_refused(
     learner: SearchSpace, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ArtifactError, match="must end in .safetensors"):
-        train_supernet(learner, dataset, RECIPE, tmp_path / name)
+        train_supernet(learner, dataset, recipe=RECIPE, out=tmp_path / name)
 
 
 TOGETHER = """
@@ -134,16 +134,16 @@ from ofa_deploy.supernet.processes import together
 from ofa_deploy.supernet.recipes import get_recipe
 
 torch.set_num_threads(1)
-runs, start = [], module._start
-module._start = lambda *a: runs.append(start(*a)) or runs[-1]
+states, train_epoch = [], module.train_epoch
+module.train_epoch = lambda state, *arguments: states.append(state) or train_epoch(state, *arguments)
 space = SPACE
 data = load_data(sys.argv[1], get_space("fmnist"))
 recipe = replace(get_recipe("short").scaled(12), batch=100)
 with together() as p:
     def train(name, stop=None):
-        module.train_supernet(space, data, recipe, Path(name), stop, p)
+        module.train_supernet(space, data, recipe=recipe, out=Path(name), stop_after=stop, processes=p)
     train("whole.safetensors")
-    torch.save(dict(runs[0].net.named_parameters()), f"rank{p.rank}.pt")
+    torch.save(dict(states[0].net.named_parameters()), f"rank{p.rank}.pt")
     train("halves.safetensors", 6)
     torch.distributed.barrier()
     train("halves.safetensors")
@@ -156,7 +156,7 @@ with together() as p:
     except OfaDeployError as error:
         Path(f"error{p.rank}").write_text(str(error))
     try:
-        module.train_supernet(space, data, replace(recipe, batch=101), Path("odd.safetensors"), None, p)
+        module.train_supernet(space, data, recipe=replace(recipe, batch=101), out=Path("odd.safetensors"), processes=p)
     except OfaDeployError as error:
         Path(f"odd{p.rank}").write_text(str(error))
 """
@@ -254,9 +254,9 @@ def test_scaled_recipe_keeps_every_phase() -> None:
 
 
 def test_processes_share_a_batch(dataset: Dataset) -> None:
-    device = torch.device("cpu")
-    parts = [list(batches(dataset, 100, 0.0, (3,), Processes(rank, 2, device))) for rank in (0, 1)]
-    whole = list(batches(dataset, 100, 0.0, (3,), Processes(0, 1, device)))
+    device, options = torch.device("cpu"), {"batch": 100, "erase": 0.0, "seed": (3,)}
+    parts = [list(batches(dataset, **options, processes=Processes(rank, 2, device))) for rank in (0, 1)]
+    whole = list(batches(dataset, **options, processes=Processes(0, 1, device)))
     for (_, labels), (_, first), (_, second) in zip(whole, *parts, strict=True):
         assert len(first) == len(second) == 50
         assert torch.equal(labels[::2], first)
@@ -267,14 +267,14 @@ def test_augmentation_shifts_flips_and_erases() -> None:
     pixels = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
     pixels[:, :, 10, 5] = 255
     rng = np.random.default_rng(0)
-    moved = augment(pixels, (0.2,), 0.0, rng)
+    moved = augment(pixels, (0.2,), erase=0.0, rng=rng)
     assert moved.shape == pixels.shape
     assert moved.dtype == torch.uint8
     where = moved[:, 0].nonzero()
     assert len(where) == 400  # nothing is lost two pixels from an edge
     assert set(where[:, 1].tolist()) == {8, 9, 10, 11, 12}
     assert set(where[:, 2].tolist()) == {3, 4, 5, 6, 7, 20, 21, 22, 23, 24}
-    erased = augment(torch.full_like(pixels, 255), (0.2,), 0.5, rng)[:, 0, 2:-2, 2:-2] == round(0.2 * 255)
+    erased = augment(torch.full_like(pixels, 255), (0.2,), erase=0.5, rng=rng)[:, 0, 2:-2, 2:-2] == round(0.2 * 255)
     share = erased.flatten(1).any(1).float().mean()
     assert 0.4 < share < 0.6
     assert erased.flatten(1).sum(1).max() <= 14 * 14
