@@ -40,7 +40,8 @@ def run(path: Path) -> pd.DataFrame:
         conditions = {"device": "gpu", "threads": 1, "batch": batch}
 
         def fitted(some, latency, others=(), conditions=conditions):  # type: ignore[no-untyped-def]
-            return fit_table(space, [archs[i] for i in some], latency[some], conditions, others)
+            some_archs = [archs[i] for i in some]
+            return fit_table(space, some_archs, latency_ms=latency[some], conditions=conditions, others=others)
 
         tables = {}
         for gpu, latency in measured.items():

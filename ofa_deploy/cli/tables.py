@@ -265,11 +265,20 @@ def fit(
 
     Example: ofa-deploy lut fit mine.csv --device npu
     """
-    from ofa_deploy.latency.regression import fit_file
+    from ofa_deploy.latency.regression import fit_file, fitted_conditions
 
     fitted = get_space(space)
     path = out or path_elsewhere(fitted, device)
-    table = fit_file(fitted, file, column, device, batch, from_ or [], path, seed, additive, precision)
+    table = fit_file(
+        fitted,
+        file,
+        column=column,
+        conditions=fitted_conditions(device, batch=batch, precision=precision),
+        out=path,
+        others=from_ or [],
+        seed=seed,
+        additive=additive,
+    )
     print_table(table, path, as_json=as_json, origin=f"at {listed(table.resolutions)} pixels")
 
 

@@ -133,7 +133,13 @@ class TableJob:
         if not self.blocks:
             latency_ms = np.array([found[str(net)].latency_ms for net in self.networks])
             return fit_table(
-                self.space, self.networks, latency_ms, measured, others, self.plan.seed, tuple(sorted(self.resolutions))
+                self.space,
+                self.networks,
+                latency_ms=latency_ms,
+                conditions=measured,
+                others=others,
+                seed=self.plan.seed,
+                resolutions=tuple(sorted(self.resolutions)),
             )
         guessed = interpolated or {}
         rows = {op: guessed[op] if op in guessed else found[name] for name, op in self.operators.items()}

@@ -1,17 +1,15 @@
 """Tables from the latencies of whole networks, where operators cannot be timed one by one.
 
-A network's latency is modelled as the sum over its operators of a term that grows with their work and a term for each
-call, plus a constant; all are non-negative. The work is what tables of other devices say of the operator, or its
-multiply-accumulates. Few measured networks determine how those tables are combined, many also what is particular to
-the shape of an operator: its two terms are drawn to the common ones by a penalty that cross-validation chooses. Many
-also tell launching from computing, see `smooth`; that is taken where cross-validation finds it clearly better.
+A network's latency is modelled as a sum over its operators (`sums`) of terms that grow with their work and terms for
+their calls. The work is what tables of other devices say of an operator, or its multiply-accumulates. Many measured
+networks also tell launching from computing (`smooth_maximum`); that is taken where cross-validation finds it clearly
+better.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,33 +20,30 @@ from ofa_deploy.device.conditions import conditions_elsewhere
 from ofa_deploy.device.rounds import FEWEST
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import atomic, outputs
-from ofa_deploy.latency import smooth_maximum
+from ofa_deploy.latency import smooth_maximum, sums
 from ofa_deploy.latency.machine_state import Estimate
+from ofa_deploy.latency.operator_features import OperatorFeatures, operator_counts, operator_features
+from ofa_deploy.latency.smooth_maximum import SmoothMaximumTerms, fit_smooth_maximum
+from ofa_deploy.latency.sums import SumTerms, fit_sum
 from ofa_deploy.latency.table import LatencyTable, check_replaces, compared, cross_validated, errors
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Floats
-from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
-PENALTIES = (1e2, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-"""Weights of the penalty that cross-validation chooses from, for each measured network."""
-OUTLIER = 3e-3
-"""Relative errors above this count less than squared: by iteratively reweighted least squares (pseudo-Huber loss)."""
-ROUNDS = 8
-MANY = 100
-"""Networks from which each kind of operator has a term for its call of its own."""
 GAIN = 0.95
 """A smooth maximum is taken where its error is below this share of a sum's: nothing can be proved about it."""
-TINY = 1e-3
-"""The least share of a latency that one kind of term is taken to have before shapes are looked at."""
+Terms = SumTerms | SmoothMaximumTerms
+Method = Callable[[Floats, Floats], Terms]
+"""From how often networks have each operator, and their latencies in ms, to fitted terms."""
 
 
 def fit_table(
     space: SearchSpace,
     archs: Sequence[Arch],
+    *,
     latency_ms: Floats,
-    measured: Mapping[str, Any],
+    conditions: Mapping[str, Any],
     others: Sequence[LatencyTable] = (),
     seed: int = 0,
     resolutions: tuple[int, ...] | None = None,
@@ -60,20 +55,20 @@ def fit_table(
         space: of the networks.
         archs: which were measured.
         latency_ms: of each, shape (n,).
-        measured: the conditions, see `device.conditions`.
+        conditions: under which they were measured, as `device.conditions` gives them.
         others: tables of other devices whose rows tell the work of operators; without any, their MACs do.
         seed: of the folds.
         resolutions: that the table is to cover, beside those measured; None for those that all `others` have, and
             without any for those between the smallest and the largest measured.
-        additive: the table is to be a sum over operators.
+        additive: whether the table must be a sum over operators.
 
     Returns:
         a table. Its error is that of five-fold cross-validation: of networks that the fit had not seen. From few
         networks it is somewhat too low, since the penalty is chosen by it.
 
     Raises:
-        MeasureError: fewer than `FEWEST` networks, a latency that is none, or networks at resolutions that `others`
-            lack.
+        MeasureError: fewer than `FEWEST` networks, a latency that is not a positive number, or networks at resolutions
+            that `others` lack.
     """
     if len(archs) < FEWEST:
         raise MeasureError(f"a table cannot be fitted to {len(archs)} networks; measure at least {FEWEST}")
@@ -82,44 +77,66 @@ def fit_table(
     sizes = sorted({arch.resolution for arch in archs})
     check_cover([*sizes, *(resolutions or ())], others)
     if resolutions is None:
-        inside = [r for r in space.resolutions if sizes[0] <= r <= sizes[-1]]
-        resolutions = covered(space, others) if others else tuple(inside)
+        between = tuple(r for r in space.resolutions if sizes[0] <= r <= sizes[-1])
+        resolutions = covered(space, others) if others else between
     resolutions = tuple(sorted({*resolutions, *sizes}))
-    ops = space.all_ops(resolutions)
-    for table in others:
-        _ = table.cost  # complains where rows are missing
-    work = np.array([column for table in others for column in _work(table, ops)] or [[op.macs for op in ops]], float)
-    shapes = sorted({op.shape for op in ops})
-    index = {op: i for i, op in enumerate(ops)}
-    counts = np.zeros((len(archs), len(ops)))
-    for row, arch in zip(counts, archs, strict=True):
-        for op in space.ops(arch):
-            row[index[op]] += 1
-    one_hot, latency = _one_hot([op.shape for op in ops]), np.asarray(latency_ms, float)
-    kinds = _one_hot([(shape.kind, shape.se > 0, shape.shortcut) for shape in shapes])
-    ways = _ways(_Model(work, one_hot, kinds), len(archs), additive)
-    unseen = np.array([_unseen(way, counts, latency, seed) for _, way in ways])
-    relative = np.abs(unseen / latency - 1).mean(axis=1)
-    best = int(np.argmin(relative * [handicap for handicap, _ in ways]))
-    terms = ways[best][1](counts, latency)
+    ops, latency = space.all_ops(resolutions), np.asarray(latency_ms, float)
+    features, counts = operator_features(ops, others), operator_counts(space, archs, ops)
+    terms, unseen = _best_terms(_methods(features, len(archs), additive=additive), counts, latency, seed)
     last = np.array([op.kind == "linear" and op.bias for op in ops])  # every network has one classifier
     computing = terms.computing + terms.computing_constant * last
-    rows = {op: _estimate(ms) for op, ms in zip(ops, computing.tolist(), strict=True)}
     launch_ms, power = {}, 0.0
-    if isinstance(terms, smooth_maximum.Terms):
+    if isinstance(terms, SmoothMaximumTerms):
         launching = terms.launching + terms.launching_constant * last
         launch_ms, power = dict(zip(ops, launching.tolist(), strict=True)), terms.power
-    networks = compared(map(str, archs), unseen[best], latency)
-    error = errors(unseen[best], latency)
     return LatencyTable(
-        space, rows, resolutions, measured, error=error, networks=networks, launch_ms=launch_ms, power=power
+        space,
+        {op: Estimate(ms, ms, 0.0, 0) for op, ms in zip(ops, computing.tolist(), strict=True)},
+        resolutions,
+        conditions,
+        error=errors(unseen, latency),
+        networks=compared(map(str, archs), unseen, latency),
+        launch_ms=launch_ms,
+        power=power,
     )
 
 
-def _unseen(way: _Way, counts: Floats, latency: Floats, seed: int) -> Floats:
-    """What fits of a way predict for networks that they had not seen, in ms, shape (networks,)."""
+def _methods(features: OperatorFeatures, networks: int, *, additive: bool) -> list[tuple[float, Method]]:
+    """What cross-validation chooses from: by what factor the error of a method counts, and the method."""
+    methods: list[tuple[float, Method]] = [
+        (GAIN, partial(fit_sum, features, penalty=penalty)) for penalty in sums.PENALTIES
+    ]
+    if networks >= smooth_maximum.FEWEST and not additive:
+        methods += [
+            (1.0, partial(fit_smooth_maximum, features, launch_penalty=penalty))
+            for penalty in smooth_maximum.LAUNCH_PENALTIES
+        ]
+    return methods
+
+
+def _best_terms(
+    methods: Sequence[tuple[float, Method]], counts: Floats, latency_ms: Floats, seed: int
+) -> tuple[Terms, Floats]:
+    """The terms of the method with the least error in cross-validation, and what it predicts there, shape (networks,).
+
+    Args:
+        methods: the factor by which the error of each counts, and the method.
+        counts: how often each network has each operator, shape (networks, operators).
+        latency_ms: of the networks, shape (networks,).
+        seed: of the folds.
+    """
+    unseen = [_unseen(method, counts, latency_ms, seed) for _, method in methods]
+    relative = [np.abs(predicted / latency_ms - 1).mean() for predicted in unseen]
+    best = int(np.argmin(np.multiply(relative, [factor for factor, _ in methods])))
+    return methods[best][1](counts, latency_ms), unseen[best]
+
+
+def _unseen(method: Method, counts: Floats, latency_ms: Floats, seed: int) -> Floats:
+    """What fits of a method predict for networks that they had not seen, in ms, shape (networks,)."""
     return cross_validated(
-        len(latency), seed, lambda fitted, held: way(counts[fitted], latency[fitted]).predict(counts[held])
+        len(latency_ms),
+        seed,
+        lambda fitted, held: method(counts[fitted], latency_ms[fitted]).predict(counts[held]),
     )
 
 
@@ -142,160 +159,87 @@ def check_cover(resolutions: Sequence[int], others: Sequence[LatencyTable]) -> N
 def fit_file(
     space: SearchSpace,
     path: Path,
+    *,
     column: str,
-    device: str,
-    batch: int,
-    others: Sequence[Path],
+    conditions: Mapping[str, Any],
     out: Path,
-    seed: int,
+    others: Sequence[Path] = (),
+    seed: int = 0,
     additive: bool = False,
-    precision: str = "fp32",
 ) -> LatencyTable:
     """Fit a table to the measured networks of a file, and save it.
 
     Args:
-        space: theirs.
-        path: see `arch_lists.read`; with a column of latencies in ms.
+        space: of the networks.
+        path: the list of networks, as `arch_lists.read` reads it, with a column of latencies in ms.
         column: its name.
-        device: what to call the device.
-        batch: images that a latency is about.
-        others: files of tables of other devices.
+        conditions: under which they were measured, as `fitted_conditions` gives them.
         out: CSV file to write.
+        others: files of tables of other devices whose rows tell the work of operators.
         seed: of the folds.
-        additive: see `fit_table`.
-        precision: that the networks were measured in.
+        additive: whether the table must be a sum over operators.
 
     Raises:
         ArtifactError: a file is missing, damaged or of another space, a row has no latency, or a table that says more
             would be overwritten; it is named.
-        MeasureError: see `fit_table`.
+        MeasureError: there are too few networks, or `others` lack one of their resolutions.
     """
     outputs.check_output(out, ".csv")
     if path.resolve() in {out.resolve(), out.with_suffix(".json").resolve()}:
         raise ArtifactError(f"the table would overwrite {path}, which it is made from; choose another --out")
-    archs, latencies = _measured(*arch_lists.read(path, space), path, column)
+    archs, latency_ms = _measured(*arch_lists.read(path, space), path, column)
     tables = [LatencyTable.load(other, space) for other in others]
-    conditions = conditions_elsewhere(
-        device, "table fitted to whole networks", version="(none)", batch=batch, precision=precision
+    table = fit_table(
+        space, archs, latency_ms=latency_ms, conditions=conditions, others=tables, seed=seed, additive=additive
     )
-    table = fit_table(space, archs, np.array(latencies), conditions, tables, seed, additive=additive)
     check_replaces(out, table.resolutions, tables)
-    sources = [{"file": p.name, "sha256": atomic.sha256(p)} for p in (path, *others)]
+    sources = [{"file": source.name, "sha256": atomic.sha256(source)} for source in (path, *others)]
     table.save(out, {"column": column, "sources": sources})
     return table
 
 
+def fitted_conditions(device: str, *, batch: int = 1, precision: str = "fp32") -> dict[str, Any]:
+    """Conditions of networks that were measured on a device by means of others.
+
+    Args:
+        device: what to call the device.
+        batch: images that a latency is about.
+        precision: that the networks were measured in.
+    """
+    return conditions_elsewhere(
+        device, "table fitted to whole networks", version="(none)", batch=batch, precision=precision
+    )
+
+
 def _measured(
     archs: Sequence[Arch], rows: Sequence[Mapping[str, Any]], path: Path, column: str
-) -> tuple[list[Arch], list[float]]:
+) -> tuple[list[Arch], Floats]:
     """The networks of a list that were measured, and their latencies in ms; rows that are not filled in are left out.
 
     Raises:
         ArtifactError: there is no such column, or a cell of it is no latency.
     """
     if column not in rows[0]:
-        there = ", ".join(map(str, rows[0]))
-        raise ArtifactError(f"{path} has no column {column!r} but {there}; name that of the latencies with --column")
-    found = []
-    for number, (arch, row) in enumerate(zip(archs, rows, strict=True), 1):
-        if (cell := row.get(column)) in (None, ""):
-            continue
-        try:
-            found.append((arch, float(cell)))
-            if not (math.isfinite(found[-1][1]) and found[-1][1] > 0):
-                raise ValueError(cell)
-        except (TypeError, ValueError) as error:
-            raise ArtifactError(f"{path}, row {number}: {cell!r} is no latency; write milliseconds: 12.3") from error
-    if not found:
+        columns = ", ".join(map(str, rows[0]))
+        raise ArtifactError(f"{path} has no column {column!r} but {columns}; name that of the latencies with --column")
+    cells = [(number, row.get(column)) for number, row in enumerate(rows, 1)]
+    filled = [(number, cell) for number, cell in cells if cell not in (None, "")]
+    if not filled:
         raise ArtifactError(f"{path}: no row of the column {column!r} is filled in yet")
-    return [arch for arch, _ in found], [latency for _, latency in found]
+    measured = [archs[number - 1] for number, _ in filled]
+    return measured, np.array([_latency(cell, f"{path}, row {number}") for number, cell in filled])
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """Milliseconds of each operator, and of a network as such."""
+def _latency(cell: Any, place: str) -> float:
+    """A latency in ms from the cell of a list.
 
-    computing: Floats
-    computing_constant: float
-
-    def predict(self, counts: Floats) -> Floats:
-        """Latency of networks, from how often they have each operator."""
-        predicted: Floats = counts @ self.computing + self.computing_constant
-        return predicted
-
-
-@dataclass(frozen=True)
-class _Model:
-    """Networks as sums: `work` (sources, operators), `shapes` (operators, shapes), `kinds` (shapes, kinds)."""
-
-    work: Floats
-    shapes: Floats
-    kinds: Floats
-
-    def fit(self, counts: Floats, latency: Floats, penalty: float) -> _Terms:
-        """Terms from some networks: `counts` (networks, operators), `latency` in ms (networks,)."""
-        ones, sources = np.ones(len(counts)), len(self.work)
-        calls = counts @ self.shapes
-        kinds = self.kinds if len(counts) >= MANY else np.ones((len(self.kinds), 1))
-        common = np.concatenate([counts @ self.work.T, calls @ kinds, ones[:, None]], axis=1)
-        size = common.mean(axis=0)
-        found = _least_squares(common / size, latency, None, None) / size
-        work = found[:sources] @ self.work  # of each operator
-        least = TINY * latency.mean()
-        wanted_call = kinds @ found[sources:-1]  # of each shape
-        call = np.maximum(wanted_call, least / calls.sum(axis=1).mean())
-        constant = max(found[-1], least)
-        columns = np.concatenate([(counts * work) @ self.shapes, calls * call, constant * ones[:, None]], axis=1)
-        number = len(call)
-        wanted = np.concatenate([np.ones(number), wanted_call / call, [found[-1] / constant]])
-        pull = math.sqrt(penalty * len(counts))
-        factors = _least_squares(columns, latency, pull * np.eye(len(wanted)), pull * wanted)
-        of_shape = self.shapes @ (call * factors[number:-1])
-        return _Terms(work * (self.shapes @ factors[:number]) + of_shape, constant * factors[-1])
-
-
-_Way = Callable[[Floats, Floats], _Terms | smooth_maximum.Terms]
-
-
-def _ways(model: _Model, networks: int, additive: bool) -> list[tuple[float, _Way]]:
-    """What to choose from by cross-validation: by how much its error counts, and how terms are fitted."""
-    ways: list[tuple[float, _Way]] = [(GAIN, partial(model.fit, penalty=penalty)) for penalty in PENALTIES]
-    if networks >= smooth_maximum.FEWEST and not additive:
-        work = (model.work / model.work.mean(axis=1, keepdims=True)).mean(axis=0)
-        of = smooth_maximum.Model(work, model.shapes, model.kinds)
-        ways += [(1.0, partial(of.fit, pull=pull)) for pull in smooth_maximum.PULLS]
-    return ways
-
-
-def _least_squares(columns: Floats, latency: Floats, more: Floats | None, target: Floats | None) -> Floats:
-    """Non-negative coefficients with the least relative errors, outliers damped; `more` rows aim at `target`."""
-    from scipy.optimize import nnls
-
-    weight = np.ones(len(latency))
-    found = np.zeros(columns.shape[1])
-    for _ in range(ROUNDS):
-        left, right = columns * (weight / latency)[:, None], weight
-        if more is not None and target is not None:
-            left, right = np.concatenate([left, more]), np.concatenate([right, target])
-        try:
-            found, _ = nnls(left, right, maxiter=50 * columns.shape[1])
-        except RuntimeError as error:
-            raise MeasureError("these latencies cannot be fitted: the least squares do not converge") from error
-        weight = (1 + ((columns @ found / latency - 1) / OUTLIER) ** 2) ** -0.25
-    return found
-
-
-def _one_hot(labels: Sequence[Any]) -> Floats:
-    """Which label each has, shape (labels, distinct labels); these in ascending order."""
-    place = {label: i for i, label in enumerate(sorted(set(labels)))}
-    return np.eye(len(place))[[place[label] for label in labels]]
-
-
-def _work(table: LatencyTable, ops: Sequence[Op]) -> list[list[float]]:
-    """What a table says of operators, in ms; of a smooth maximum, computing and launching."""
-    computing = [max(0.0, table.in_network_ms(op)) for op in ops]
-    return [computing, [table.launch_ms[op] for op in ops]] if table.power else [computing]
-
-
-def _estimate(latency_ms: float) -> Estimate:
-    return Estimate(latency_ms, latency_ms, 0.0, 0)
+    Raises:
+        ArtifactError: the cell is no positive number.
+    """
+    try:
+        latency_ms = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        latency_ms = math.nan
+    if not 0 < latency_ms < math.inf:
+        raise ArtifactError(f"{place}: {cell!r} is no latency; write milliseconds: 12.3")
+    return latency_ms

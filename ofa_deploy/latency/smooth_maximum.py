@@ -5,28 +5,37 @@ takes the longer of the two, or somewhat more where they are alike: `(launching^
 sum of times for each operator and a constant; computing a sum of terms that grow with the operators' work, terms for
 each call, and a constant. All are non-negative. What belongs to the shape of an operator is drawn by a penalty to the
 mean over all shapes or, for launching, over those of its kind: kernels are launched, whatever their size.
+
+Tables predict with numpy; only the fit needs torch, for its gradient.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ofa_deploy.latency.operator_features import OperatorFeatures
 from ofa_deploy.spaces.costs import Floats, smooth_maximum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FEWEST = 100
 """Networks below which launching and computing are not told apart."""
-PULLS = (1e-2, 1e-3)
+LAUNCH_PENALTIES = (1e-2, 1e-3)
 """Weights of the penalty on launching that cross-validation chooses from."""
-WORK_PULL = 1e-4
+WORK_PENALTY = 1e-4
 """Weight of the penalty on computing."""
 OUTLIER = 3e-3
-"""Relative errors above this count by their amount, not squared (pseudo-Huber loss)."""
+"""Relative errors above this share count by their amount, not squared."""
 SCALE = 1e3
 """Of the loss, so that the solver's tolerances fit."""
 STEPS = 800
+"""Iterations of the solver at most."""
 LEAST = 1e-6
+"""Smallest factor, so that launching and computing stay positive."""
 POWERS = (1.5, 64.0)
 """Between which the power is looked for."""
 BEGIN = (0.7, 0.02, 0.6, 0.05, 0.05, 30.0)
@@ -34,8 +43,16 @@ BEGIN = (0.7, 0.02, 0.6, 0.05, 0.05, 30.0)
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Milliseconds of each operator, shape (operators,), and of a network as such."""
+class SmoothMaximumTerms:
+    """A fitted smooth maximum.
+
+    Attributes:
+        computing: of each operator, in ms, shape (operators,).
+        launching: of each operator, in ms, shape (operators,).
+        computing_constant: of a network as such, in ms.
+        launching_constant: of a network as such, in ms.
+        power: of the smooth maximum.
+    """
 
     computing: Floats
     launching: Floats
@@ -50,69 +67,96 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Model:
-    """What is known of the operators.
+class _Loss:
+    """The loss of the fit, as a function of its unknowns: factors of what follows, and the logarithm of the power.
 
     Attributes:
-        work: of each operator, in any unit, shape (operators,).
-        shapes: which shape each has: one-hot, shape (operators, shapes).
-        kinds: which kind each shape is of: one-hot, shape (shapes, kinds).
+        work_ms: what the work of each shape takes in each network, if all take alike, shape (networks, shapes).
+        call_ms: what the calls of each shape take in each network, if all take alike, shape (networks, shapes).
+        latency_ms: as measured, shape (networks,).
+        mean_of_kind: from the values of shapes to the mean over all shapes of their kinds, shape (shapes, shapes).
+        launch_penalty: weight of the penalty on launching.
     """
 
-    work: Floats
-    shapes: Floats
-    kinds: Floats
+    work_ms: Tensor
+    call_ms: Tensor
+    latency_ms: Tensor
+    mean_of_kind: Tensor
+    launch_penalty: float
 
-    def fit(self, counts: Floats, latency_ms: Floats, pull: float) -> Terms:
-        """Terms with the least relative errors, by L-BFGS-B.
+    def __call__(self, unknowns: Tensor) -> Tensor:
+        """The mean pseudo-Huber loss of the relative errors, and the penalties.
+
+        The former is `d * (sqrt(1 + (e / d)^2) - 1)` for a relative error e and d = `OUTLIER`: about `e^2 / 2d` below
+        it, about `e` above (Charbonnier et al., IEEE Transactions on Image Processing 6, 1997).
 
         Args:
-            counts: how often each network has each operator, shape (networks, operators).
-            latency_ms: of the networks, shape (networks,).
-            pull: weight of the penalty on launching.
+            unknowns: factors of work, call and launch for each shape, of the two constants, and the logarithm of the
+                power, shape (3 * shapes + 3,).
         """
-        from scipy.optimize import minimize
+        work, call, launch = unknowns[:-3].reshape(3, -1)
+        computing_constant, launching_constant, log_power = unknowns[-3:]
+        mean_ms, power = self.latency_ms.mean(), log_power.exp()
+        computing = self.work_ms @ work + self.call_ms @ call + mean_ms * computing_constant
+        launching = self.call_ms @ launch + mean_ms * launching_constant
+        # the smooth maximum, by logarithms, so that no power overflows
+        latency = ((power * computing.log()).logaddexp(power * launching.log()) / power).exp()
+        errors = latency / self.latency_ms - 1
+        huber = OUTLIER * ((1 + (errors / OUTLIER).square()).sqrt() - 1).mean()
+        off_mean = (work - work.mean()).square().sum() + (call - call.mean()).square().sum()
+        off_kind = (launch - self.mean_of_kind @ launch).square().sum()
+        loss: Tensor = SCALE * (huber + WORK_PENALTY * off_mean + self.launch_penalty * off_kind)
+        return loss
 
-        number = self.shapes.shape[1]
-        mean, calls = latency_ms.mean(), counts @ self.shapes
-        per_call = mean / calls.sum(axis=1).mean()
-        of_work = mean / (counts @ self.work).mean()
-        worked = of_work * ((counts * self.work) @ self.shapes)
-        to_kind = self.kinds / self.kinds.sum(axis=0) @ self.kinds.T
 
-        def split(x: Floats) -> tuple[Floats, Floats, Floats]:
-            return x[:number], x[number : 2 * number], x[2 * number : 3 * number]
+def fit_smooth_maximum(
+    features: OperatorFeatures, counts: Floats, latency_ms: Floats, *, launch_penalty: float
+) -> SmoothMaximumTerms:
+    """The smooth maximum with the least relative errors on some networks.
 
-        def loss(x: Floats) -> tuple[float, Floats]:
-            work, call, launch = split(x)
-            power = np.exp(x[-1])
-            computing = worked @ work + per_call * (calls @ call) + mean * x[-3]
-            launching = per_call * (calls @ launch) + mean * x[-2]
-            latency = smooth_maximum(computing, launching, power)
-            error = latency / latency_ms - 1
-            root = np.sqrt(1 + (error / OUTLIER) ** 2)
-            off = work - work.mean(), call - call.mean(), launch - to_kind @ launch
-            pulls = WORK_PULL, WORK_PULL, pull
-            value = OUTLIER * (root - 1).mean() + sum(w * (o**2).sum() for w, o in zip(pulls, off, strict=True))
-            slope = error / root / OUTLIER / latency_ms / len(counts)
-            shares = [(part / latency) ** power for part in (computing, launching)]
-            by_computing, by_launching = (
-                slope * share * latency / part for share, part in zip(shares, (computing, launching), strict=True)
-            )
-            logs = sum(s * np.log(part / latency) for s, part in zip(shares, (computing, launching), strict=True))
-            by_power = (slope * latency * logs).sum()
-            weights = (2 * weight * o for weight, o in zip(pulls, off, strict=True))
-            by_call = per_call * (by_computing @ calls), per_call * (by_launching @ calls)
-            parts = zip((by_computing @ worked, *by_call), weights, strict=True)
-            rest = [mean * by_computing.sum(), mean * by_launching.sum(), by_power]
-            gradient = np.concatenate([*(slopes + pulled for slopes, pulled in parts), rest])
-            return SCALE * float(value), SCALE * gradient
+    It is found by L-BFGS-B (Byrd, Lu, Nocedal and Zhu, SIAM Journal on Scientific Computing 16, 1995) with the gradient
+    of torch's automatic differentiation.
 
-        *begin, power = BEGIN
-        start = np.concatenate([np.repeat(begin[:3], number), begin[3:], [np.log(power)]])
-        bounds = [(LEAST, None)] * (len(start) - 1) + [(np.log(POWERS[0]), np.log(POWERS[1]))]
-        found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}).x
-        work, call, launch = split(found)
-        computing = of_work * self.work * (self.shapes @ work) + per_call * (self.shapes @ call)
-        launching = per_call * (self.shapes @ launch)
-        return Terms(computing, launching, mean * found[-3], mean * found[-2], float(np.exp(found[-1])))
+    Args:
+        features: of the operators; what several sources say of their work is averaged.
+        counts: how often each network has each operator, shape (networks, operators).
+        latency_ms: of the networks, shape (networks,).
+        launch_penalty: weight of the penalty on launching.
+    """
+    import torch
+    from scipy.optimize import minimize
+
+    work = (features.work / features.work.mean(axis=1, keepdims=True)).mean(axis=0)
+    calls, number = counts @ features.shapes, features.shapes.shape[1]
+    mean_ms = float(latency_ms.mean())
+    call_ms = mean_ms / calls.sum(axis=1).mean()
+    work_ms = mean_ms / (counts @ work).mean()
+    mean_of_kind = features.kinds / features.kinds.sum(axis=0) @ features.kinds.T
+    loss = _Loss(
+        torch.tensor(work_ms * ((counts * work) @ features.shapes)),
+        torch.tensor(call_ms * calls),
+        torch.tensor(latency_ms),
+        torch.tensor(mean_of_kind),
+        launch_penalty,
+    )
+
+    def loss_and_gradient(x: Floats) -> tuple[float, Floats]:
+        unknowns = torch.tensor(x, requires_grad=True)
+        value = loss(unknowns)
+        (gradient,) = torch.autograd.grad(value, unknowns)
+        return value.item(), gradient.numpy()
+
+    *factors, power = BEGIN
+    start = np.concatenate([np.repeat(factors[:3], number), factors[3:], [np.log(power)]])
+    bounds = [(LEAST, None)] * (len(start) - 1) + [(np.log(POWERS[0]), np.log(POWERS[1]))]
+    solution = minimize(
+        loss_and_gradient, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
+    ).x
+    work_factors, call_factors, launch_factors = solution[:-3].reshape(3, -1)
+    return SmoothMaximumTerms(
+        work_ms * work * (features.shapes @ work_factors) + call_ms * (features.shapes @ call_factors),
+        call_ms * (features.shapes @ launch_factors),
+        mean_ms * solution[-3],
+        mean_ms * solution[-2],
+        float(np.exp(solution[-1])),
+    )

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -11,7 +13,7 @@ import pytest
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.latency.build import TableJob, build_table
-from ofa_deploy.latency.regression import fit_file, fit_table
+from ofa_deploy.latency.regression import fit_file, fit_table, fitted_conditions
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
@@ -22,7 +24,14 @@ from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import SHARED, Run, made_up_table, refused, succeeded
 
 CONDITIONS = made_up_table(get_space("fmnist"), (16,)).conditions
+FILE = {"column": "latency_ms", "conditions": fitted_conditions("phone")}
 GPUS = SHARED / "gpu_latency_mbv3-w1.2.csv"
+
+
+def fitted(
+    space: SearchSpace, archs: list[Arch], latency_ms: Floats, others: Sequence[LatencyTable] = (), **options: Any
+) -> LatencyTable:
+    return fit_table(space, archs, latency_ms=latency_ms, conditions=CONDITIONS, others=others, **options)
 
 
 def drawn(space: SearchSpace, number: int, seed: int) -> list[Arch]:
@@ -52,7 +61,7 @@ def error(table: LatencyTable, archs: list[Arch], latency_ms: Floats) -> float:
 
 def test_many_networks_tell_what_every_shape_costs(space: SearchSpace) -> None:
     archs, fresh = drawn(space, 500, 0), drawn(space, 100, 1)
-    table = fit_table(space, archs, device(space, archs), CONDITIONS)
+    table = fitted(space, archs, device(space, archs))
     assert set(table.rows) == set(space.all_ops())
     assert error(table, fresh, device(space, fresh)) < 0.3
     assert table.error["mape_percent"] == pytest.approx(error(table, fresh, device(space, fresh)), abs=0.3)
@@ -63,15 +72,15 @@ def test_outliers_do_not_spoil_it(space: SearchSpace) -> None:
     archs, fresh = drawn(space, 500, 0), drawn(space, 100, 1)
     latency_ms = device(space, archs)
     latency_ms[::20] *= 2
-    assert error(fit_table(space, archs, latency_ms, CONDITIONS), fresh, device(space, fresh)) < 0.5
+    assert error(fitted(space, archs, latency_ms), fresh, device(space, fresh)) < 0.5
 
 
 def test_a_table_of_a_like_device_needs_few_networks(space: SearchSpace) -> None:
     archs, few, fresh = drawn(space, 500, 0), drawn(space, 10, 2), drawn(space, 100, 1)
-    other = fit_table(space, archs, device(space, archs), CONDITIONS)
+    other = fitted(space, archs, device(space, archs))
     measured, expected = 3.0 * device(space, few, 0.002) + 0.5, 3.0 * device(space, fresh) + 0.5
-    alone = fit_table(space, few, measured, CONDITIONS)
-    helped = fit_table(space, few, measured, CONDITIONS, [other])
+    alone = fitted(space, few, measured)
+    helped = fitted(space, few, measured, [other])
     assert error(helped, fresh, expected) < 1
     covered = [i for i, arch in enumerate(fresh) if arch.resolution in alone.resolutions]
     assert error(alone, [fresh[i] for i in covered], expected[covered]) > 3
@@ -79,11 +88,11 @@ def test_a_table_of_a_like_device_needs_few_networks(space: SearchSpace) -> None
 
 def test_it_covers_what_was_measured_and_no_more(space: SearchSpace) -> None:
     archs = [a for a in drawn(space, 200, 0) if a.resolution in (20, 28)]
-    assert fit_table(space, archs, device(space, archs), CONDITIONS).resolutions == (20, 24, 28)
+    assert fitted(space, archs, device(space, archs)).resolutions == (20, 24, 28)
     other = made_up_table(space, (16, 20, 28))
-    assert fit_table(space, archs, device(space, archs), CONDITIONS, [other]).resolutions == (16, 20, 28)
+    assert fitted(space, archs, device(space, archs), [other]).resolutions == (16, 20, 28)
     with pytest.raises(MeasureError, match="lacks the resolution 20"):
-        fit_table(space, archs, device(space, archs), CONDITIONS, [made_up_table(space, (28,))])
+        fitted(space, archs, device(space, archs), [made_up_table(space, (28,))])
 
 
 def test_the_table_predicts_what_was_fitted_also_where_the_classifier_varies() -> None:
@@ -91,13 +100,13 @@ def test_the_table_predicts_what_was_fitted_also_where_the_classifier_varies() -
     space = get_space("resnet50d")
     archs = space.archs(space.sample(np.random.default_rng(0), 40, [128]))
     latency_ms = 10 + space.macs(space.genes(archs)) * 1e-9
-    table = fit_table(space, archs, latency_ms, CONDITIONS)
+    table = fitted(space, archs, latency_ms)
     assert error(table, archs, latency_ms) < 1
 
 
 def test_it_covers_what_is_asked_for(space: SearchSpace) -> None:
     archs = [a for a in drawn(space, 200, 0) if a.resolution in (20, 28)]
-    table = fit_table(space, archs, device(space, archs), CONDITIONS, resolutions=(16, 28))
+    table = fitted(space, archs, device(space, archs), resolutions=(16, 28))
     assert table.resolutions == (16, 20, 28)
     job = TableJob(space, (16, 28), MeasurePlan(networks=5), blocks=False)
     assert {net.resolution for net in job.networks} <= {16, 28}
@@ -106,7 +115,7 @@ def test_it_covers_what_is_asked_for(space: SearchSpace) -> None:
 def test_equal_latencies_make_a_table(space: SearchSpace, tmp_path: Path) -> None:
     """As of a device whose clock is coarse."""
     archs = drawn(space, 20, 0)
-    fit_table(space, archs, np.ones(20), CONDITIONS).save(tmp_path / "t.csv", {})
+    fitted(space, archs, np.ones(20)).save(tmp_path / "t.csv", {})
     assert LatencyTable.load(tmp_path / "t.csv", space).error["spearman"] == 0
 
 
@@ -115,15 +124,15 @@ def test_what_a_table_is_made_from_is_not_overwritten(space: SearchSpace, tmp_pa
     path.write_text("arch,latency_ms\n" + "".join(f"{arch},1.0\n" for arch in drawn(space, 6, 0)))
     content = path.read_bytes()
     with pytest.raises(ArtifactError, match=r"would overwrite .*mine\.csv"):
-        fit_file(space, path, "latency_ms", "phone", 1, [], path, 0)
+        fit_file(space, path, out=path, **FILE)
     made_up_table(space).save(tmp_path / "other.csv", {})
     with pytest.raises(ArtifactError, match=r"would overwrite .*other\.csv"):
-        fit_file(space, path, "latency_ms", "phone", 1, [tmp_path / "other.csv"], tmp_path / "other.csv", 0)
+        fit_file(space, path, out=tmp_path / "other.csv", others=[tmp_path / "other.csv"], **FILE)
     large = [arch for arch in drawn(space, 60, 0) if arch.resolution > 16]
     path.write_text("arch,latency_ms\n" + "".join(f"{arch},1.0\n" for arch in large))
     content = path.read_bytes()
     with pytest.raises(ArtifactError, match=r"other\.csv has the resolutions 16, which the new table would lack"):
-        fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "other.csv", 0)
+        fit_file(space, path, out=tmp_path / "other.csv", **FILE)
     assert path.read_bytes() == content
 
 
@@ -136,10 +145,10 @@ def test_tables_without_a_resolution_in_common_are_refused(ofa: Run, space: Sear
 def test_what_cannot_be_fitted_is_refused(space: SearchSpace) -> None:
     archs = drawn(space, 6, 0)
     with pytest.raises(MeasureError, match="4 networks; measure at least 5"):
-        fit_table(space, archs[:4], np.ones(4), CONDITIONS)
+        fitted(space, archs[:4], np.ones(4))
     for bad in (0.0, -1.0, np.nan):
         with pytest.raises(MeasureError, match="not a positive number"):
-            fit_table(space, archs, np.array([1, 1, 1, 1, 1, bad]), CONDITIONS)
+            fitted(space, archs, np.array([1, 1, 1, 1, 1, bad]))
 
 
 def test_from_a_file_to_a_search(ofa: Run, space: SearchSpace, tmp_path: Path) -> None:
@@ -165,7 +174,7 @@ def test_a_latency_that_is_none_is_named(space: SearchSpace, tmp_path: Path) -> 
     for bad in ("-1", "0.12ms", "fast", "nan"):
         path.write_text(f"arch,latency_ms\n{drawn(space, 1, 0)[0]},1.0\n{drawn(space, 1, 1)[0]},{bad}\n")
         with pytest.raises(ArtifactError, match="row 2: .* is no latency; write milliseconds"):
-            fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "t.csv", 0)
+            fit_file(space, path, out=tmp_path / "t.csv", **FILE)
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -173,7 +182,7 @@ def test_rows_that_are_not_filled_in_yet_are_left_out(space: SearchSpace, tmp_pa
     path = tmp_path / "mine.csv"
     lines = [f"{arch},{'' if number % 3 else 1.0 + number}\n" for number, arch in enumerate(drawn(space, 30, 0))]
     path.write_text("arch,latency_ms\n" + "".join(lines))
-    assert fit_file(space, path, "latency_ms", "phone", 1, [], tmp_path / "t.csv", 0).error["networks"] == 10
+    assert fit_file(space, path, out=tmp_path / "t.csv", **FILE).error["networks"] == 10
 
 
 def test_few_networks_are_measured_instead_of_operators(tiny: SearchSpace, tmp_path: Path) -> None:
@@ -198,9 +207,9 @@ def test_gpus_of_others() -> None:
     def of(gpu: str) -> Floats:
         return np.array([float(row[f"{gpu}_64_ms"]) for row in rows])
 
-    others = [fit_table(space, archs[:300], of(gpu)[:300], CONDITIONS) for gpu in ("v100", "titan_xp")]
+    others = [fitted(space, archs[:300], of(gpu)[:300]) for gpu in ("v100", "titan_xp")]
     assert error(others[0], archs[300:], of("v100")[300:]) < 1.5
-    few = fit_table(space, archs[:10], of("titan_rtx")[:10], CONDITIONS, others)
+    few = fitted(space, archs[:10], of("titan_rtx")[:10], others)
     assert error(few, archs[300:], of("titan_rtx")[300:]) < 2.5
 
 

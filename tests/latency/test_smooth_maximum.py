@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.optimize import approx_fprime
 
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import json_text
+from ofa_deploy.latency import smooth_maximum as fitting
 from ofa_deploy.latency.regression import fit_table
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
@@ -48,7 +51,7 @@ def drawn(space: SearchSpace, number: int, seed: int) -> list[Arch]:
 @pytest.fixture(scope="module")
 def table(space: SearchSpace) -> LatencyTable:
     archs = drawn(space, 400, 0)
-    return fit_table(space, archs, device(space, archs), made_up_table(space, (16,)).conditions)
+    return fit_table(space, archs, latency_ms=device(space, archs), conditions=made_up_table(space, (16,)).conditions)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +77,29 @@ def test_launching_and_computing_are_told_apart(space: SearchSpace, table: Laten
     assert table.power > 0
     assert 100 * np.mean(abs(table.latency_ms(genes) / measured - 1)) < 1
     archs = drawn(space, 400, 0)
-    sum_alone = fit_table(space, archs, device(space, archs), table.conditions, additive=True)
+    sum_alone = fit_table(space, archs, latency_ms=device(space, archs), conditions=table.conditions, additive=True)
     assert sum_alone.power == 0
     assert 100 * np.mean(abs(sum_alone.latency_ms(genes) / measured - 1)) > 2
+
+
+def test_the_loss_of_the_fit_and_its_gradient_by_arithmetic() -> None:
+    """Two networks, two shapes of one kind; the gradient is compared with differences."""
+    work = np.array([[2.0, 1.0], [4.0, 1.0]])
+    calls, latency = np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([4.0, 8.0])
+    tensors = (torch.tensor(array) for array in (work, calls, latency, np.full((2, 2), 0.5)))
+    loss = fitting._Loss(*tensors, launch_penalty=0.01)  # type: ignore[misc]
+    x = np.array([0.8, 1.2, 0.1, 0.3, 1.0, 2.0, 0.05, 0.1, np.log(POWER)])
+    computing = work @ [0.8, 1.2] + calls @ [0.1, 0.3] + 6 * 0.05
+    launching = calls @ [1.0, 2.0] + 6 * 0.1
+    errors = (computing**POWER + launching**POWER) ** (1 / POWER) / latency - 1
+    huber = fitting.OUTLIER * (np.sqrt(1 + (errors / fitting.OUTLIER) ** 2) - 1).mean()
+    penalties = fitting.WORK_PENALTY * (2 * 0.2**2 + 2 * 0.1**2) + 0.01 * 2 * 0.5**2
+    assert loss(torch.tensor(x)).item() == pytest.approx(fitting.SCALE * (huber + penalties))
+    unknowns = torch.tensor(x, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(unknowns), unknowns)
+    assert gradient.numpy() == pytest.approx(
+        approx_fprime(x, lambda x: loss(torch.tensor(x)).item(), 1e-7), rel=1e-4, abs=1e-4
+    )
 
 
 def test_it_is_written_and_read(space: SearchSpace, table: LatencyTable, tmp_path: Path) -> None:
@@ -125,6 +148,6 @@ def test_nothing_is_proved_about_it(tiny: SearchSpace, small: LatencyTable) -> N
 
 def test_tables_of_like_devices_may_be_smooth_maxima(space: SearchSpace, table: LatencyTable) -> None:
     few, fresh = drawn(space, 12, 2), drawn(space, 100, 3)
-    made = fit_table(space, few, 2 * device(space, few), table.conditions, [table])
+    made = fit_table(space, few, latency_ms=2 * device(space, few), conditions=table.conditions, others=[table])
     predicted = made.latency_ms(space.genes(fresh))
     assert 100 * np.mean(abs(predicted / (2 * device(space, fresh)) - 1)) < 10
