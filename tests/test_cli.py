@@ -344,6 +344,11 @@ def test_every_command_has_an_example_and_completes(ofa: Run) -> None:
     ("arguments", "words"),
     [
         ("search --latency 30", ["needs a unit", "30ms"]),
+        ("search --latency 30ms --seconds 0", ["--seconds must be above 0, not 0"]),
+        ("search --latency 30ms --seconds nan", ["--seconds must be above 0, not nan"]),
+        ("search --latency 30ms --seconds soon", ["--seconds", "valid number"]),
+        ("search --latency 30ms --evaluations 0", ["--evaluations must be at least 1, not 0"]),
+        ("search --latency 30ms --generations 0", ["--generations must be at least 1, not 0"]),
         ("search --latency 30ms --space resnet", ["unknown space 'resnet'", "fmnist"]),
         ("search --latency 1us", ["the fastest", "r16_"]),
         ("search --latency 30ms --objective speed", ["accuracy, macs"]),
@@ -527,6 +532,18 @@ def test_the_space_is_that_of_the_files_that_are_named(ofa: Run, tmp_path: Path)
     scored = succeeded(ofa("predict", "r.json", "--lut", "t.csv"))
     assert scored.splitlines()[1].startswith(str(load_results(tmp_path / "r.json")[0].arch))
     refused(ofa("export", "--result", "r.json"), "no supernets/mbv3-w1.0.safetensors", "ofa-deploy weights mbv3-w1.0")
+
+
+@pytest.mark.parametrize("options", ["", "--front", "--each --latency 40%"])
+def test_a_search_says_what_ended_it(ofa: Run, tmp_path: Path, options: str) -> None:
+    search = ("search", "--latency", "30%", "--margin", 5, "--out", "r.json", *options.split())
+    for rule, value, words in (("seconds", "0.01", "0.01"), ("evaluations", "2000", "2000")):
+        printed = succeeded(ofa(*search, f"--{rule}", value))
+        if "--each" not in options:
+            assert re.search(rf"searched +\d+ architectures, ended by --{rule} {words}\n", printed)
+        for result in load_results(tmp_path / "r.json"):
+            assert result.stopped_by == rule
+            assert all(limit.predicted <= limit.upper for limit in result.limits)
 
 
 def test_a_repeated_search_finds_the_table_of_then(ofa: Run, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def _single(archive: Archive, settings: SearchSettings, clock: Clock) -> list[fl
     for restart in range(settings.restarts):
         if clock.due():
             break
-        optima.join(_climbers(archive, clock, rng))
+        optima.join(_climbers(archive, rng))
         due = early * (restart + 1) // settings.restarts
         if due - crossed >= BROOD or restart == settings.restarts - 1:
             history += optima.recombine(due - crossed)
@@ -217,14 +217,12 @@ def _single(archive: Archive, settings: SearchSettings, clock: Clock) -> list[fl
     return history or [archive.reached]
 
 
-def _climbers(archive: Archive, clock: Clock, rng: np.random.Generator) -> list[int]:
+def _climbers(archive: Archive, rng: np.random.Generator) -> list[int]:
     """Numbers of the best networks by a surrogate, which is fitted to a random sample; the sample's own without one."""
     problem = archive.problem
     sample = _sample(problem, rng)
-    numbers = archive.add(sample)
-    if not clock.due() and len(best := seeds(problem, sample)):
-        numbers = archive.add(best)
-    numbers = np.unique(numbers)
+    sampled, best = archive.add(sample), archive.add(seeds(problem, sample))
+    numbers = np.unique(best if len(best) else sampled)
     order = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
     climbers: list[int] = numbers[order[:CLIMBERS]].tolist()
     return climbers
@@ -244,9 +242,8 @@ def _front(archive: Archive, settings: SearchSettings, clock: Clock) -> list[flo
     (cheapest, least), most = extreme(space, first.cost), _dearest(problem)
     steps = [replace(first, upper=least + share * (most - least), margin_percent=0.0) for share in FRONT_SHARES]
     searches = [LocalSearch(replace(problem, limits=[step, *rest]), archive, clock) for step in steps]
-    if not clock.due():
-        whole = replace(problem, limits=[replace(first, upper=most, margin_percent=0.0)])
-        archive.add(seeds(whole, sample, [step.upper / most for step in steps]))
+    whole = replace(problem, limits=[replace(first, upper=most, margin_percent=0.0)])
+    archive.add(seeds(whole, sample, [step.upper / most for step in steps]))
     improved = sorted(set(_improved(archive, searches)))
     worst = float(problem.score(cheapest)[0]), most
     history = evolve_front(archive, settings, clock, archive.genes[improved], worst=worst)

@@ -40,8 +40,8 @@ class Stopping:
         generations: of evolution.
         patience: generations of evolution without a better architecture.
         seconds: of wall time.
-        evaluations: distinct architectures, which are evaluated in batches of up to some thousand; the last batch is
-            finished.
+        evaluations: distinct architectures. They are evaluated in batches, of which the last is finished; the first,
+            random ones and the best by a surrogate, has more than 600.
 
     Raises:
         OfaDeployError: a number is not positive, or nothing ends the search.

@@ -61,6 +61,7 @@ def run(space: SearchSpace, rounds: int, kept: list[Samples]) -> SearchResult:
 def test_measuring_the_front_finds_better_networks(space: SearchSpace, lines: list[str]) -> None:
     kept: list[Samples] = []
     found, once = run(space, 3, kept), run(space, 1, [])
+    assert found.stopping == SHORT
     refined = found.refined
     assert refined is not None
     assert [comparison.number for comparison in refined.rounds] == [1, 2, 3]

@@ -131,6 +131,22 @@ def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path
         requests.again(path)
 
 
+def test_a_search_that_time_has_ended_is_repeated_for_as_many_evaluations(
+    tables: tuple[str, str], tmp_path: Path
+) -> None:
+    for front in (False, True):
+        request = requests.Request("fmnist", ("0.4ms",), tables[:1], front=front, stopping=Stopping(seconds=0.05))
+        first = requests.search_files(request)
+        assert first.stopped_by == "seconds"
+        write_results([first], tmp_path / "r.json")
+        then = requests.again(tmp_path / "r.json")
+        assert then.stopping == Stopping(evaluations=first.evaluations)
+        for attribute in ("arch", "score", "limits", "evaluations", "front", "inputs"):
+            assert getattr(then, attribute) == getattr(first, attribute)
+        write_results([then], tmp_path / "r.json")
+        assert requests.again(tmp_path / "r.json") == then
+
+
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
     first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK, stopping=SHORT))
     for measured in (

@@ -75,6 +75,7 @@ def test_a_wrong_table_is_corrected_until_the_budget_is_kept_and_used(
     table: LatencyTable, factor: float, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     found = run(table, Device(table, [factor], 0.004), monkeypatch)
+    assert found.stopping == SHORT
     verified = found.verified
     assert verified is not None
     true_ms = factor * table.latency_ms(table.space.genes([found.arch]))[0]
