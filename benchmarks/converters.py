@@ -22,7 +22,7 @@ from export_quality import header, subjects, timed
 
 from ofa_deploy.device.tflite import interpreter_class, start
 from ofa_deploy.export.checks import PARITY_IMAGES
-from ofa_deploy.export.formats import Subject
+from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import atomic
 from ofa_deploy.graphs import tflite
 from ofa_deploy.latency.comparison import side_by_side

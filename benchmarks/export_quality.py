@@ -19,13 +19,15 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from ofa_deploy.graphs.runtimes import RUNTIMES
 
 from ofa_deploy.data.loading import load_data
-from ofa_deploy.export.formats import FORMATS, Subject
+from ofa_deploy.device.devices import DEVICES, Device
+from ofa_deploy.export.formats import FORMATS
+from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.machine import installed_version, this_machine
 from ofa_deploy.graphs import tflite
+from ofa_deploy.graphs.formats import format_of
 from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -68,14 +70,13 @@ def networks(space: SearchSpace) -> dict[str, Arch]:
     return {"small": space.extreme(False), "middle": middle(space), "large": largest, "large, 5x5": fives}
 
 
-def correct(subject: Subject, content: bytes | None, runtime: str = "") -> int:
+def correct(subject: Subject, content: bytes | None, device: Device = DEVICES["cpu"]) -> int:
     """Test images that a file, or torch where there is none, classifies correctly."""
     images, size = subject.data.test, subject.net.arch.resolution
     assert images is not None
     if content is not None:
-        return count_correct_by_session(
-            RUNTIMES[runtime].session(content, 1), subject.data, images=images, resolution=size, batch=1
-        )
+        run = format_of(device).taking_nchw(device.session(content, 1))
+        return count_correct_by_session(run, subject.data, images=images, resolution=size, batch=1)
     with torch.inference_mode():
         return count_correct_by_session(
             lambda x: subject.net(torch.from_numpy(x)).numpy(),
@@ -91,20 +92,19 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     net = subject.net
     contents = {one: FORMATS[one].write(subject) for one in TIMED}
     contents[WHOLE] = tflite.emit(net.space.walk(net.arch), subject.weights, forms=Whole)
-    runtimes = {one: "onnxruntime" if one.startswith("onnx") else "tflite" for one in contents}
+    devices = {form: DEVICES["cpu" if form.startswith("onnx") else "tflite"] for form in contents}
     x = np.random.default_rng(0).standard_normal((1, 1, net.arch.resolution, net.arch.resolution)).astype(np.float32)
     sessions = {}
     for one, content in contents.items():
-        runtime = RUNTIMES[runtimes[one]]
-        sessions[one] = runtime.start(content, 1), runtime.native(x)
+        sessions[one] = devices[one].session(content, 1), format_of(devices[one]).native(x)
     times = side_by_side(sessions, 1, rounds)
     macs = int(net.space.macs(net.space.genes([net.arch]))[0])
     about = {"network": name, "arch": str(net.arch), "macs": macs}
     reference = correct(subject, None)
     rows: list[dict[str, object]] = [{**about, "format": "torch", "correct": reference, "drop_points": 0.0}]
     for one, content in contents.items():
-        fp32 = times["onnx" if runtimes[one] == "onnxruntime" else "tflite"]
-        found = correct(subject, content, runtimes[one])
+        fp32 = times[devices[one].file_format]
+        found = correct(subject, content, devices[one])
         rows.append(
             {
                 **about,

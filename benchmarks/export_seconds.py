@@ -20,8 +20,9 @@ from export_quality import header, middle, timed
 
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset, Images
 from ofa_deploy.export.checks import DROP_IMAGES
-from ofa_deploy.export.formats import FORMATS, Subject
+from ofa_deploy.export.formats import FORMATS
 from ofa_deploy.export.run import check_content
+from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import atomic
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet.evaluation import specialise

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.device.rounds import MeasurePlan, Started, measure
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
@@ -55,7 +56,7 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
         known = {n["arch"]: n["measured_ms"] for n in table.networks}
 
         def started(arch: Arch) -> Started:
-            return job.started(space.walk(arch), runtime)
+            return job.started(space.walk(arch), DEVICES[device])
 
         names, sentinel = [*map(str, archs), *known], started(space.extreme(False, min(space.resolutions)))
         partial = Path(folder) / "again.partial"

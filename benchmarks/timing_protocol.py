@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import lsq_linear
 
-from ofa_deploy.device.conditions import DEVICES, conditions
+from ofa_deploy.device.conditions import conditions
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
-from ofa_deploy.device.timing import Array, Session, Visit, preempted, visited
+from ofa_deploy.device.timing import Array, Session, Visit, preempted, time_by_samples
 from ofa_deploy.files import atomic
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.machine_state import estimates
@@ -57,7 +58,10 @@ class Cold:
     def __init__(self, session: Session) -> None:
         self.session, self.buffer = session, np.ones(COLD_BYTES // 8)
 
-    def visit(self, x: Array, runs: int, seconds: float) -> Visit:
+    def __call__(self, x: Array) -> Array:
+        return self.session(x)
+
+    def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
         def sample() -> float:
             for _ in range(TRIES):
                 self.buffer.sum()
@@ -69,7 +73,7 @@ class Cold:
             return wall * 1e-6
 
         sample()
-        return visited(sample, runs, seconds)
+        return time_by_samples(sample, runs=runs, seconds=seconds)
 
 
 def median(visits: Visits) -> dict[str, float]:
@@ -105,8 +109,8 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
 
     def started(name: str) -> Started:
         state, entry = name.split(":")
-        session, x = job.started(job.entries[entry], runtime)
-        return Started(Cold(session) if state == "cold" else session, x)  # type: ignore[arg-type]
+        session, x = job.started(job.entries[entry], DEVICES[device])
+        return Started(Cold(session) if state == "cold" else session, x)
 
     names = [f"{state}:{name}" for name in job.operators for state in ("warm", "cold")]
     names += [f"warm:{net}" for net in job.networks]
@@ -114,7 +118,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
     partial = path.with_suffix(".partial")
     began = time.monotonic()
     header = {**job.about, **measured, "study": "timing protocol"}
-    visits = measure(names, started, job.started(job.sentinel, runtime), job.plan, partial, header)
+    visits = measure(names, started, job.started(job.sentinel, DEVICES[device]), job.plan, partial, header)
     about = {
         "space": SPACE,
         "resolutions": list(resolutions),
