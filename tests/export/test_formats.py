@@ -19,11 +19,12 @@ import pytest
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.device import tflite
+from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.errors import ArtifactError, DataError, MeasureError
 from ofa_deploy.export import run
 from ofa_deploy.export.card import make_card, markdown, write_card
 from ofa_deploy.export.checks import parity
-from ofa_deploy.export.formats import FORMATS
+from ofa_deploy.export.formats import FORMATS, format_for
 from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.spaces.arch import Arch
@@ -274,3 +275,20 @@ def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
         assert words in page
     assert card["input"]["shape"] == [1, 16, 16, 1]
     assert card["macs"] == sum(op.macs for op in subject.net.space.ops(subject.net.arch))
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [("cpu", "onnx"), ("openvino", "onnx"), ("tensorrt", "onnx"), ("cpu-int8", "onnx-int8"), ("tflite", "tflite")],
+)
+def test_a_device_is_served_with_files_of_its_format(device: str, name: str) -> None:
+    assert format_for(DEVICES[device]) == name
+    assert FORMATS[name].runs_on(DEVICES[device])
+
+
+@pytest.mark.parametrize("device", ["torch", "gpu", "gpu-fp16"])
+def test_a_device_whose_files_nobody_could_use_is_one_line(device: str) -> None:
+    served = "cpu, tflite, ort-cuda, tensorrt, cpu-int8, tflite-int8, openvino"
+    words = f"models for {served}, not for {device}: what it runs \\(torch-npz\\) is no format of export"
+    with pytest.raises(MeasureError, match=words):
+        format_for(DEVICES[device])
