@@ -7,10 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_deploy.accuracy.predictors import file_name, official_files
+from ofa_deploy.accuracy.predictors import file_name, kinds, official_files
+from ofa_deploy.accuracy.predictors.model import Model
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.files import artifacts
+from ofa_deploy.search.evolution import SearchSettings
+from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.local_search import Changes
+from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.run import find_network
 from ofa_deploy.spaces.costs import Genes
 from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
@@ -78,3 +83,27 @@ def test_a_value_that_is_there_gains_nothing() -> None:
     same = values == genes[:, columns]
     assert (same.sum(axis=1) == predictor.space.columns).all()
     assert predictor.gains(genes)[same] == pytest.approx(0, abs=1e-4)
+
+
+class Plain(Model):
+    """A model without gains: 1 % for each 10^6 multiply-accumulates."""
+
+    def moments(self, x: np.ndarray, *, spread: bool) -> tuple[np.ndarray, np.ndarray]:
+        macs = 10 ** x[:, self.layout.costs.start].astype(float)
+        return macs / 1e6, np.zeros(len(x))
+
+
+def test_a_model_without_gains_is_searched_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.MODELS, "plain", kinds.Kind(Plain, None))
+    space = get_space("fmnist")
+    arrays = {"target": np.array([0.0, 1.0]), "noise": np.array([0.1])}
+    predictor = Predictor(space, (("plain", arrays),))
+    assert predictor.gains is None
+    ridge = fitted("ridge")
+    assert ridge.gains is not None
+    both = Predictor(ridge.space, (*predictor.fits, *ridge.fits))
+    assert both.gains is None, "a mean with it has none either"
+    limit = cost_limit(space, "macs", "5M")
+    found = find_network(Problem(space, [limit], predictor), SearchSettings(restarts=1))
+    assert found.score == pytest.approx(found.macs / 1e6, rel=1e-4)
+    assert 4.9 < found.score <= 5

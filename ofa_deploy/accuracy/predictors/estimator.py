@@ -58,6 +58,8 @@ class Estimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         if weight.shape != (len(x),):
             raise ValueError(f"weights of shape {weight.shape} do not go with {len(x)} samples")
+        if not weight.any():
+            raise ValueError("all sample weights are zero, so there is nothing to fit")
         layout = self.layout or FeatureLayout.of_numbers(x.shape[1])
         return Labels(x, np.asarray(target, np.float64), weight, layout)
 
