@@ -1,6 +1,7 @@
 """The documents: lines that a terminal shows whole, pictures that are there, figures with their commands."""
 
 import re
+import tomllib
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -47,3 +48,17 @@ def test_every_figure_has_a_command_that_repeats_it() -> None:
 
 def test_the_readme_is_one_screen() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 66
+
+
+def test_files_that_documents_name_are_there() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`([\w/]+/[\w.]+\.(?:py|css|js))`", page.read_text()):
+            assert any((folder / name).is_file() for folder in (ROOT, ROOT / "ofa_deploy")), f"{page.name}: {name}"
+
+
+def test_every_package_and_noun_has_its_place() -> None:
+    """In docs/design.md, in the order of the layers."""
+    text = (ROOT / "docs" / "design.md").read_text()
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    packages = [layer.removeprefix("ofa_deploy.") for layer in reversed(layers) if ":" not in layer]
+    assert re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE) == [name for name in packages if name != "__main__"]
