@@ -32,8 +32,8 @@ from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Session, Visit, preempted, time_by_samples
 from ofa_deploy.files import atomic
 from ofa_deploy.latency.build import TableJob
+from ofa_deploy.latency.cross_validation import errors
 from ofa_deploy.latency.machine_state import estimates
-from ofa_deploy.latency.table import errors
 from ofa_deploy.spaces.families import get_space
 
 RESULTS = Path(__file__).parent / "results"

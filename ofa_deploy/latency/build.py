@@ -145,7 +145,7 @@ class TableJob:
         rows = {op: guessed[op] if op in guessed else found[name] for name, op in self.operators.items()}
         whole = {str(net): found[str(net)].latency_ms for net in self.networks}
         table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)
-        return calibrated(table, whole, self.plan.seed)
+        return calibrated(table, whole, seed=self.plan.seed)
 
     def details(self, visits: Mapping[Key, Visit]) -> dict[str, Any]:
         """How the measuring went, for a table's JSON."""

@@ -21,11 +21,12 @@ from ofa_deploy.device.rounds import FEWEST
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency import smooth_maximum, sums
+from ofa_deploy.latency.cross_validation import compared, cross_validated, errors
 from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.latency.operator_features import OperatorFeatures, operator_counts, operator_features
 from ofa_deploy.latency.smooth_maximum import SmoothMaximumTerms, fit_smooth_maximum
 from ofa_deploy.latency.sums import SumTerms, fit_sum
-from ofa_deploy.latency.table import LatencyTable, check_replaces, compared, cross_validated, errors
+from ofa_deploy.latency.table import LatencyTable, check_replaces
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Floats

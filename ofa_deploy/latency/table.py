@@ -6,14 +6,13 @@ import csv
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import artifacts
@@ -25,10 +24,6 @@ from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "latency-table"
-FOLDS = 5
-"""Of the cross-validation that tells a table's error."""
-Numbers = npt.NDArray[np.intp]
-"""Of networks, counted from 0."""
 _COLUMNS = [field.name for field in fields(Op)]
 LARGEST_MS = 1e9
 """Of an operator; sums of latencies that a file may hold stay finite."""
@@ -352,45 +347,3 @@ def _read_op(line: Mapping[str, str]) -> Op:
         text = line[field.name]
         values[field.name] = text if field.type == "str" else bool(int(text)) if field.type == "bool" else int(text)
     return Op(**values)
-
-
-def cross_validated(number: int, seed: int, predict: Callable[[Numbers, Numbers], Floats]) -> Floats:
-    """Predictions for networks by fits that had not seen them, in `FOLDS` folds, shape (number,).
-
-    Args:
-        number: of networks.
-        seed: of the folds.
-        predict: from the numbers of those to fit to, and of those kept out, to predictions for the latter.
-    """
-    from sklearn.model_selection import KFold
-
-    unseen = np.zeros(number)
-    for fitted, held in KFold(min(FOLDS, number), shuffle=True, random_state=seed).split(unseen):
-        unseen[held] = predict(fitted, held)
-    return unseen
-
-
-def compared(names: Iterable[str], predicted: Floats, measured: Floats) -> tuple[dict[str, Any], ...]:
-    """What a table keeps of the whole networks that it was calibrated with; they were predicted by cross-validation."""
-    return tuple(
-        {"arch": name, "measured_ms": round(m, 5), "predicted_ms": round(p, 5)}
-        for name, m, p in zip(names, measured.tolist(), predicted.tolist(), strict=True)
-    )
-
-
-def errors(predicted: Floats, measured: Floats) -> dict[str, float]:
-    """How far predicted latencies of whole networks are from measured ones, shape (n,) each, in percent."""
-    from scipy.stats import spearmanr
-
-    relative = 100 * np.abs(predicted / measured - 1)
-    varied = min(np.ptp(predicted), np.ptp(measured)) > 0
-    rank = spearmanr(predicted, measured).statistic if varied else 0.0
-    return {
-        "networks": len(measured),
-        "mape_percent": round(float(relative.mean()), 3),
-        "p95_percent": round(float(np.quantile(relative, 0.95)), 3),
-        "worst_percent": round(float(relative.max()), 3),
-        "within_5_percent": round(float(100 * (relative <= 5).mean()), 1),
-        "bias_percent": round(float(100 * (predicted / measured - 1).mean()), 3),
-        "spearman": round(float(np.nan_to_num(rank)), 4),
-    }
