@@ -404,7 +404,7 @@ def make_pth(folder: Path) -> None:
 def pth_values(folder: Path) -> Any:
     found = len(tensors(folder / "w.pth"))
     for convert in (
-        lambda: convert_weights(folder / "w.pth", None, folder / "out.safetensors"),
+        lambda: convert_weights(folder / "w.pth", out=folder / "out.safetensors"),
         lambda: convert_predictor(folder / "w.pth", get_space("mbv3-w1.2"), folder / "out.safetensors"),
     ):
         with contextlib.suppress(OfaDeployError):

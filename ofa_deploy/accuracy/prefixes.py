@@ -21,7 +21,7 @@ from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet.network import Supernet
-from ofa_deploy.supernet.recalibration import BatchStatistics, collecting, norms, pieces_of
+from ofa_deploy.supernet.recalibration import BatchStatistics, collect_statistics, norms, pieces_of
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _recalibrate(node: Node, pieces: Sequence[Tensor]) -> None:
     if not any(below.norms for below in node.nodes()):
         return
     assert node.layer is not None
-    out = collecting(node.layer, pieces, node.norms)
+    out = collect_statistics(node.layer, pieces, node.norms)
     for after in node.after.values():
         _recalibrate(after, out)
 

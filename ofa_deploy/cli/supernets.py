@@ -104,7 +104,7 @@ def import_weights(
     """
     from ofa_deploy.supernet.pretrained import convert
 
-    print(convert(file, get_space(space) if space else None, out, licence=licence))
+    print(convert(file, space=get_space(space) if space else None, out=out, licence=licence))
 
 
 def weights(
@@ -124,5 +124,5 @@ def weights(
     address = file_of(space)
     file = output(get_space(space), out).parent / address.rpartition("/")[2]
     download(address, file, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
-    print(convert(file, get_space(space), out, address))
+    print(convert(file, space=get_space(space), out=out, source=address))
     file.unlink()

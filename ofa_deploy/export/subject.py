@@ -12,7 +12,8 @@ from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.device.timing import Array
 from ofa_deploy.errors import DataError
 from ofa_deploy.graphs.weights import Weights
-from ofa_deploy.supernet.network import Subnet, folded
+from ofa_deploy.supernet.folding import folded_weights
+from ofa_deploy.supernet.network import Subnet
 
 BATCH_PIXELS = 8 * 224 * 224
 """Pixels that the network takes at once where it is compared with files."""
@@ -39,7 +40,7 @@ class Subject:
     @cached_property
     def weights(self) -> dict[str, Weights]:
         """Arrays of each part, batch norms folded."""
-        return folded(self.net)
+        return folded_weights(self.net)
 
     @property
     def notes(self) -> dict[str, str]:

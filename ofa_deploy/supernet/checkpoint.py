@@ -32,7 +32,16 @@ def file_name(space: SearchSpace) -> str:
 
 
 def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> Json:
-    """Save the weights of a supernet (contiguous float32 tensors under the official names) with their provenance."""
+    """Save the weights of a supernet: contiguous float32 tensors under the official names.
+
+    Args:
+        path: `.safetensors` file to write; its description lies beside it.
+        net: the supernet.
+        details: how the weights came to be; JSON values.
+
+    Returns:
+        the description that was written.
+    """
     state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
     return artifacts.save(path, safetensors.torch.save(state), KIND, net.space.name, details)
 
@@ -74,22 +83,36 @@ def provenance(path: Path) -> Json:
 
 
 def subnet_content(net: Subnet, notes: Mapping[str, str]) -> bytes:
-    """A safetensors file of a subnetwork; its metadata are `notes`, with the architecture and the space's name."""
+    """Content of a safetensors file of a subnetwork.
+
+    Args:
+        net: the subnetwork.
+        notes: metadata; the architecture and the name of the space are added.
+    """
     state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
     return content(state, {**notes, "arch": str(net.arch), "space": net.space.name})
 
 
 def content(state: Mapping[str, Tensor], notes: Mapping[str, str]) -> bytes:
-    """A safetensors file of tensors, on any device; its metadata are `notes` and a checksum of everything."""
+    """Content of a safetensors file.
+
+    Args:
+        state: tensors by their names, on any device.
+        notes: metadata; a checksum of everything is added.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     return _ordered(safetensors.torch.save(plain, {**notes, CHECKSUM: _checksum(plain, notes)}))
 
 
 def parse(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and notes of the content of a file that `content` made.
+    """Tensors and metadata of a safetensors file that `content` made.
+
+    Args:
+        data: content of the file.
+        path: the file, for messages.
 
     Raises:
-        ArtifactError: it is no such file, or not as it was made; what has no checksum passes.
+        ArtifactError: it is no such file, or does not match its checksum; a file without a checksum passes.
     """
     state = tensors(data, path)
     notes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
@@ -118,7 +141,7 @@ def _ordered(content: bytes) -> bytes:
 
 
 def load_subnet(path: Path | str) -> Subnet:
-    """The subnetwork of a safetensors file that `export` wrote, in evaluation mode.
+    """The subnetwork of a safetensors file that `ofa-deploy export` wrote, in evaluation mode.
 
     Raises:
         ArtifactError: the file is missing, damaged, or no subnetwork's.
@@ -127,7 +150,15 @@ def load_subnet(path: Path | str) -> Subnet:
 
 
 def subnet_of(content: bytes, path: Path) -> Subnet:
-    """Like `load_subnet`, from what was read of `path`."""
+    """The subnetwork of the content of a safetensors file, in evaluation mode.
+
+    Args:
+        content: content of the file.
+        path: the file, for messages.
+
+    Raises:
+        ArtifactError: it is damaged, or no subnetwork's.
+    """
     state, notes = parse(content, path)
     if not {"arch", "space"} <= notes.keys():
         raise ArtifactError(f"{path} is no subnetwork: its metadata lack arch and space")
@@ -137,9 +168,9 @@ def subnet_of(content: bytes, path: Path) -> Subnet:
     except OfaDeployError as error:
         raise ArtifactError(f"{path} is no subnetwork: {error}") from error
     net = Subnet(space, arch)
-    own = net.state_dict()
-    if own.keys() != state.keys() or any(
-        own[name].shape != value.shape or own[name].dtype != value.dtype for name, value in state.items()
+    expected = net.state_dict()
+    if expected.keys() != state.keys() or any(
+        expected[name].shape != value.shape or expected[name].dtype != value.dtype for name, value in state.items()
     ):
         raise ArtifactError(f"{path} does not fit its architecture {arch}")
     net.load_state_dict(state, assign=True)
@@ -147,7 +178,11 @@ def subnet_of(content: bytes, path: Path) -> Subnet:
 
 
 def tensors(data: bytes, path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file's content.
+    """Tensors of a safetensors file, by their names.
+
+    Args:
+        data: content of the file.
+        path: the file, for messages.
 
     Raises:
         ArtifactError: it is no such file.
@@ -161,18 +196,24 @@ def tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 def fill(net: Supernet | Subnet, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a state dict whole: every name and shape must be the network's, every value finite.
 
+    Args:
+        net: the network, which is changed in place.
+        state: tensors by their names.
+        path: the file that they come from, for messages.
+
     Raises:
         ArtifactError: listing what is missing, unexpected, of another shape, or not finite.
     """
-    own = net.state_dict()
-    wrong = {
-        "missing": [n for n in own if n not in state],
-        "unexpected": [n for n in state if n not in own],
-        "of another shape": [n for n in own if n in state and own[n].shape != state[n].shape],
-        "not finite": [n for n, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()],
+    expected = net.state_dict()
+    shared = expected.keys() & state.keys()
+    faults = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "of another shape": [name for name in expected if name in shared and expected[name].shape != state[name].shape],
+        "not finite": [name for name, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()],
     }
-    for what, names in wrong.items():
+    for fault, names in faults.items():
         if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise ArtifactError(f"{path} does not fit {net.space.name}: {what}: {', '.join(names[:5])}{more}")
+            rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ArtifactError(f"{path} does not fit {net.space.name}: {fault}: {', '.join(names[:5])}{rest}")
     net.load_state_dict(state)

@@ -1,14 +1,13 @@
-"""Elastic layers: of each, any slice up to the largest can be used, and cut out as a plain layer.
+"""Elastic layers: any slice of their weights computes a smaller operator, and can be cut out as a plain layer.
 
 Module names are those of the official once-for-all networks, so that state dicts have the same keys and shapes.
 """
 
 from __future__ import annotations
 
-import itertools
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,15 @@ from torch.nn import functional as F
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.parts import Place, Stage
 from ofa_deploy.supernet.depthwise import depthwise_conv
+from ofa_deploy.supernet.elastic_weights import (
+    ConvWeights,
+    KernelWeights,
+    NormWeights,
+    first_entries,
+    importance_order,
+    permute,
+    prefixed,
+)
 from ofa_deploy.supernet.layers import ACTIVATIONS, average, bottleneck_convs, conv_bn, plain_layer, squeeze_excite
 
 
@@ -26,84 +34,39 @@ class Elastic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, op: Op) -> Tensor:
-        """What the plain layer of `op` computes with the slices that `op` uses."""
+        """What the plain layer of an operator computes.
+
+        Args:
+            x: shape (n, op.c_in, op.size, op.size).
+            op: the operator.
+
+        Returns:
+            shape (n, op.c_out, height, width), or (n, op.c_out) of a classifier.
+        """
 
     @abstractmethod
     def extract(self, op: Op) -> dict[str, Tensor]:
-        """State dict of the plain layer of `op`: copies of the slices in use."""
+        """State dict of the plain layer of an operator: copies of the slices that it uses."""
 
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
-        """Put the important middle channels first; see `Supernet.sort_channels`. Layers without any do nothing."""
+        """Put the important middle channels first, in place; a layer without middle channels does nothing.
 
-
-def _first(value: Tensor, number: int) -> Tensor:
-    """The first entries; slicing costs microseconds, which small networks feel."""
-    return value if len(value) == number else value[:number]
-
-
-class _ElasticKernel(nn.Module):
-    """Depthwise weights of the largest kernel, and the learned matrices that make the smaller ones of its centre."""
-
-    def __init__(self, channels: int, kernels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.largest = kernels[-1]
-        self.conv = nn.Conv2d(channels, channels, self.largest, groups=channels, bias=False)
-        steps: list[tuple[int, str, slice]] = []
-        for small, large in itertools.pairwise(kernels):
-            name, edge = f"{large}to{small}_matrix", (large - small) // 2
-            self.register_parameter(name, nn.Parameter(torch.eye(small * small)))
-            steps.insert(0, (small, name, slice(edge, edge + small)))
-        self.steps = tuple(steps)
-
-    def weight(self, channels: int, kernel: int) -> Tensor:
-        """Weights of one kernel size for the first channels, shape (channels, 1, kernel, kernel)."""
-        weight = _first(self.conv.weight, channels)
-        if kernel == self.largest:
-            return weight
-        for small, matrix, centre in self.steps:
-            flat = weight[:, 0, centre, centre].reshape(channels, small * small)
-            weight = F.linear(flat, getattr(self, matrix)).view(channels, 1, small, small)
-            if small == kernel:
-                break
-        return weight
-
-
-class _ElasticNorm(nn.Module):
-    """Batch norm whose first channels are used."""
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels, eps)
-
-    def first(self, channels: int) -> tuple[Tensor, ...]:
-        """Mean, variance, scale and shift of the first channels."""
-        bn = self.bn
-        parts = (bn.get_buffer("running_mean"), bn.get_buffer("running_var"), bn.weight, bn.bias)
-        return tuple(_first(part, channels) for part in parts)
-
-    def normalise(self, x: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """Normalise with what `first` returned; in training, its mean and variance are updated."""
-        mean, var, weight, bias = parts
-        return F.batch_norm(x, mean, var, weight, bias, self.training, self.bn.momentum or 0.1, self.bn.eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.normalise(x, self.first(x.shape[1]))
-
-    def extract(self, channels: int) -> dict[str, Tensor]:
-        """State dict of the plain norm of the first channels."""
-        return {name: (v[:channels] if v.ndim else v).clone() for name, v in self.bn.state_dict().items()}
-
-
-class _Conv(nn.Module):
-    """A convolution of which the first inputs and outputs are used."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, bias=False)
+        Args:
+            op: the largest operator.
+            kept: operators that must keep computing the same: channels move only between the ends of theirs.
+        """
 
 
 class _Slices(NamedTuple):
-    """What an inverted residual block uses of its weights."""
+    """What an inverted residual block uses of its weights.
+
+    Attributes:
+        expand: shape (c_mid, c_in, 1, 1).
+        depthwise: shape (c_mid, 1, kernel, kernel).
+        project: shape (c_out, c_mid, 1, 1).
+        norms: mean, variance, scale and shift of each of the three batch norms.
+        se: weights and biases of the two convolutions of squeeze-and-excitation; empty where there is none.
+    """
 
     expand: Tensor
     depthwise: Tensor
@@ -112,41 +75,53 @@ class _Slices(NamedTuple):
     se: tuple[Tensor, ...]
 
 
-class _Used(NamedTuple):
-    """The last slices, and what they were made of."""
+class _Cache(NamedTuple):
+    """Slices, and what they were made of.
+
+    Attributes:
+        op: the operator whose slices they are.
+        weights: the tensors that they are slices of.
+        versions: place in memory and version of each of these tensors then.
+        slices: the slices.
+    """
 
     op: Op
     weights: list[Tensor | None]
-    state: list[tuple[int, int]]
+    versions: list[tuple[int, int]]
     slices: _Slices
 
 
 class ElasticMBConv(Elastic):
-    """An inverted residual block of which any kernel and any expansion up to its largest can be used."""
+    """An inverted residual block of which any kernel and any expansion up to its largest can be used.
+
+    Args:
+        largest: the largest operator.
+        kernels: edges in pixels, rising.
+        eps: of the batch norms.
+    """
 
     def __init__(self, largest: Op, kernels: tuple[int, ...], eps: float) -> None:
         super().__init__()
         mid, out = largest.c_mid, largest.c_out
         self.act = ACTIVATIONS[largest.act]
-        expand, depthwise, project = _Conv(largest.c_in, mid), _ElasticKernel(mid, kernels), _Conv(mid, out)
-        norms = (_ElasticNorm(mid, eps), _ElasticNorm(mid, eps), _ElasticNorm(out, eps))
+        expand, depthwise, project = ConvWeights(largest.c_in, mid), KernelWeights(mid, kernels), ConvWeights(mid, out)
+        norms = (NormWeights(mid, eps), NormWeights(mid, eps), NormWeights(out, eps))
         se = squeeze_excite(mid, largest.se) if largest.se else None
         self.inverted_bottleneck = conv_bn(expand, norms[0])
         self.depth_conv = conv_bn(depthwise, norms[1], **({"se": se} if se else {}))
         self.point_linear = conv_bn(project, norms[2])
         self.convs, self.norms = (expand, depthwise, project), norms  # the same modules, without looking up names
-
-        self.sources = tuple(
-            (values, name)
+        self.tensor_places = tuple(
+            (tensors, name)
             for module in self.modules()
-            for values in (module._parameters, module._buffers)
-            for name, value in values.items()
-            if value is not None and value.ndim
+            for tensors in (module._parameters, module._buffers)
+            for name, tensor in tensors.items()
+            if tensor is not None and tensor.ndim
         )  # where the weights are, now and after .to() or load_state_dict()
-        self.used: _Used | None = None
+        self.cache: _Cache | None = None
 
     def _slices(self, op: Op) -> _Slices:
-        """The slices of all weights that `op` uses."""
+        """The slices of all weights that an operator uses."""
         expand, depthwise, project = self.convs
         se: tuple[Tensor, ...] = ()
         if op.se:
@@ -159,38 +134,44 @@ class ElasticMBConv(Elastic):
                 grow.bias[: op.c_mid],
             )
         return _Slices(
-            _first(expand.conv.weight, op.c_mid),
+            first_entries(expand.conv.weight, op.c_mid),
             depthwise.weight(op.c_mid, op.kernel),
             project.conv.weight[:, : op.c_mid],
-            tuple(n.first(c) for n, c in zip(self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True)),
+            tuple(norm.first(c) for norm, c in zip(self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True)),
             se,
         )
 
-    def _slices_again(self, op: Op) -> _Slices:
-        """The same for evaluation, where one architecture meets many batches: the last slices while they are true.
+    def _cached_slices(self, op: Op) -> _Slices:
+        """The slices of an operator in evaluation, where one architecture meets many batches.
 
-        They are where every weight is the same tensor, at the same place, in the same version as then.
+        The last ones are returned again while every weight is the same tensor, at the same place in memory, in the
+        same version as when they were made.
         """
-        weights = [values[name] for values, name in self.sources]
-        state = [(w.data_ptr(), w._version) for w in weights]  # type: ignore[union-attr]
-        used = self.used
-        if used is None or used.op != op or used.state != state or not all(map(operator.is_, used.weights, weights)):
+        weights = [tensors[name] for tensors, name in self.tensor_places]
+        versions = [(w.data_ptr(), w._version) for w in weights]  # type: ignore[union-attr]
+        cache = self.cache
+        if (
+            cache is None
+            or cache.op != op
+            or cache.versions != versions
+            or not all(map(operator.is_, cache.weights, weights))
+        ):
             slices = self._slices(op)
-            self.used = used = _Used(op, weights, state, slices._replace(project=slices.project.contiguous()))
-        return used.slices
+            self.cache = cache = _Cache(op, weights, versions, slices._replace(project=slices.project.contiguous()))
+        return cache.slices
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
-        w = self._slices_again(op) if self._evaluates(x) else self._slices(op)
+        slices = self._cached_slices(op) if self._can_cache(x) else self._slices(op)
         first, second, third = self.norms
-        y: Tensor = self.act(first.normalise(F.conv2d(x, w.expand), w.norms[0]))
-        y = self.act(second.normalise(depthwise_conv(y, w.depthwise, op.stride), w.norms[1]))
+        y: Tensor = self.act(first.normalise(F.conv2d(x, slices.expand), slices.norms[0]))
+        y = self.act(second.normalise(depthwise_conv(y, slices.depthwise, op.stride), slices.norms[1]))
         if op.se:
-            gate = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), w.se[0], w.se[1]))
-            y = y * F.hardsigmoid(F.conv2d(gate, w.se[2], w.se[3]))
-        y = third.normalise(F.conv2d(y, w.project), w.norms[2])
+            gate = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), slices.se[0], slices.se[1]))
+            y = y * F.hardsigmoid(F.conv2d(gate, slices.se[2], slices.se[3]))
+        y = third.normalise(F.conv2d(y, slices.project), slices.norms[2])
         return x + y if op.shortcut else y
 
-    def _evaluates(self, x: Tensor) -> bool:
+    def _can_cache(self, x: Tensor) -> bool:
         """Whether slices may be kept: no gradients, no automatic precision, and weights whose changes torch counts."""
         if self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
             return False
@@ -198,57 +179,38 @@ class ElasticMBConv(Elastic):
 
     @torch.no_grad()
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
-        """Sort by the L1 norm of the projection's weights that read a channel.
+        """Sort middle channels by the L1 norm of the weights that the projection reads them with.
 
-        Likewise for the bottleneck of squeeze-and-excitation, by the weights that its expansion reads it with.
+        The channels between the two convolutions of squeeze-and-excitation are sorted by the weights of the second.
         """
-        point, depth, expand = (self.get_submodule(f"{m}.conv.conv") for m in _PARTS)
-        order = _importance_order(point.get_parameter("weight"), [k.c_mid for k in kept])
-        _permute(point, order, 1)
-        for module in (depth, expand, *(self.get_submodule(f"{m}.bn.bn") for m in _PARTS[1:])):
-            _permute(module, order, 0)
+        expand, depthwise, project = (self.get_submodule(f"{name}.conv.conv") for name in _CONVS)
+        order = importance_order(project.get_parameter("weight"), [smaller.c_mid for smaller in kept])
+        permute(project, order, axis=1)
+        for module in (depthwise, expand, *(self.get_submodule(f"{name}.bn.bn") for name in _CONVS[:2])):
+            permute(module, order, axis=0)
         if op.se:
             reduce, grow = (self.get_submodule(f"depth_conv.se.fc.{name}") for name in ("reduce", "expand"))
-            _permute(grow, order, 0)
-            _permute(reduce, order, 1)
-            order = _importance_order(grow.get_parameter("weight"), [k.se for k in kept])
-            _permute(grow, order, 1)
-            _permute(reduce, order, 0)
+            permute(grow, order, axis=0)
+            permute(reduce, order, axis=1)
+            order = importance_order(grow.get_parameter("weight"), [smaller.se for smaller in kept])
+            permute(grow, order, axis=1)
+            permute(reduce, order, axis=0)
 
     def extract(self, op: Op) -> dict[str, Tensor]:
-        """State dict of the plain `MBConv` of `op`: copies of the slices in use."""
-        slices, names = self._slices(op), ("inverted_bottleneck", "depth_conv", "point_linear")
+        """State dict of the plain `MBConv` of an operator: copies of the slices that it uses."""
+        slices = self._slices(op)
         convs = (slices.expand, slices.depthwise, slices.project)
-        weights = {f"{name}.conv.weight": weight for name, weight in zip(names, convs, strict=True)}
-        inner = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
-        weights |= {f"depth_conv.se.fc.{name}": weight for name, weight in zip(inner, slices.se, strict=False)}
+        weights = {f"{name}.conv.weight": weight for name, weight in zip(_CONVS, convs, strict=True)}
+        names = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
+        weights |= {f"depth_conv.se.fc.{name}": weight for name, weight in zip(names, slices.se, strict=False)}
         state = {name: weight.detach().clone() for name, weight in weights.items()}
-        for name, norm, channels in zip(names, self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True):
-            state |= _prefixed(f"{name}.bn", norm.extract(channels))
+        for name, norm, channels in zip(_CONVS, self.norms, (op.c_mid, op.c_mid, op.c_out), strict=True):
+            state |= prefixed(f"{name}.bn", norm.extract(channels))
         return state
 
 
-_PARTS = ("point_linear", "depth_conv", "inverted_bottleneck")
-
-
-def _importance_order(weight: Tensor, ends: Sequence[int]) -> Tensor:
-    """Input channels of a convolution by falling L1 norm, within the groups that end at `ends` and at the last."""
-    importance = weight.abs().sum((0, 2, 3))
-    ends = sorted({*ends, len(importance)})
-    starts = [0, *ends[:-1]]
-    return torch.cat(
-        [
-            start + importance[start:end].argsort(descending=True, stable=True)
-            for start, end in zip(starts, ends, strict=True)
-        ]
-    )
-
-
-def _permute(module: nn.Module, order: Tensor, axis: int) -> None:
-    """Reorder a layer's outputs (axis 0: weights, biases, statistics) or inputs (axis 1: weights), in place."""
-    for value in module.state_dict().values():
-        if value.ndim > axis:
-            value.copy_(value.index_select(axis, order))
+_CONVS = ("inverted_bottleneck", "depth_conv", "point_linear")
+"""Names of the three convolutions of an inverted residual block: expansion, depthwise, projection."""
 
 
 class ElasticBlock(Elastic):
@@ -262,7 +224,7 @@ class ElasticBlock(Elastic):
         return self.conv(x, op)  # type: ignore[no-any-return]
 
     def extract(self, op: Op) -> dict[str, Tensor]:
-        return _prefixed("conv", self.conv.extract(op))
+        return prefixed("conv", self.conv.extract(op))
 
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
         self.conv.sort_channels(op, kept)
@@ -273,8 +235,8 @@ class ElasticConvLayer(Elastic):
 
     def __init__(self, largest: Op, eps: float) -> None:
         super().__init__()
-        self.conv = _Conv(largest.c_in, largest.c_out, largest.kernel)
-        self.bn = _ElasticNorm(largest.c_out, eps)
+        self.conv = ConvWeights(largest.c_in, largest.c_out, largest.kernel)
+        self.bn = NormWeights(largest.c_out, eps)
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         weight = self.conv.conv.weight[: op.c_out, : op.c_in]
@@ -282,7 +244,7 @@ class ElasticConvLayer(Elastic):
 
     def extract(self, op: Op) -> dict[str, Tensor]:
         weight = self.conv.conv.weight.detach()[: op.c_out, : op.c_in].clone()
-        return {"conv.weight": weight, **_prefixed("bn", self.bn.extract(op.c_out))}
+        return {"conv.weight": weight, **prefixed("bn", self.bn.extract(op.c_out))}
 
 
 class ElasticResidual(Elastic):
@@ -296,7 +258,7 @@ class ElasticResidual(Elastic):
         return x + self.conv(x, op)  # type: ignore[no-any-return]
 
     def extract(self, op: Op) -> dict[str, Tensor]:
-        return _prefixed("conv", self.conv.extract(op))
+        return prefixed("conv", self.conv.extract(op))
 
 
 class ElasticBottleneck(Elastic):
@@ -305,20 +267,20 @@ class ElasticBottleneck(Elastic):
     def __init__(self, largest: Op, eps: float) -> None:
         super().__init__()
         for name, (c_in, c_out, kernel, _) in bottleneck_convs(largest).items():
-            self.add_module(name, conv_bn(_Conv(c_in, c_out, kernel), _ElasticNorm(c_out, eps)))
+            self.add_module(name, conv_bn(ConvWeights(c_in, c_out, kernel), NormWeights(c_out, eps)))
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         convs, act = bottleneck_convs(op), ACTIVATIONS[op.act]
 
-        def run(name: str, x: Tensor) -> Tensor:
+        def convolved(name: str, x: Tensor) -> Tensor:
             c_in, c_out, kernel, stride = convs[name]
             weight = self.get_parameter(f"{name}.conv.conv.weight")[:c_out, :c_in]
             return self.get_submodule(f"{name}.bn")(F.conv2d(x, weight, None, stride, kernel // 2))  # type: ignore[no-any-return]
 
-        y = act(run("conv1", x))
-        y = run("conv3", act(run("conv2", y)))
+        y = act(convolved("conv1", x))
+        y = convolved("conv3", act(convolved("conv2", y)))
         if not op.shortcut:
-            x = run("downsample", average(x, op.stride))
+            x = convolved("downsample", average(x, op.stride))
         return act(x + y)
 
     def extract(self, op: Op) -> dict[str, Tensor]:
@@ -326,19 +288,19 @@ class ElasticBottleneck(Elastic):
         for name, (c_in, c_out, _, _) in bottleneck_convs(op).items():
             weight = self.get_parameter(f"{name}.conv.conv.weight").detach()[:c_out, :c_in]
             norm = self.get_submodule(f"{name}.bn")
-            assert isinstance(norm, _ElasticNorm)
-            state |= {f"{name}.conv.weight": weight.clone(), **_prefixed(f"{name}.bn", norm.extract(c_out))}
+            assert isinstance(norm, NormWeights)
+            state |= {f"{name}.conv.weight": weight.clone(), **prefixed(f"{name}.bn", norm.extract(c_out))}
         return state
 
     @torch.no_grad()
     def sort_channels(self, op: Op, kept: Sequence[Op]) -> None:
-        """Sort what each of the last two convolutions reads by the L1 norm of its weights."""
+        """Sort the channels that the second and third convolution read by the L1 norm of the weights they read with."""
         for writer, reader in (("conv2", "conv3"), ("conv1", "conv2")):
             conv = self.get_submodule(f"{reader}.conv.conv")
-            order = _importance_order(conv.get_parameter("weight"), [k.c_mid for k in kept])
-            _permute(conv, order, 1)
-            _permute(self.get_submodule(f"{writer}.conv.conv"), order, 0)
-            _permute(self.get_submodule(f"{writer}.bn.bn"), order, 0)
+            order = importance_order(conv.get_parameter("weight"), [smaller.c_mid for smaller in kept])
+            permute(conv, order, axis=1)
+            permute(self.get_submodule(f"{writer}.conv.conv"), order, axis=0)
+            permute(self.get_submodule(f"{writer}.bn.bn"), order, axis=0)
 
 
 class ElasticLinear(Elastic):
@@ -359,7 +321,13 @@ class ElasticLinear(Elastic):
 
 
 def supernet_layer(place: Place, largest: Op, eps: float) -> nn.Module:
-    """The layer of a place of a supernet: elastic where its operator can differ and has weights, otherwise plain."""
+    """The layer of a place of a supernet: elastic where its operator can differ and has weights, otherwise plain.
+
+    Args:
+        place: the place in the space.
+        largest: its largest operator.
+        eps: of its batch norms.
+    """
     if isinstance(place.part, Stage):
         if largest.kind == "mbconv":
             return ElasticBlock(largest, place.part.kernels, eps)
@@ -367,7 +335,3 @@ def supernet_layer(place: Place, largest: Op, eps: float) -> nn.Module:
     if (place.width_in, place.width_out) != (None, None) and largest.kind in ("conv", "linear"):
         return (ElasticConvLayer if largest.kind == "conv" else ElasticLinear)(largest, eps)
     return plain_layer(largest, eps)
-
-
-def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in state.items()}

@@ -118,7 +118,7 @@ def train_epoch(state: RunState, lesson: Lesson, progress: Progress) -> EpochFig
         OfaDeployError: the loss or a weight is not finite any more.
     """
     recipe, data = lesson.recipe, lesson.data
-    index, within = recipe.at(state.epoch)
+    index, within = recipe.phase_at(state.epoch)
     phase, steps, losses = recipe.phases[index], len(data.train) // recipe.batch, []
     started = time.perf_counter()
     state.net.train()

@@ -15,20 +15,21 @@ from ofa_deploy.spaces.ops import Op
 
 Activation = Callable[[Tensor], Tensor]
 Device = str | None
+"""Where weights are made; on "meta" layers have shapes but no weights, None is the processor."""
 Steps = Generator[tuple[nn.Module, Tensor], Tensor, Tensor]
-"""A pass through a layer that stops at each batch norm: it yields the norm and its input, is sent its output, and
-returns the layer's."""
-
+"""A pass through a layer that stops at each batch norm: it yields the norm and the norm's input, is sent the norm's
+output, and returns the layer's output."""
 ACTIVATIONS: dict[str, Activation] = {
     "none": lambda x: x,
     "relu": lambda x: F.relu(x, inplace=True),
     "relu6": lambda x: F.relu6(x, inplace=True),
     "hswish": lambda x: F.hardswish(x, inplace=True),
 }
+"""Activations by the names that operators call them; all but "none" work in place."""
 
 
 class _Unfilled(nn.Module):
-    """Leaves weights on the meta device alone: filling what has no memory takes most of a layer's making."""
+    """Leaves weights on the meta device alone: filling what has no memory would take most of the time of making."""
 
     def reset_parameters(self) -> None:
         if not next(self.parameters()).is_meta:
@@ -47,13 +48,13 @@ class Linear(_Unfilled, nn.Linear):
     """A plain dense layer."""
 
 
-def conv_bn(conv: nn.Module, bn: nn.Module, **more: nn.Module) -> nn.ModuleDict:
-    """A convolution and its batch norm under their official names."""
-    return nn.ModuleDict({"conv": conv, "bn": bn, **more})
+def conv_bn(conv: nn.Module, bn: nn.Module, **modules: nn.Module) -> nn.ModuleDict:
+    """A convolution and its batch norm under their official names, with other modules under theirs."""
+    return nn.ModuleDict({"conv": conv, "bn": bn, **modules})
 
 
 def squeeze_excite(channels: int, middle: int, device: Device = None) -> nn.ModuleDict:
-    """The two 1x1 convolutions of squeeze-and-excitation."""
+    """The two 1x1 convolutions of squeeze-and-excitation: from `channels` to `middle` channels, and back."""
     return nn.ModuleDict(
         {
             "fc": nn.ModuleDict(
@@ -67,14 +68,17 @@ def squeeze_excite(channels: int, middle: int, device: Device = None) -> nn.Modu
 
 
 class Normalised(nn.Module, ABC):
-    """A layer with batch norms, which it leaves to whoever runs its steps."""
+    """A layer with batch norms, whose pass can be stopped at each of them.
+
+    Inputs have the shape (n, c_in, size, size) of the layer's operator, outputs (n, c_out, height, width).
+    """
 
     @abstractmethod
     def steps(self, x: Tensor) -> Steps:
-        """Its pass, see `Steps`; what it is sent may be changed in place."""
+        """The pass of an input, as `Steps` describes it; a tensor that is sent may be changed in place."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Its pass, with each norm applied as it comes."""
+        """The whole pass of an input: each norm is applied as it comes."""
         steps = self.steps(x)
         try:
             norm, y = next(steps)
@@ -120,7 +124,7 @@ class MaxPoolLayer(nn.Module):
 
 
 class PoolLayer(nn.Module):
-    """Global average, keeping the spatial axes at 1 x 1."""
+    """Average over the map: shape (n, channels, size, size) in, (n, channels, 1, 1) out."""
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
@@ -130,7 +134,10 @@ class PoolLayer(nn.Module):
 
 
 class LinearLayer(nn.Module):
-    """Dense layer on a 1 x 1 map: a classifier (flat output) where it has a bias, otherwise a 1x1 convolution."""
+    """Dense layer on a map of 1 x 1: shape (n, c_in, 1, 1) in.
+
+    With a bias it is a classifier: shape (n, c_out) out. Without one it is a 1x1 convolution: (n, c_out, 1, 1) out.
+    """
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
@@ -150,16 +157,16 @@ class MBConv(Normalised):
 
     def __init__(self, op: Op, eps: float, device: Device = None) -> None:
         super().__init__()
-        mid, pad = op.c_mid, op.kernel // 2
+        mid, padding = op.c_mid, op.kernel // 2
         self.op = op
         self.act = ACTIVATIONS[op.act]
         if op.c_mid != op.c_in:
             self.inverted_bottleneck = conv_bn(
                 Conv2d(op.c_in, mid, 1, bias=False, device=device), BatchNorm2d(mid, eps, device=device)
             )
-        more = {"se": squeeze_excite(mid, op.se, device)} if op.se else {}
-        depthwise = Conv2d(mid, mid, op.kernel, op.stride, pad, groups=mid, bias=False, device=device)
-        self.depth_conv = conv_bn(depthwise, BatchNorm2d(mid, eps, device=device), **more)
+        gate = {"se": squeeze_excite(mid, op.se, device)} if op.se else {}
+        depthwise = Conv2d(mid, mid, op.kernel, op.stride, padding, groups=mid, bias=False, device=device)
+        self.depth_conv = conv_bn(depthwise, BatchNorm2d(mid, eps, device=device), **gate)
         self.point_linear = conv_bn(
             Conv2d(mid, op.c_out, 1, bias=False, device=device), BatchNorm2d(op.c_out, eps, device=device)
         )
@@ -199,15 +206,15 @@ class Bottleneck(Normalised):
             self.add_module(name, conv_bn(conv, BatchNorm2d(c_out, eps, device=device)))
 
     def steps(self, x: Tensor) -> Steps:
-        def run(name: str, x: Tensor) -> Steps:
-            part = self.get_submodule(name)
-            return (yield part["bn"], part["conv"](x))  # type: ignore[index]
+        def convolved(name: str, x: Tensor) -> Steps:
+            conv = self.get_submodule(name)
+            return (yield conv["bn"], conv["conv"](x))  # type: ignore[index]
 
-        y = self.act((yield from run("conv1", x)))
-        y = self.act((yield from run("conv2", y)))
-        y = yield from run("conv3", y)
+        y = self.act((yield from convolved("conv1", x)))
+        y = self.act((yield from convolved("conv2", y)))
+        y = yield from convolved("conv3", y)
         if not self.op.shortcut:
-            x = yield from run("downsample", average(x, self.op.stride))
+            x = yield from convolved("downsample", average(x, self.op.stride))
         return self.act(x + y)
 
 
@@ -222,7 +229,7 @@ def bottleneck_convs(op: Op) -> dict[str, tuple[int, int, int, int]]:
 
 
 def average(x: Tensor, stride: int) -> Tensor:
-    """Average over windows of the stride; those that reach over the edge average what is inside."""
+    """Average over windows as large as the stride; a window that reaches over the edge averages what is inside."""
     return F.avg_pool2d(x, stride, stride, ceil_mode=True) if stride > 1 else x
 
 
@@ -237,5 +244,11 @@ _LAYERS: dict[str, Callable[[Op, float, Device], nn.Module]] = {
 
 
 def plain_layer(op: Op, eps: float, device: Device = None) -> nn.Module:
-    """The plain layer of an operator; `eps` is its batch norms'. On the device "meta" it has shapes but no weights."""
+    """The plain layer of an operator.
+
+    Args:
+        op: the operator.
+        eps: of its batch norms.
+        device: where its weights are made; on "meta" it has shapes but no weights.
+    """
     return (Residual if op.kind == "conv" and op.shortcut else _LAYERS[op.kind])(op, eps, device)

@@ -1,19 +1,16 @@
-"""The elastic network, and the plain networks cut out of it."""
+"""The supernet, and the plain subnetworks that are cut out of it."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ofa_deploy.errors import ArchError
-from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet.elastic import Elastic, supernet_layer
-from ofa_deploy.supernet.layers import bottleneck_convs, plain_layer
+from ofa_deploy.supernet.layers import plain_layer
 
 
 class Supernet(nn.Module):
@@ -33,13 +30,13 @@ class Supernet(nn.Module):
     def initialise(self, seed: int) -> Supernet:
         """Draw initial weights: He's normal by fan-out for convolutions, PyTorch's default for the classifier."""
         generator = torch.Generator().manual_seed(seed)
-        for name, p in self.named_parameters():
-            if p.ndim == 4 and not name.endswith("matrix"):
-                nn.init.kaiming_normal_(p, mode="fan_out", generator=generator)
-            elif p.ndim == 2 and not name.endswith("matrix"):
-                nn.init.kaiming_uniform_(p, a=5**0.5, generator=generator)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 4 and not name.endswith("matrix"):
+                nn.init.kaiming_normal_(parameter, mode="fan_out", generator=generator)
+            elif parameter.ndim == 2 and not name.endswith("matrix"):
+                nn.init.kaiming_uniform_(parameter, a=5**0.5, generator=generator)
             elif name.endswith("bias"):
-                nn.init.zeros_(p)
+                nn.init.zeros_(parameter)
         return self
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -47,7 +44,7 @@ class Supernet(nn.Module):
 
         Args:
             x: images, shape (n, channels, arch.resolution, arch.resolution).
-            arch: which subnetwork.
+            arch: the subnetwork's architecture.
 
         Returns:
             logits, shape (n, classes).
@@ -66,7 +63,8 @@ class Supernet(nn.Module):
         """Sort each block's middle channels by importance, in place; the largest network computes the same.
 
         Args:
-            kept: a part of the space whose networks keep computing the same, because they are trained already.
+            kept: a part of the space whose networks must keep computing the same, because they are trained already;
+                None keeps only the largest network.
         """
         largest = self.space.extreme(True)
         places = {place.name: place for place in kept.places} if kept else {}
@@ -77,7 +75,7 @@ class Supernet(nn.Module):
                 layer.sort_channels(op, ops)
 
     def subnet(self, arch: Arch) -> Subnet:
-        """A plain, independent module that computes what `forward(x, arch)` computes."""
+        """A plain, independent network that computes what `forward(x, arch)` computes."""
         net = Subnet(self.space, arch)
         state: dict[str, Tensor] = {}
         for name, op in self.space.walk(arch):
@@ -86,7 +84,7 @@ class Supernet(nn.Module):
         return net.train(self.training)
 
     def layer(self, name: str, op: Op) -> nn.Module:
-        """A plain, independent layer: the part of a subnetwork that computes `op` at the place `name`."""
+        """A plain, independent layer of subnetworks: the one at the place `name` that computes `op`."""
         layer = plain_layer(op, self.space.bn_eps, "meta")
         _assign(layer, self._extract(name, op))
         return layer.train(self.training)
@@ -110,7 +108,12 @@ def _attach(root: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def _assign(net: nn.Module, state: dict[str, Tensor]) -> None:
-    """What `load_state_dict(state, assign=True)` does to a network on the meta device, in a tenth of the time."""
+    """Do what `load_state_dict(state, assign=True)` does to a network on the meta device, in a tenth of the time.
+
+    Args:
+        net: the network.
+        state: its tensors by their names; it is emptied.
+    """
     for prefix, module in net.named_modules():
         start = f"{prefix}." if prefix else ""
         for name, _ in list(module.named_parameters(recurse=False)):
@@ -135,48 +138,3 @@ class Subnet(nn.Module):
         for layer in self.in_order:
             x = layer(x)
         return x
-
-
-def folded(net: Subnet) -> dict[str, Weights]:
-    """Weights of a plain network with its batch norms folded, for the graph emitters.
-
-    Returns:
-        for each part of the walk, its arrays (see `graphs.weights.shapes`).
-    """
-    state = {name: value.detach().double() for name, value in net.state_dict().items()}
-    out: dict[str, Weights] = {}
-    for name, op in net.space.walk(net.arch):
-        if op.kind == "conv":
-            arrays = _fold(state, f"{name}.conv" if op.shortcut else name, "conv", net.space.bn_eps)
-        elif op.kind == "mbconv":
-            arrays = {}
-            for part, module in _PARTS.items():
-                if f"{name}.conv.{module}.conv.weight" in state:
-                    arrays |= _fold(state, f"{name}.conv.{module}", part, net.space.bn_eps)
-            for part in ("reduce", "expand") if op.se else ():
-                for what in ("weight", "bias"):
-                    arrays[f"se_{part}.{what}"] = state[f"{name}.conv.depth_conv.se.fc.{part}.{what}"]
-        elif op.kind == "bottleneck":
-            arrays = {}
-            for part in bottleneck_convs(op):
-                arrays |= _fold(state, f"{name}.{part}", part, net.space.bn_eps)
-        elif op.kind == "linear":
-            layer = f"{name}.linear" if op.bias else f"{name}.conv"
-            arrays = {"linear.weight": state[f"{layer}.weight"].flatten(1)}
-            if op.bias:
-                arrays["linear.bias"] = state[f"{layer}.bias"]
-        else:
-            arrays = {}
-        out[name] = {key: value.float().numpy() for key, value in arrays.items()}
-    return out
-
-
-_PARTS = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
-
-
-def _fold(state: Mapping[str, Tensor], module: str, part: str, eps: float) -> dict[str, Tensor]:
-    scale = state[f"{module}.bn.weight"] / torch.sqrt(state[f"{module}.bn.running_var"] + eps)
-    return {
-        f"{part}.weight": state[f"{module}.conv.weight"] * scale.view(-1, 1, 1, 1),
-        f"{part}.bias": state[f"{module}.bn.bias"] - state[f"{module}.bn.running_mean"] * scale,
-    }

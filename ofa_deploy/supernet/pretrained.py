@@ -1,4 +1,4 @@
-"""The weight files of the official once-for-all project: where they are, and their conversion to ours."""
+"""The weight files of the official once-for-all project: their addresses, and their conversion to ours."""
 
 from __future__ import annotations
 
@@ -57,16 +57,21 @@ def read(path: Path) -> dict[str, Tensor]:
 def space_of(state: Mapping[str, Tensor], path: Path) -> SearchSpace:
     """The space whose names and shapes a state dict has, with as many classes as its classifier.
 
+    Args:
+        state: tensors by today's names.
+        path: the file that they come from, for messages.
+
     Raises:
-        ArtifactError: it is of none.
+        ArtifactError: the names or shapes are those of no space.
     """
-    bias = next((v for k, v in state.items() if k.startswith("classifier.") and k.endswith(".bias")), None)
+    biases = (value for name, value in state.items() if name.startswith("classifier.") and name.endswith(".bias"))
+    bias = next(biases, None)
     for space in SPACES.values():
         if bias is not None and bias.ndim == 1 and len(bias) not in (0, space.classes):
             space = replace(space, name=f"{space.name}-{len(bias)}classes", classes=len(bias))
         with torch.device("meta"):
-            own = Supernet(space).state_dict()
-        if own.keys() == state.keys() and all(own[name].shape == state[name].shape for name in own):
+            expected = Supernet(space).state_dict()
+        if expected.keys() == state.keys() and all(expected[name].shape == state[name].shape for name in expected):
             return space
     raise ArtifactError(
         f"{path} has the names and shapes of none of {', '.join(SPACES)}; name one with --space to see what differs"
@@ -87,22 +92,28 @@ def output(space: SearchSpace, out: Path | None) -> Path:
 
 
 def convert(
-    path: Path, space: SearchSpace | None, out: Path | None, source: str | None = None, licence: str | None = None
+    path: Path,
+    *,
+    space: SearchSpace | None = None,
+    out: Path | None = None,
+    source: str | None = None,
+    licence: str | None = None,
 ) -> Path:
     """Convert an official weight file to ours.
 
     Args:
         path: the official file.
-        space: which space it is of; None finds out.
+        space: the space that it is of; None finds out.
         out: file to write; None writes `supernets/SPACE.safetensors`.
-        source: where it came from, for the provenance.
-        licence: of the weights, likewise; None where it is not known.
+        source: where it came from, for the description.
+        licence: licence of the weights, for the description; None where it is not stated.
 
     Returns:
         the file written.
 
     Raises:
-        ArtifactError: see `read` and `space_of`; or a tensor is missing, unexpected, of another shape, or not finite.
+        ArtifactError: the file is missing, damaged or of no space; a tensor is missing, unexpected, of another shape
+            or not finite; or there is an output already.
     """
     state = read(path)
     space = space or space_of(state, path)

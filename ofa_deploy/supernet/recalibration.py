@@ -1,4 +1,4 @@
-"""Batch-norm recalibration: the statistics of a plain network's norms, set from images."""
+"""Batch-norm recalibration: the statistics of a plain network's batch norms, set from images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from ofa_deploy.supernet.layers import Normalised
 from ofa_deploy.supernet.network import Subnet
 
-CHUNK_PIXELS = 4 * 224 * 224
-"""Of a batch that is recalibrated on: what is larger goes through each layer in pieces that the caches hold."""
+PIECE_PIXELS = 4 * 224 * 224
+"""Most pixels of a batch that go through a layer at once: a larger batch goes in pieces, which the caches hold."""
 
 
 class BatchStatistics:
     """Makes a batch norm normalise with each batch's own mean and biased variance, and collects both.
 
-    `freeze` sets their averages, weighted by the images of a batch (section 3 of arXiv 1908.09791's official code).
+    `freeze` sets their averages, weighted by the images of a batch, as the official code of arXiv 1908.09791 does.
     """
 
     def __init__(self, bn: nn.BatchNorm2d) -> None:
@@ -30,8 +30,9 @@ class BatchStatistics:
         bn.train()
 
     def _collect(self, bn: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        n, values = len(inputs[0]), inputs[0].numel() // inputs[0].shape[1]
-        self._add(n, bn.get_buffer("running_mean"), (values - 1) / values * bn.get_buffer("running_var"))
+        images, values = len(inputs[0]), inputs[0].numel() // inputs[0].shape[1]
+        biased = (values - 1) / values * bn.get_buffer("running_var")
+        self._add(images, bn.get_buffer("running_mean"), biased)
 
     def _add(self, images: int, mean: Tensor, var: Tensor) -> None:
         self.mean += images * mean
@@ -39,11 +40,18 @@ class BatchStatistics:
         self.images += images
 
     def normalise(self, pieces: Sequence[Tensor]) -> None:
-        """What the norm does to a batch that is given in pieces, in place; collected as that of one batch."""
-        each = [(x.numel() // x.shape[1], *_moments(x)) for x in pieces]
-        values = sum(n for n, _, _ in each)
-        mean = torch.stack([n / values * m for n, m, _ in each]).sum(0)
-        var = torch.stack([n / values * (v + (m - mean) ** 2) for n, m, v in each]).sum(0)
+        """Normalise a batch in place, and collect its statistics.
+
+        The mean of the batch is that of the pieces' means; its variance is that of the pieces' variances plus the
+        variance of their means, all weighted by the values of a piece.
+
+        Args:
+            pieces: the batch in pieces, of shape (n, channels, height, width) each.
+        """
+        moments = [(x.numel() // x.shape[1], *_moments(x)) for x in pieces]
+        values = sum(n for n, _, _ in moments)
+        mean = torch.stack([n / values * m for n, m, _ in moments]).sum(0)
+        var = torch.stack([n / values * (v + (m - mean) ** 2) for n, m, v in moments]).sum(0)
         scale = self.bn.weight / torch.sqrt(var + self.bn.eps)
         shift = self.bn.bias - mean * scale
         for x in pieces:
@@ -52,7 +60,7 @@ class BatchStatistics:
         self.bn.get_buffer("num_batches_tracked").add_(1)
 
     def release(self) -> None:
-        """Give the norm back in evaluation mode, with what it has."""
+        """Give the norm back in evaluation mode, with the statistics that it has now."""
         self.hook.remove()
         self.bn.momentum = self.momentum
         self.bn.eval()
@@ -78,21 +86,21 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean.double(), var.double() * ((n - 1) / n)  # PyTorch keeps the unbiased variance
 
 
-def pieces_of(batch: Tensor) -> list[Tensor]:
-    """A batch in pieces of `CHUNK_PIXELS`, for `collecting`."""
-    number = max(1, CHUNK_PIXELS // (batch.shape[2] * batch.shape[3]))
+def pieces_of(batch: Tensor, pixels: int = PIECE_PIXELS) -> list[Tensor]:
+    """A batch of shape (n, channels, height, width) in pieces of at most so many pixels, but at least one image."""
+    number = max(1, pixels // (batch.shape[2] * batch.shape[3]))
     return [batch[i : i + number] for i in range(0, len(batch), number)]
 
 
-def collecting(
+def collect_statistics(
     layer: nn.Module, pieces: Sequence[Tensor], statistics: Mapping[nn.Module, BatchStatistics]
 ) -> list[Tensor]:
-    """Run a batch, given in pieces, through a plain layer whose norms take the statistics of the whole batch.
+    """Run a batch in pieces through a plain layer whose norms take the statistics of the whole batch.
 
     Args:
         layer: from `layers.plain_layer`.
-        pieces: of shape (n, channels, height, width) each.
-        statistics: of the layer's norms.
+        pieces: the batch in pieces, of shape (n, channels, height, width) each.
+        statistics: what collects, by the norms of the layer.
 
     Returns:
         the layer's output for each piece.
@@ -100,13 +108,14 @@ def collecting(
     if len(pieces) == 1 or not isinstance(layer, Normalised):
         return [layer(x) for x in pieces]
     passes = [layer.steps(x) for x in pieces]
-    stops = [next(one) for one in passes]
+    stops = [next(steps) for steps in passes]
     while True:
-        statistics[stops[0][0]].normalise([x for _, x in stops])
-        outputs, waiting, stops = [], stops, []
-        for one, (_, x) in zip(passes, waiting, strict=True):
+        norm, inputs = stops[0][0], [x for _, x in stops]
+        statistics[norm].normalise(inputs)
+        outputs, stops = [], []
+        for steps, x in zip(passes, inputs, strict=True):
             try:
-                stops.append(one.send(x))
+                stops.append(steps.send(x))
             except StopIteration as end:
                 outputs.append(end.value)
         if outputs:
@@ -119,14 +128,15 @@ def norms(net: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 @torch.no_grad()
-def recalibrate(net: Subnet, batches: Iterable[Tensor]) -> None:
-    """Set the batch-norm statistics of a plain network from images, in place (see `BatchStatistics`).
+def recalibrate(net: Subnet, batches: Iterable[Tensor], *, piece_pixels: int = PIECE_PIXELS) -> None:
+    """Set the batch-norm statistics of a plain network from images, in place: averages over the batches.
 
     The result depends on the images and how they are batched, not on the statistics before.
 
     Args:
-        net: a network with `BatchNorm2d` layers; left in evaluation mode.
+        net: the network; it is left in evaluation mode.
         batches: normalised images, shape (n, channels, resolution, resolution) each.
+        piece_pixels: most pixels of a batch that go through a layer at once.
 
     Raises:
         ValueError: there is no image.
@@ -135,9 +145,9 @@ def recalibrate(net: Subnet, batches: Iterable[Tensor]) -> None:
     collected: dict[nn.Module, BatchStatistics] = {bn: BatchStatistics(bn) for bn in norms(net)}
     try:
         for batch in batches:
-            pieces = pieces_of(batch)
+            pieces = pieces_of(batch, piece_pixels)
             for layer in net.in_order:
-                pieces = collecting(layer, pieces, collected)
+                pieces = collect_statistics(layer, pieces, collected)
     finally:
         for statistics in collected.values():
             statistics.release()

@@ -11,20 +11,21 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.spaces.space import SearchSpace
 
 PRECISIONS = ("auto", "float32", "bf16")
+"""Number formats of a training's passes; `auto` is bf16 on GPUs that have it, otherwise float32."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training: which subnetworks are drawn, and for how long.
+    """One phase of a training: which subnetworks are drawn, and for how long.
 
     Attributes:
         name: what the log calls it.
         epochs: passes over the training images.
         lr: highest learning rate for a batch of 64 images; it grows in proportion to the batch.
         kernels: how many of the largest kernel sizes are drawn from; 1 keeps the largest.
-        depths: likewise for the depths of a stage.
-        expands: likewise for the expansions, and for elastic widths where a space has them. Where it grows, middle
-            channels are sorted by importance first.
+        depths: how many of the largest depths of a stage are drawn from.
+        expands: how many of the largest expansions are drawn from, and of the elastic widths where a space has them.
+            Where it grows from one phase to the next, middle channels are sorted by importance first.
         subnets: subnetworks a step; their gradients are summed.
         warmup: epochs of linear warm-up, before a cosine to zero.
     """
@@ -45,7 +46,7 @@ class Phase:
             raise OfaDeployError(f"phase {self.name}: the learning rate must be positive and the warm-up not negative")
 
     def share(self, epoch: float) -> float:
-        """Of the highest learning rate, at a (broken) epoch: a warm-up and a cosine to zero."""
+        """Share of the highest learning rate at an epoch, such as 1.5: a linear warm-up, then a cosine to zero."""
         if epoch < self.warmup:
             return epoch / self.warmup
         return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)))
@@ -63,15 +64,15 @@ class Recipe:
         phases: one after the other. Where the first one trains only the largest network, the network at its end
             teaches the later phases.
         batch: images a step, over all processes.
-        momentum: of SGD with Nesterov's correction; it starts anew in every phase.
-        weight_decay: of convolutions and dense layers; norms, biases and kernel matrices have none.
+        momentum: momentum of SGD with Nesterov's correction; it starts anew in every phase.
+        weight_decay: weight decay of convolutions and dense layers; norms, biases and kernel matrices have none.
         smoothing: label smoothing.
         distill: weight of the soft-label cross entropy against the teacher (Hinton et al., arXiv 1503.02531).
         erase: probability that a rectangle of an image is blanked (Zhong et al., arXiv 1708.04896).
         sandwich: besides the drawn subnetworks, each step trains the phase's largest and smallest (Yu and Huang,
             arXiv 1903.05134).
         precision: `float32`, `bf16` (automatic mixed precision), or `auto`: bf16 on GPUs that have it.
-        seed: of everything random.
+        seed: seed of everything random.
     """
 
     phases: tuple[Phase, ...]
@@ -97,7 +98,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Recipe:
-        """The recipe of `dataclasses.asdict`, also as JSON gives it back."""
+        """The recipe whose fields `dataclasses.asdict` gave, also as JSON gives them back."""
         return cls(**{**fields, "phases": tuple(Phase(**phase) for phase in fields["phases"])})
 
     @property
@@ -111,16 +112,25 @@ class Recipe:
         first = self.phases[0]
         return first.epochs if first.kernels == first.depths == first.expands == 1 else None
 
-    def at(self, epoch: int) -> tuple[int, int]:
-        """Index of the phase that `epoch` (from 0) belongs to, and the epoch's number in it."""
-        for i, phase in enumerate(self.phases):
+    def phase_at(self, epoch: int) -> tuple[int, int]:
+        """Index of the phase that an epoch (from 0) belongs to, and the epoch's number in that phase (from 0)."""
+        for index, phase in enumerate(self.phases):
             if epoch < phase.epochs:
-                return i, epoch
+                return index, epoch
             epoch -= phase.epochs
         raise ValueError("the recipe has fewer epochs")
 
     def scaled(self, epochs: int | None = None, lr_factor: float = 1.0) -> Recipe:
-        """The recipe shortened or lengthened to `epochs` in all (each phase keeps one), learning rates scaled."""
+        """The recipe shortened or lengthened, with other learning rates.
+
+        Args:
+            epochs: epochs of all phases together, shared out as they are now; each phase keeps at least one. None
+                keeps their number.
+            lr_factor: multiplies all learning rates.
+
+        Raises:
+            OfaDeployError: there are fewer epochs than phases, or the factor is not positive.
+        """
         if epochs is not None and epochs < len(self.phases):
             raise OfaDeployError(f"the recipe needs at least {len(self.phases)} epochs, one a phase, not {epochs}")
         if not lr_factor > 0:

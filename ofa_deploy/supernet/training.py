@@ -174,7 +174,7 @@ def _train(job: _Job, stop_after: int | None) -> Json:
 def _train_epoch(job: _Job, net: Supernet, state: RunState, progress: Progress) -> None:
     """One epoch of the phase that it belongs to, and its row in the log."""
     recipe = job.recipe
-    index, within = recipe.at(state.epoch)
+    index, within = recipe.phase_at(state.epoch)
     if within == 0:
         _begin_phase(job, net, state, index)
     phase = recipe.phases[index]

@@ -12,7 +12,8 @@ from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.graphs import weights
 from ofa_deploy.spaces.families import SPACES, get_space
 from ofa_deploy.spaces.ops import Op
-from ofa_deploy.supernet.network import Supernet, folded
+from ofa_deploy.supernet.folding import folded_weights
+from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recalibration import recalibrate
 
 
@@ -28,7 +29,7 @@ def test_whole_network_equals_torch(name: str) -> None:
         )
         plain = net.subnet(arch)
         recalibrate(plain, [x])
-        model = graphs.emit(space.walk(arch), folded(plain), batch=8)
+        model = graphs.emit(space.walk(arch), folded_weights(plain), batch=8)
         onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
         got = onnxruntime.start(model, 1)(x.numpy())
         expected = plain(x).detach().numpy()

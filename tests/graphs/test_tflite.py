@@ -13,7 +13,8 @@ from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.tflite_int8 import Int8Graph
 from ofa_deploy.spaces.families import SPACES, get_space
 from ofa_deploy.spaces.ops import Op
-from ofa_deploy.supernet.network import Supernet, folded
+from ofa_deploy.supernet.folding import folded_weights
+from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recalibration import recalibrate
 from tests.graphs.test_onnx import BLOCKS, reference
 
@@ -32,7 +33,7 @@ def test_whole_network_equals_torch(name: str) -> None:
         x = torch.randn(4, space.in_channels, r, r, generator=torch.Generator().manual_seed(0))
         plain = net.subnet(arch)
         recalibrate(plain, [x])
-        got = tflite.start(graphs.emit(space.walk(arch), folded(plain), batch=4), 1)(last(x.numpy()))
+        got = tflite.start(graphs.emit(space.walk(arch), folded_weights(plain), batch=4), 1)(last(x.numpy()))
         expected = plain(x).detach().numpy()
         assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
         assert got.std() > 1e-4

@@ -15,10 +15,10 @@ from ofa_deploy.errors import ArchError, ArtifactError
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import SPACES, get_space
 from ofa_deploy.spaces.space import SearchSpace
-from ofa_deploy.supernet import checkpoint, recalibration
+from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.network import Supernet
-from ofa_deploy.supernet.recalibration import BatchStatistics, recalibrate
+from ofa_deploy.supernet.recalibration import BatchStatistics, pieces_of, recalibrate
 
 
 def noise(n: int, arch: Arch, channels: int = 1, seed: int = 5) -> torch.Tensor:
@@ -188,23 +188,22 @@ def test_recalibration_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["fmnist", "mbv3-w1.0", "proxyless-w1.3", "resnet50d"])
-def test_recalibration_in_pieces_is_that_of_the_whole_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recalibration_in_pieces_is_that_of_the_whole_batch(name: str) -> None:
     space = get_space(name)
     arch = space.extreme(True, space.resolutions[0])
     net = Supernet(space).initialise(0)
     batches = [noise(7, arch, space.in_channels, seed) for seed in (0, 1)]
-    found = []
+    recalibrated = []
     for pixels in (10**9, 3 * arch.resolution**2):
-        monkeypatch.setattr(recalibration, "CHUNK_PIXELS", pixels)
         plain = net.subnet(arch)
-        recalibrate(plain, batches)
-        assert [len(piece) for piece in recalibration.pieces_of(batches[0])] == ([7] if pixels == 10**9 else [3, 3, 1])
-        found.append(plain.requires_grad_(False))
-    whole, pieces = (dict(plain.named_buffers()) for plain in found)
+        recalibrate(plain, batches, piece_pixels=pixels)
+        assert [len(piece) for piece in pieces_of(batches[0], pixels)] == ([7] if pixels == 10**9 else [3, 3, 1])
+        recalibrated.append(plain.requires_grad_(False))
+    whole, pieces = (dict(plain.named_buffers()) for plain in recalibrated)
     for key, expected in whole.items():
         assert torch.allclose(pieces[key], expected, rtol=1e-3, atol=1e-4), key
     x = noise(2, arch, space.in_channels)
-    a, b = (plain(x) for plain in found)
+    a, b = (plain(x) for plain in recalibrated)
     assert torch.allclose(a, b, atol=1e-3 * float(a.abs().max()))
 
 
@@ -264,7 +263,7 @@ def test_same_seed_same_weights(space: SearchSpace) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("keep", [False, True])
-def test_sorting_channels_keeps_the_function(name: str, keep: bool) -> None:
+def test_sorting_channels_keeps_the_function(name: str, *, keep: bool) -> None:
     space = get_space(name)
     net = trained_norms(Supernet(space).initialise(0))
     largest = space.extreme(True, space.resolutions[0])

@@ -20,7 +20,7 @@ from tests.supernet.test_network import noise, official, trained_norms
 OFFICIAL = pytest.mark.parametrize("name", FILES)
 
 
-def released(name: str, legacy: bool) -> dict[str, dict[str, Tensor]]:
+def released(name: str, *, legacy: bool) -> dict[str, dict[str, Tensor]]:
     """A file as the official project writes it: its names, in its nesting, from weights of ours."""
     state = trained_norms(Supernet(get_space(name)).initialise(0)).state_dict()
     assert list(state) == list(official(name))
@@ -33,11 +33,11 @@ def released(name: str, legacy: bool) -> dict[str, dict[str, Tensor]]:
 
 @OFFICIAL
 @pytest.mark.parametrize("legacy", [False, True])
-def test_imported_weights_give_the_same_logits(name: str, legacy: bool, tmp_path: Path) -> None:
+def test_imported_weights_give_the_same_logits(name: str, tmp_path: Path, *, legacy: bool) -> None:
     if legacy and name == "resnet50d":
         pytest.skip("it was released under today's names")
-    torch.save(released(name, legacy), tmp_path / "official")
-    path = convert(tmp_path / "official", None, tmp_path / "w.safetensors")
+    torch.save(released(name, legacy=legacy), tmp_path / "official")
+    path = convert(tmp_path / "official", out=tmp_path / "w.safetensors")
     space = get_space(name)
     net, again = trained_norms(Supernet(space).initialise(0)), checkpoint.load_supernet(path, space)
     arch = space.extreme(False)
@@ -96,10 +96,10 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             read(path)
     torch.save(state | {"classifier.linear.bias": torch.full((10,), float("nan"))}, path)
     with pytest.raises(ArtifactError, match=r"not finite: classifier\.linear\.bias"):
-        convert(path, None, tmp_path / "w.safetensors")
+        convert(path, out=tmp_path / "w.safetensors")
     torch.save({k: v for k, v in state.items() if "blocks.3." not in k}, path)
     with pytest.raises(ArtifactError, match=r"missing: blocks\.3\.conv.* and [0-9]+ more"):
-        convert(path, get_space("fmnist"), tmp_path / "w.safetensors")
+        convert(path, space=get_space("fmnist"), out=tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
 
 

@@ -228,9 +228,9 @@ def test_imagenet_recipe_is_the_papers() -> None:
     assert [part.expands for part in allowed] == [(6,), (6,), (6,), (6,), (4, 6), (3, 4, 6)]
     resnet = [p.part_of(get_space("resnet50d")).widths[-1] for p in recipe.phases]
     assert resnet == [(2048,)] * 4 + [(1640, 2048), (1328, 1640, 2048)]
-    assert recipe.at(179) == (0, 179)
-    assert recipe.at(180) == (1, 0)
-    assert recipe.at(589) == (5, 119)
+    assert recipe.phase_at(179) == (0, 179)
+    assert recipe.phase_at(180) == (1, 0)
+    assert recipe.phase_at(589) == (5, 119)
     assert recipe.teacher_epochs == 180
     assert Recipe((EVERYTHING,)).teacher_epochs is None
 
