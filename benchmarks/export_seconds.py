@@ -61,7 +61,7 @@ def run(resolution: int) -> pd.DataFrame:
     rows = [("recalibration", write, timed(lambda: subject.logits(DROP_IMAGES))[1])]
     for name in WRITTEN:
         content, write = timed(partial(FORMATS[name].write, subject))
-        rows.append((name, write, timed(partial(check_content, name, content, subject, np.inf))[1]))
+        rows.append((name, write, timed(partial(check_content, name, content, subject=subject, max_drop=np.inf))[1]))
         print(f"{name}: done", flush=True)
     frame = pd.DataFrame(rows, columns=["step", "write", "check"]).round(2)
     frame.insert(0, "arch", str(arch))

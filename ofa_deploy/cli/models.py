@@ -26,6 +26,7 @@ from ofa_deploy.cli.options import (
 )
 from ofa_deploy.device.devices import with_precision
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.export.formats import FORMATS
 from ofa_deploy.spaces.families import get_space
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="Of onnx, onnx-int8, tflite, tflite-int8, pt2, pte, safetensors; several with commas.",
+            help=f"Of {', '.join(FORMATS)}; several with commas.",
         ),
     ] = None,
     max_drop: Annotated[float, typer.Option(help="Points of top-1 that int8 may lose.")] = 1.0,
@@ -76,7 +77,7 @@ def export(
     Example: ofa-deploy export --result result.json --format onnx,tflite
     """
     from ofa_deploy.export.family import export_family
-    from ofa_deploy.export.run import export_files
+    from ofa_deploy.export.run import ExportSettings, NetworkSource, export_files
     from ofa_deploy.search.result import load_results
 
     if [arch, result, config, family].count(None) != 3:
@@ -88,24 +89,23 @@ def export(
     source = result or family
     searched = get_space(space or (load_results(source)[0].space if source else None))
     weight_file = weights_of(weights, searched)
+    settings = ExportSettings(max_drop, recalibration, finetune_epochs, seed)
     if family is not None:
         folder = out or Path("models")
-        cards = export_family(searched, family, number, data, weight_file, folder, format_, max_drop, recalibration)
-    else:
-        cards = export_files(
+        cards = export_family(
             searched,
-            arch,
-            result,
-            data,
-            weight_file,
-            out,
-            format_,
-            max_drop,
-            config,
-            resolution,
-            finetune_epochs,
-            seed,
-            recalibration,
+            family,
+            number=number,
+            data=data,
+            weights=weight_file,
+            folder=folder,
+            formats=format_,
+            settings=settings,
+        )
+    else:
+        network = NetworkSource(arch, result, config, resolution)
+        cards = export_files(
+            searched, network, data=data, weights=weight_file, out=out, formats=format_, settings=settings
         )
     if as_json:
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ofa_deploy.device.devices import devices_in_words
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
@@ -25,13 +26,7 @@ Weights = Annotated[Path | None, typer.Option(help="Supernet; default: supernets
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="Processor threads.", min=1)]
 Batch = Annotated[int, typer.Option(help="Images a run; latencies are those of a batch.", min=1)]
-Device = Annotated[
-    str,
-    typer.Option(
-        help="What is measured: cpu (onnxruntime), tflite (LiteRT), torch; on an NVIDIA GPU: gpu or gpu-fp16 "
-        "(PyTorch), ort-cuda, tensorrt (onnxruntime); in int8: cpu-int8, tflite-int8; openvino."
-    ),
-]
+Device = Annotated[str, typer.Option(help=f"What is measured: {devices_in_words()}.")]
 Precision = Annotated[
     str | None,
     typer.Option(help="fp32, fp16 (gpu) or int8 (cpu, tflite); the same as --device gpu-fp16, cpu-int8, tflite-int8."),

@@ -235,7 +235,14 @@ class _Bench:
             file, size = self.files[budget], result.arch.resolution
             logger.info(f"{budget}: {result.arch}, exporting {file}")
             card = export_model(
-                self.net, result.arch, self.images, file, self.origin, result.predicted(), format_, device
+                self.net,
+                result.arch,
+                data=self.images,
+                out=file,
+                origin=self.origin,
+                predicted=result.predicted(),
+                format_=format_,
+                device=device,
             )
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (

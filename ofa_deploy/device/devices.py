@@ -218,3 +218,14 @@ def with_precision(name: str, precision: str | None) -> str:
         choice = f"with it go {', '.join(others)}" if others else "choose fp32, fp16 or int8"
         raise MeasureError(f"{name} is not measured in {precision}; {choice}")
     return variant
+
+
+def devices_in_words() -> str:
+    """All devices with what runs them: processors first, then GPUs."""
+    places: dict[bool, dict[str, list[str]]] = {False: {}, True: {}}
+    for device in DEVICES.values():
+        places[device.gpu_name is not None].setdefault(device.library, []).append(device.name)
+    processors, gpus = (
+        ", ".join(f"{' and '.join(names)} ({library})" for library, names in place.items()) for place in places.values()
+    )
+    return f"{processors}; on a GPU: {gpus}"

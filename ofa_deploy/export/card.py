@@ -23,65 +23,91 @@ SHOWN = 20
 def make_card(
     subject: Subject,
     name: str,
+    *,
     file: str,
     content: bytes,
-    checked: Mapping[str, Any],
-    origin: Mapping[str, Any],
-    predicted: Mapping[str, Any] | None,
+    checks: Mapping[str, Any],
     device: Device | None = None,
 ) -> Json:
-    """The card of a file, by the name of its format, the file's name and content.
+    """The card of a file.
 
-    `checked` is what the checks found (see `export.check`), `origin` says whence the supernet is, and `predicted` holds
-    figures of the search.
+    Args:
+        subject: what was exported.
+        name: of the format.
+        file: the file's name.
+        content: of the file.
+        checks: what its checks say, see `run.check_content`.
+        device: that the file is for; None takes the format's own.
+
+    Returns:
+        JSON values.
     """
-    net, data, one = subject.net, subject.data, FORMATS[name]
-    space, arch = net.space, net.arch
-    genes = space.genes([arch])
-    shape = [1, space.in_channels, arch.resolution, arch.resolution]
-    shape = [shape[i] for i in (0, 2, 3, 1)] if one.layout == "NHWC" else shape
-    calibrated = f"{min(CALIBRATION, len(data.train))} training images of {data.name}"
+    form, data = FORMATS[name], subject.data
+    calibration = f"{min(CALIBRATION, len(data.train))} training images of {data.name}"
     return {
         "schema": artifacts.SCHEMA,
         "kind": "model-card",
+        **_identity(subject, name, file=file, content=content),
+        "input": _input(subject, form.layout),
+        "output": {"name": OUTPUT, "classes": data.classes},
+        "run": run_lines(subject, name, file=file, device=device),
+        "recalibrated_on": f"{min(subject.recalibration, len(data.train))} training images of {data.name}",
+        "calibrated_on": calibration if form.precision == "int8" else None,
+        "licences": {"data": data.licence, "weights": subject.origin.get("licence", "not stated")},
+        "weights": dict(subject.origin),
+        **checks,
+        "predicted": dict(subject.predicted),
+        "measured": {},
+        "made_with": made_with(),
+        **({"finetuned": subject.finetuned} if subject.finetuned else {}),
+    }
+
+
+def _identity(subject: Subject, name: str, *, file: str, content: bytes) -> Json:
+    """What a file is: its format, its content, its architecture and what that costs."""
+    space, arch = subject.net.space, subject.net.arch
+    genes = space.genes([arch])
+    return {
         "space": space.name,
         "file": file,
         "format": name,
-        "precision": one.precision,
+        "precision": FORMATS[name].precision,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "arch": str(arch),
         "once_for_all": to_ofa(space, arch),
         "macs": int(space.macs(genes)[0]),
         "params": int(space.params(genes)[0]),
-        "input": {
-            "name": INPUT,
-            "layout": one.layout,
-            "dtype": "float32",
-            "shape": shape,
-            "scale": "pixels / 255, then (x - mean) / std",
-            "mean": data.mean,
-            "std": data.std,
-            "resize": "bilinear with antialiasing",
-        },
-        "output": {"name": OUTPUT, "classes": data.classes},
-        "run": run_lines(subject, name, file, device),
-        "recalibrated_on": f"{min(subject.recalibration, len(data.train))} training images of {data.name}",
-        "calibrated_on": calibrated if one.precision == "int8" else None,
-        "licences": {"data": data.licence, "weights": origin.get("licence", "not stated")},
-        "weights": dict(origin),
-        **checked,
-        "predicted": dict(predicted or {}),
-        "measured": {},
-        "made_with": made_with(),
     }
 
 
-def run_lines(subject: Subject, name: str, file: str, device: Device | None = None) -> list[str]:
-    """Five lines of Python that run a file on one image, by a device where it is for one."""
-    one, data, size = FORMATS[name], subject.data, subject.net.arch.resolution
-    imports, expression = (device and device.usage) or (one.imports, one.run)
-    order = "" if one.layout == "NHWC" else ".transpose(2, 0, 1)"
+def _input(subject: Subject, layout: str) -> Json:
+    """What a file takes, and how images become that."""
+    data, size, channels = subject.data, subject.net.arch.resolution, subject.net.space.in_channels
+    return {
+        "name": INPUT,
+        "layout": layout,
+        "dtype": "float32",
+        "shape": [1, size, size, channels] if layout == "NHWC" else [1, channels, size, size],
+        "scale": "pixels / 255, then (x - mean) / std",
+        "mean": data.mean,
+        "std": data.std,
+        "resize": "bilinear with antialiasing",
+    }
+
+
+def run_lines(subject: Subject, name: str, *, file: str, device: Device | None = None) -> list[str]:
+    """Five lines of Python that run a file on one image.
+
+    Args:
+        subject: what was exported.
+        name: of the format.
+        file: the file's name.
+        device: that runs it; None takes the format's own.
+    """
+    form, data, size = FORMATS[name], subject.data, subject.net.arch.resolution
+    imports, expression = (device and device.usage) or (form.imports, form.run)
+    order = "" if form.layout == "NHWC" else ".transpose(2, 0, 1)"
     return [
         imports,
         "import numpy as np",
@@ -99,13 +125,13 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
 
 def markdown(card: Mapping[str, Any]) -> str:
     """A card as a page."""
-    what, weights = card["input"], card["weights"]
+    expected, weights = card["input"], card["weights"]
     rows = [
         ("architecture", f"`{card['arch']}` of the space {card['space']}"),
         ("format", f"{card['format']}, {card['precision']}, {card['bytes'] / 1e6:.2f} MB"),
         ("cost", f"{card['macs'] / 1e6:.2f} million MACs, {card['params'] / 1e6:.3f} million parameters"),
-        ("input", f"`{what['name']}`, {what['dtype']}, {what['layout']} {tuple(what['shape'])}: {what['scale']}"),
-        ("images", f"resized to that size, {what['resize']}"),
+        ("input", f"`{expected['name']}`, {expected['dtype']}, {_shape(expected)}: {expected['scale']}"),
+        ("images", f"resized to that size, {expected['resize']}"),
         ("output", f"`{card['output']['name']}`, a score for each of {_listed(card['output']['classes'])}"),
         ("cut out of", f"{weights['file']}, SHA-256 {weights['sha256']}" if weights else "-"),
         ("batch norms recalibrated on", card["recalibrated_on"]),
@@ -119,59 +145,64 @@ def markdown(card: Mapping[str, Any]) -> str:
     return f"# {card['file']}\n\n| | |\n|---|---|\n{table}\n\nTo run it:\n\n```python\n{lines}\n```\n"
 
 
+def _shape(expected: Mapping[str, Any]) -> str:
+    return f"{expected['layout']} {tuple(expected['shape'])}"
+
+
 def _listed(classes: Sequence[str]) -> str:
     more = ", ... (the JSON has all)" if len(classes) > SHOWN else ""
     return f"{len(classes)} classes, in this order: {', '.join(classes[:SHOWN])}{more}"
 
 
 def _figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was predicted, checked and measured."""
-    checked, predicted, measured = card["agreement_with_torch"], card["predicted"], card["measured"]
-    limits = predicted.get("limits", [])
-    tuned = card.get("finetuned")
+    """Rows of what was predicted, checked and measured."""
+    measured = card["measured"]
+    checks = card["agreement_with_torch"]
+    rows = _predictions(card["predicted"])
+    if tuning := card.get("finetuned"):
+        words = (
+            f"{tuning['epochs']} epochs: top-1 on {tuning['heldout_images']} held-out images from "
+            f"{tuning['heldout_top1_percent_before']:.2f} to {tuning['heldout_top1_percent']:.2f} %"
+        )
+        rows.append(("fine-tuned", words))
+    rows += _measurements(measured)
+    agreement = (
+        f"{checks['agreement_percent']:.4g} % of {checks['images']} held-out images; logits differ by "
+        f"{checks['max_difference']:.1g} at most"
+    )
+    rows.append(("agreement with torch", agreement))
+    if drop := card.get("accuracy"):
+        words = (
+            f"{drop['top1_percent']:.2f} %, {drop['drop_points']:.2f} points (95 % interval "
+            f"±{drop['interval95_points']:.2f}) below torch's, on {drop['images']} held-out images"
+        )
+        rows.append(("top-1", words))
+    for key, label in (("heldout", "held-out"), ("test", "test")):
+        if top1 := measured.get(key):
+            words = f"{top1['top1_percent']:.2f} % (95 % interval ±{top1['interval95_points']:.2f})"
+            rows.append((f"top-1 on {top1['images']} {label} images", words))
+    return rows
+
+
+def _predictions(predicted: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of what a search predicted."""
     rows = []
-    for limit in limits:
-        of = f" ({limit['of']})" if "of" in limit else ""
-        rows.append((f"predicted {limit['name']}", f"{limit['predicted']:.4g} {limit['unit']}{of}"))
+    for limit in predicted.get("limits", []):
+        machine = f" ({limit['of']})" if "of" in limit else ""
+        rows.append((f"predicted {limit['name']}", f"{limit['predicted']:.4g} {limit['unit']}{machine}"))
     if "top1_percent" in predicted:
         rows.append(("predicted top-1", f"{predicted['top1_percent']:.2f} %"))
-    if tuned:
-        rows.append(
-            (
-                "fine-tuned",
-                f"{tuned['epochs']} epochs: top-1 on {tuned['heldout_images']} held-out images from "
-                f"{tuned['heldout_top1_percent_before']:.2f} to {tuned['heldout_top1_percent']:.2f} %",
-            )
-        )
+    return rows
+
+
+def _measurements(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of latency and memory."""
+    rows = []
     if latency := measured.get("latency"):
         at = latency["conditions"]
         where = f"{at['runtime']} {at['runtime_version']}, threads: {at['threads']}, {at['machine']['cpu']}"
         rows.append(("measured latency", f"{latency['latency_ms']:.4g} ms ({where})"))
     if memory := measured.get("memory"):
-        rows.append(
-            ("peak memory", f"{memory['model_mb']:.3g} MB, {memory['process_mb']:.3g} MB with Python and runtime")
-        )
-    rows.append(
-        (
-            "agreement with torch",
-            f"{checked['agreement_percent']:.4g} % of {checked['images']} held-out images; logits differ by "
-            f"{checked['max_difference']:.1g} at most",
-        )
-    )
-    if drop := card.get("accuracy"):
-        rows.append(
-            (
-                "top-1",
-                f"{drop['top1_percent']:.2f} %, {drop['drop_points']:.2f} points (95 % interval "
-                f"±{drop['interval95_points']:.2f}) below torch's, on {drop['images']} held-out images",
-            )
-        )
-    for key, label in (("heldout", "held-out"), ("test", "test")):
-        if found := measured.get(key):
-            rows.append(
-                (
-                    f"top-1 on {found['images']} {label} images",
-                    f"{found['top1_percent']:.2f} % (95 % interval ±{found['interval95_points']:.2f})",
-                )
-            )
+        words = f"{memory['model_mb']:.3g} MB, {memory['process_mb']:.3g} MB with Python and runtime"
+        rows.append(("peak memory", words))
     return rows

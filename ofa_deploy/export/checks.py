@@ -17,7 +17,7 @@ TOGETHER = 100
 """Images that are resized at once."""
 
 
-def parity(run: Run, subject: Subject, tolerance: float | None = TOLERANCE) -> dict[str, float]:
+def parity(run: Run, subject: Subject, *, tolerance: float | None = TOLERANCE) -> dict[str, float]:
     """Compare a session with the torch network on real held-out images.
 
     Args:

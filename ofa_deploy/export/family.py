@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.data.dataset import RECALIBRATION
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.formats import output_files
-from ofa_deploy.export.run import MAX_DROP, check_figures, make, time_and_write
+from ofa_deploy.export.run import ExportSettings, model_files, time_and_write
+from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress
@@ -23,20 +23,22 @@ from ofa_deploy.search.result_parts import FrontPoint
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
+from ofa_deploy.supernet.evaluation import specialise
 
 INDEX = "index.csv"
+"""Name of the list of a family's files."""
 
 
 def export_family(
     space: SearchSpace,
     result: Path,
+    *,
     number: int,
     data: str | None,
     weights: Path,
     folder: Path,
-    formats: str | None,
-    max_drop: float = MAX_DROP,
-    recalibration: int = RECALIBRATION,
+    formats: str | None = None,
+    settings: ExportSettings | None = None,
 ) -> dict[Path, Json]:
     """Export every network of a result file, or some of a front.
 
@@ -44,43 +46,41 @@ def export_family(
         space: of the supernet.
         result: the file of one or several search results.
         number: of networks that are taken of a front, evenly spread over it; the ends are among them.
-        data: the images, as `data.load` takes them.
+        data: the images, as `data.loading.load_data` takes them.
         weights: file of the supernet.
         folder: for the models, their cards and `index.csv`.
-        formats: see `formats.output_files`.
-        max_drop: see `run.export_files`.
-        recalibration: likewise.
+        formats: separated by commas; None takes ONNX.
+        settings: how, without fine-tuning; None takes `ExportSettings()`.
 
     Returns:
         the card of each file.
 
     Raises:
-        OfaDeployError: see `run.export_files`; the results are of another space.
+        OfaDeployError: the results are of another space, one of the inputs is unusable, or a file does not compute
+            what it should.
     """
-    check_figures(max_drop, recalibration)
-    networks = _networks(space, result, load_results(result), number)
+    settings = settings or ExportSettings()
+    networks = _networks(space, load_results(result), path=result, number=number)
     names = [f"{space.name}_{i}" for i in range(1, len(networks) + 1)]
     targets = [output_files(formats, None, space=name, folder=folder) for name in names]
     outputs.check_folder(folder / INDEX)
-    net, origin, images = (
-        checkpoint.load_supernet(weights, space),
-        checkpoint.provenance(weights),
-        load_data(data, space),
-    )
+    net, origin = checkpoint.load_supernet(weights, space), checkpoint.provenance(weights)
+    images = load_data(data, space)
     progress = Progress(len(networks), "networks")
     cards: dict[Path, Json] = {}
     for (arch, predicted), files in zip(networks, targets, strict=True):
-        made = make(net, arch, images, files, origin, predicted, max_drop, recalibration=recalibration)
-        cards |= time_and_write(made, space, arch)
+        subnet = specialise(net, space.check(arch), data=images, images=settings.recalibration)
+        subject = Subject(subnet, images, settings.recalibration, origin=origin, predicted=predicted)
+        cards |= time_and_write(model_files(subject, files, max_drop=settings.max_drop))
         atomic.write(folder / INDEX, _index(list(cards.values())))
         progress.add()
     return cards
 
 
 def _networks(
-    space: SearchSpace, path: Path, results: Sequence[SearchResult], number: int
+    space: SearchSpace, results: Sequence[SearchResult], *, path: Path, number: int
 ) -> list[tuple[Arch, dict[str, Any]]]:
-    """Architectures, and what was predicted of each."""
+    """Architectures of results, or `number` of a front, and what was predicted of each; `path` is for messages."""
     if others := {result.space for result in results} - {space.name}:
         raise OfaDeployError(f"{path} is of {others.pop()}, not of {space.name}; choose with --space")
     if len(results) > 1 or not results[0].front:
@@ -88,8 +88,8 @@ def _networks(
     if number < 1:
         raise OfaDeployError(f"a family needs at least 1 network of the front, not {number}")
     front = results[0].front
-    chosen = sorted({round(i) for i in np.linspace(len(front) - 1, 0, min(number, len(front)))})
-    return [(front[i].arch, _predicted(results[0], front[i])) for i in chosen]
+    places = sorted({round(i) for i in np.linspace(len(front) - 1, 0, min(number, len(front)))})
+    return [(front[i].arch, _predicted(results[0], front[i])) for i in places]
 
 
 def _predicted(result: SearchResult, point: FrontPoint) -> dict[str, Any]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ofa_deploy.device.devices import DEVICES, Device
 from ofa_deploy.device.timing import Array, Run
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
-from ofa_deploy.export import executorch, safetensors, torch_program
-from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import outputs
 from ofa_deploy.graphs.formats import FileFormat, format_of
+
+if TYPE_CHECKING:  # PyTorch is imported when a file is written
+    from ofa_deploy.export.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Format:
         run: an expression for its logits, with FILE for its name and `x` for the input.
         layout: of its inputs: `NCHW` or `NHWC`.
         precision: that it computes in: `fp32` or `int8`.
-        device: that its latency is measured on, by name; None where it is not measured.
+        device: that its latency is measured on; None where it is not measured.
     """
 
     suffix: str
@@ -60,7 +63,21 @@ class Format:
         return self.device is not None and format_of(self.device) is format_of(device)
 
 
-def _measured_on(name: str) -> Format:
+def _of_module(name: str, *, suffix: str, imports: str, run: str) -> Format:
+    """The format that a module of this package writes and starts; the module is imported when it is used."""
+
+    def write(subject: Subject) -> bytes:
+        content: bytes = importlib.import_module(f"ofa_deploy.export.{name}").write(subject)
+        return content
+
+    def start(content: bytes, threads: int) -> Run:
+        started: Run = importlib.import_module(f"ofa_deploy.export.{name}").start(content, threads)
+        return started
+
+    return Format(suffix, write, start, imports, run)
+
+
+def _of_device(name: str) -> Format:
     """The format of the files that a device runs, written by the emitter that tables time."""
     device = DEVICES[name]
     file_format = format_of(device)
@@ -85,30 +102,27 @@ def _emitted(file_format: FileFormat, subject: Subject) -> bytes:
 
 
 FORMATS: dict[str, Format] = {
-    "onnx": _measured_on("cpu"),
-    "onnx-int8": _measured_on("cpu-int8"),
-    "tflite": _measured_on("tflite"),
-    "tflite-int8": _measured_on("tflite-int8"),
-    "pt2": Format(
-        ".pt2",
-        torch_program.write,
-        torch_program.start,
-        "import torch",
-        'torch.export.load("FILE").module()(torch.from_numpy(x)).detach().numpy()',
+    "onnx": _of_device("cpu"),
+    "onnx-int8": _of_device("cpu-int8"),
+    "tflite": _of_device("tflite"),
+    "tflite-int8": _of_device("tflite-int8"),
+    "pt2": _of_module(
+        "torch_program",
+        suffix=".pt2",
+        imports="import torch",
+        run='torch.export.load("FILE").module()(torch.from_numpy(x)).detach().numpy()',
     ),
-    "pte": Format(
-        ".pte",
-        executorch.write,
-        executorch.start,
-        "import torch; from executorch.runtime import Runtime",
-        'Runtime.get().load_program("FILE").load_method("forward").execute([torch.from_numpy(x)])[0].numpy()',
+    "pte": _of_module(
+        "executorch",
+        suffix=".pte",
+        imports="import torch; from executorch.runtime import Runtime",
+        run='Runtime.get().load_program("FILE").load_method("forward").execute([torch.from_numpy(x)])[0].numpy()',
     ),
-    "safetensors": Format(
-        ".safetensors",
-        safetensors.write,
-        safetensors.start,
-        "import torch; from ofa_deploy.supernet.checkpoint import load_subnet",
-        'load_subnet("FILE")(torch.from_numpy(x)).detach().numpy()',
+    "safetensors": _of_module(
+        "safetensors",
+        suffix=".safetensors",
+        imports="import torch; from ofa_deploy.supernet.checkpoint import load_subnet",
+        run='load_subnet("FILE")(torch.from_numpy(x)).detach().numpy()',
     ),
 }
 """Every format by the name that users give."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,113 @@ from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.evaluation import specialise
 from ofa_deploy.supernet.finetuning import RECIPE, SUFFIX, finetune
-from ofa_deploy.supernet.network import Subnet, Supernet
+from ofa_deploy.supernet.network import Supernet
 
-Made = tuple[Path, bytes, Json]
-"""Where a file goes, its content and its card."""
-MAX_DROP = 1.0
-"""Points of top-1 that int8 may lose."""
-ROUNDS, PAUSE = 5, 0.1
-"""Of measuring latencies, see `latency.whole.side_by_side`."""
+ROUNDS = 5
+"""Visits to each file when latencies are measured."""
+PAUSE = 0.1
+"""Seconds between them."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A checked model that is not written yet.
+
+    Attributes:
+        path: where it goes.
+        content: of the file.
+        card: what goes beside it.
+    """
+
+    path: Path
+    content: bytes
+    card: Json
+
+    @property
+    def device(self) -> Device | None:
+        """What its latency is measured on; None where it is not measured."""
+        return FORMATS[self.card["format"]].device
+
+    def write(self) -> None:
+        """Write the file and its card."""
+        atomic.write(self.path, self.content)
+        write_card(self.path, self.card)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How subnetworks are exported.
+
+    Attributes:
+        max_drop: points of top-1 that int8 may lose.
+        recalibration: training images that batch norms are recalibrated on.
+        finetune_epochs: passes over the training images, see `supernet.finetuning`; 0 leaves the supernet's weights.
+        seed: of fine-tuning.
+
+    Raises:
+        OfaDeployError: a figure means nothing.
+    """
+
+    max_drop: float = 1.0
+    recalibration: int = RECALIBRATION
+    finetune_epochs: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.max_drop >= 0:
+            raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {self.max_drop}")
+        if self.recalibration < FEWEST:
+            raise OfaDeployError(f"batch norms are recalibrated on at least {FEWEST} images, not {self.recalibration}")
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Where the architecture of an export is found: just one of the first three.
+
+    Attributes:
+        arch: as text.
+        result: the file of a search result.
+        config: a JSON file of the official code, see `spaces.arch_lists.read_one`.
+        resolution: in pixels, for a `config` that does not say it.
+
+    Raises:
+        OfaDeployError: none or several are given, or a resolution without a configuration.
+    """
+
+    arch: str | None = None
+    result: Path | None = None
+    config: Path | None = None
+    resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        if [self.arch, self.result, self.config].count(None) != 2:
+            raise OfaDeployError("an export needs just one of an architecture, a result and a configuration")
+        if self.config is None and self.resolution is not None:
+            raise OfaDeployError("--resolution goes with --config; the other two have their own")
+
+    def network(self, space: SearchSpace) -> tuple[Arch, Json]:
+        """The architecture, and what was predicted of it where it comes from a search.
+
+        Raises:
+            OfaDeployError: a file cannot be read, or the architecture is not of the space.
+        """
+        if self.config is not None:
+            return read_one(self.config, space, self.resolution), {}
+        if self.result is None:
+            return space.check(Arch.parse(str(self.arch))), {}
+        result = load_result(self.result)
+        if result.space != space.name:
+            raise OfaDeployError(f"{self.result} is of {result.space}, not of {space.name}; choose with --space")
+        return space.check(result.arch), result.predicted()
 
 
 def export_model(
     net: Supernet,
     arch: Arch,
+    *,
     data: Dataset,
     out: Path | str,
-    weights: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
     predicted: Mapping[str, Any] | None = None,
     format_: str | None = None,
     device: Device | None = None,
@@ -56,10 +147,10 @@ def export_model(
         arch: which subnetwork.
         data: whose training images recalibrate the batch norms, and whose held-out images check the file.
         out: the file to write; the card is the `.json` and `.md` of the same stem.
-        weights: where the supernet came from, for the card, see `supernet.checkpoint.provenance`.
-        predicted: figures of the search that chose it, for the card.
+        origin: where the supernet's weights are from, for the card, see `supernet.checkpoint.provenance`.
+        predicted: figures of the search that found the subnetwork, for the card.
         format_: one of `formats.FORMATS`; None takes what the name of the file ends in.
-        device: that the file is for, which checks it; None takes the format's own.
+        device: that the file is for, and that checks it; None takes the format's own.
 
     Returns:
         the card.
@@ -70,170 +161,150 @@ def export_model(
         ArtifactError: the name ends in no format, or it cannot be written.
     """
     files = output_files(format_, Path(out), space=net.space.name)
-    (made,) = make(net, arch, data, files, weights or {}, predicted, MAX_DROP, device=device)
-    _write([made])
-    return made[2]
+    subject = Subject(
+        specialise(net, net.space.check(arch), data=data), data, origin=origin or {}, predicted=predicted or {}
+    )
+    (model,) = model_files(subject, files, device=device)
+    model.write()
+    return model.card
 
 
 def export_files(
     space: SearchSpace,
-    arch: str | None,
-    result: Path | None,
+    source: NetworkSource,
+    *,
     data: str | None,
     weights: Path,
-    out: Path | None,
+    out: Path | None = None,
     formats: str | None = None,
-    max_drop: float = MAX_DROP,
-    config: Path | None = None,
-    resolution: int | None = None,
-    finetune_epochs: int = 0,
-    seed: int = 0,
-    recalibration: int = RECALIBRATION,
+    settings: ExportSettings | None = None,
 ) -> dict[Path, Json]:
     """Export an architecture from files, with measured latency.
 
     Args:
         space: of the supernet.
-        arch: as text; or
-        result: the file of a search result; or
-        config: a JSON file of the official code, see `arch_lists.read_one`.
-        data: the images, as `data.load` takes them.
+        source: where the architecture is found.
+        data: the images, as `data.loading.load_data` takes them.
         weights: file of the supernet.
-        out: see `formats.output_files`.
-        formats: likewise.
-        max_drop: points of top-1 that int8 may lose.
-        resolution: in pixels, for a `config` that does not say it.
-        finetune_epochs: passes over the training images, see `finetune.finetune`; 0 leaves the supernet's weights.
-        seed: of fine-tuning.
-        recalibration: training images that batch norms are recalibrated on.
+        out: the file, or with several formats the beginning of their names.
+        formats: separated by commas; None takes what `out` ends in, else ONNX.
+        settings: how; None takes `ExportSettings()`.
 
     Returns:
         the card of each file. Each file is written whole or not at all, and none before all are made.
 
     Raises:
-        OfaDeployError: not exactly one of `arch`, `result` and `config` is given, one of the inputs is unusable, or a
-            file does not compute what it should.
+        OfaDeployError: one of the inputs is unusable, or a file does not compute what it should.
     """
-    check_figures(max_drop, recalibration)
-    wanted, predicted = _wanted(space, arch, result, config, resolution)
+    settings = settings or ExportSettings()
+    arch, predicted = source.network(space)
     files = output_files(formats, out, space=space.name)
     net, origin = checkpoint.load_supernet(weights, space), checkpoint.provenance(weights)
-    images, tuned = load_data(data, space, training=finetune_epochs > 0), None
+    images = load_data(data, space, training=settings.finetune_epochs > 0)
     saved = next(iter(files.values())).with_suffix(SUFFIX)
-    if finetune_epochs:
-        recipe = replace(RECIPE.scaled(finetune_epochs), seed=seed)
-        tuned = finetune(
-            net,
-            wanted,
-            data=images,
-            recipe=recipe,
-            saved=saved,
-            weights_sha256=origin["sha256"],
-            recalibration=recalibration,
-        )
-    made = make(net, wanted, images, files, origin, predicted, max_drop, tuned, recalibration)
-    cards = time_and_write(made, space, wanted)
-    if tuned is not None:
+    if settings.finetune_epochs:
+        subject = _finetuned(net, arch, data=images, origin=origin, saved=saved, settings=settings)
+    else:
+        subnet = specialise(net, arch, data=images, images=settings.recalibration)
+        subject = Subject(subnet, images, settings.recalibration, origin=origin)
+    subject = replace(subject, predicted=predicted)
+    cards = time_and_write(model_files(subject, files, max_drop=settings.max_drop))
+    if settings.finetune_epochs:
         saved.unlink(missing_ok=True)
     return cards
 
 
-def check_figures(max_drop: float, recalibration: int) -> None:
-    """Refuse figures that mean nothing; see `export_files`."""
-    if not max_drop >= 0:
-        raise OfaDeployError(f"--max-drop is a number of points, 0 or more, not {max_drop}")
-    if recalibration < FEWEST:
-        raise OfaDeployError(f"batch norms are recalibrated on at least {FEWEST} images, not {recalibration}")
+def _finetuned(
+    net: Supernet, arch: Arch, *, data: Dataset, origin: Json, saved: Path, settings: ExportSettings
+) -> Subject:
+    """A subnetwork that was trained further; `saved` keeps the state of its training meanwhile."""
+    subnet, finetuned = finetune(
+        net,
+        arch,
+        data=data,
+        recipe=replace(RECIPE.scaled(settings.finetune_epochs), seed=settings.seed),
+        saved=saved,
+        weights_sha256=origin["sha256"],
+        recalibration=settings.recalibration,
+    )
+    return Subject(subnet, data, settings.recalibration, origin=origin, finetuned=finetuned)
 
 
-def time_and_write(made: list[Made], space: SearchSpace, arch: Arch) -> dict[Path, Json]:
-    """Measure the latency of the files of one network, and write them with their cards, which are returned."""
-    _time(made, space, arch)
-    _write(made)
-    return {path: card for path, _, card in made}
-
-
-def _wanted(
-    space: SearchSpace, text: str | None, result: Path | None, config: Path | None, resolution: int | None
-) -> tuple[Arch, dict[str, Any] | None]:
-    """The architecture, and what was predicted of it where it comes from a search."""
-    if [text, result, config].count(None) != 2:
-        raise OfaDeployError("an export needs just one of an architecture, a result and a configuration")
-    if config is not None:
-        return read_one(config, space, resolution), None
-    if resolution is not None:
-        raise OfaDeployError("--resolution goes with --config; the other two have their own")
-    if result is None:
-        return space.check(Arch.parse(str(text))), None
-    found = load_result(result)
-    if found.space != space.name:
-        raise OfaDeployError(f"{result} is of {found.space}, not of {space.name}; choose with --space")
-    return found.arch, found.predicted()
-
-
-def make(
-    net: Supernet,
-    arch: Arch,
-    data: Dataset,
+def model_files(
+    subject: Subject,
     files: Mapping[str, Path],
-    weights: Mapping[str, Any],
-    predicted: Mapping[str, Any] | None,
-    max_drop: float,
-    tuned: tuple[Subnet, Json] | None = None,
-    recalibration: int = RECALIBRATION,
+    *,
+    max_drop: float = ExportSettings.max_drop,
     device: Device | None = None,
-) -> list[Made]:
-    """The checked files of a subnetwork, or of what fine-tuning has made of it, not yet written."""
-    net.space.check(arch)
-    subnet, tuning = tuned or (specialise(net, arch, data=data, images=recalibration), None)
-    subject = Subject(subnet, data, recalibration)
-    made, extra = [], {"finetuned": tuning} if tuning else {}
+) -> list[ModelFile]:
+    """The checked files of a subnetwork.
+
+    Args:
+        subject: the subnetwork.
+        files: where each format goes.
+        max_drop: points of top-1 that int8 may lose.
+        device: that the files are for, and that checks them; None takes each format's own.
+
+    Raises:
+        MeasureError: a file computes something else, or int8 loses too much.
+    """
+    models = []
     for name, path in files.items():
         content = FORMATS[name].write(subject)
-        checked = check_content(name, content, subject, max_drop, device)
-        card = make_card(subject, name, path.name, content, checked, weights, predicted, device)
-        made.append((path, content, card | extra))
-    return made
+        checks = check_content(name, content, subject=subject, max_drop=max_drop, device=device)
+        card = make_card(subject, name, file=path.name, content=content, checks=checks, device=device)
+        models.append(ModelFile(path, content, card))
+    return models
 
 
-def check_content(name: str, content: bytes, subject: Subject, max_drop: float, device: Device | None = None) -> Json:
-    """What the checks of a file of a format find, see `check`; int8 may lose `max_drop` points.
+def check_content(
+    name: str, content: bytes, *, subject: Subject, max_drop: float, device: Device | None = None
+) -> Json:
+    """What the checks of a file say, for its card.
+
+    Args:
+        name: of the format.
+        content: of the file.
+        subject: what it must compute.
+        max_drop: points of top-1 that int8 may lose.
+        device: that runs the file; None takes the format's own.
 
     Raises:
         MeasureError: it computes something else, or int8 loses too much.
     """
-    session = FORMATS[name].session(content, device)
+    run = FORMATS[name].session(content, device)
     if FORMATS[name].precision == "fp32":
-        return {"agreement_with_torch": parity(session, subject)}
-    drop = accuracy_drop(session, subject)
+        return {"agreement_with_torch": parity(run, subject)}
+    drop = accuracy_drop(run, subject)
     if drop["drop_points"] > max_drop:
         raise MeasureError(
             f"{name} loses {drop['drop_points']:.2f} points of top-1 on {drop['images']} held-out images, more than "
             f"{max_drop:g}, so nothing was written; --max-drop {np.ceil(drop['drop_points']):.0f} would take it"
         )
-    return {"agreement_with_torch": parity(session, subject, None), "accuracy": drop}
+    return {"agreement_with_torch": parity(run, subject, tolerance=None), "accuracy": drop}
 
 
-def _time(made: list[Made], space: SearchSpace, arch: Arch) -> None:
-    """Measure latency, interleaved, and memory of those files that this machine has a runtime for, into their cards."""
-    image = np.random.default_rng(0).standard_normal((1, space.in_channels, arch.resolution, arch.resolution))
-    measured = {path.name: (content, card) for path, content, card in made if FORMATS[card["format"]].device}
-    sessions = {}
-    for name, (content, card) in measured.items():
-        form = FORMATS[card["format"]]
-        assert form.device is not None
-        sessions[name] = form.device.session(content, 1), form.native(image.astype(np.float32))
+def time_and_write(models: Sequence[ModelFile]) -> dict[Path, Json]:
+    """Measure what has a device, note it in the cards, and write everything.
+
+    Latencies are interleaved over the files, which are of one network.
+
+    Returns:
+        the card of each file.
+    """
+    sessions, measured = {}, {}
+    for model in models:
+        if (device := model.device) is not None:
+            shape = model.card["input"]["shape"]
+            x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+            sessions[model.path.name] = device.session(model.content, 1), x
+            measured[model.path.name] = model, device
     for name, latency in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
-        content, card = measured[name]
-        device = FORMATS[card["format"]].device
-        assert device is not None
-        card["measured"] = {
+        model, device = measured[name]
+        model.card["measured"] = {
             "latency": {**latency, "conditions": conditions(device.name, 1)},
-            "memory": measure_memory(content, device.name, card["input"]["shape"]),
+            "memory": measure_memory(model.content, device.name, model.card["input"]["shape"]),
         }
-
-
-def _write(made: list[Made]) -> None:
-    for path, content, card in made:
-        atomic.write(path, content)
-        write_card(path, card)
+    for model in models:
+        model.write()
+    return {model.path: model.card for model in models}

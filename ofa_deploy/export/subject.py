@@ -1,9 +1,11 @@
-"""What is exported: a subnetwork, its weights, and the images that it is checked and calibrated with."""
+"""What is exported: a subnetwork, where it comes from, and the images that it is checked and calibrated with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ import torch
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.device.timing import Array
 from ofa_deploy.errors import DataError
+from ofa_deploy.files.json_text import Json
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.supernet.folding import folded_weights
 from ofa_deploy.supernet.network import Subnet
@@ -31,11 +34,17 @@ class Subject:
         net: a subnetwork, recalibrated.
         data: the images that it was recalibrated on.
         recalibration: how many of the training images.
+        origin: where the supernet's weights are from, see `supernet.checkpoint.provenance`.
+        predicted: figures of the search that found the subnetwork.
+        finetuned: how it was trained further; None where it was not.
     """
 
     net: Subnet
     data: Dataset
     recalibration: int = RECALIBRATION
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    predicted: Mapping[str, Any] = field(default_factory=dict)
+    finetuned: Json | None = None
 
     @cached_property
     def weights(self) -> dict[str, Weights]:

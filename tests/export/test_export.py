@@ -1,6 +1,7 @@
 """The command: names of files, all or nothing, bad input in one line."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,12 @@ def test_int8_that_loses_too_much_writes_nothing(
     monkeypatch.chdir(tmp_path)
     drop: dict[str, Any] = {"images": 70, "drop_points": 2.25, "top1_percent": 8.0, "interval95_points": 1.0}
     monkeypatch.setattr(run, "accuracy_drop", lambda *_: drop)
-    given = (space, SMALL, None, str(images), weights, None, "onnx,onnx-int8")
+    source = run.NetworkSource(SMALL)
+    files = partial(run.export_files, space, source, data=str(images), weights=weights, formats="onnx,onnx-int8")
     with pytest.raises(MeasureError, match=r"loses 2\.25 points .* 70 held-out .* --max-drop 3 would"):
-        run.export_files(*given)
+        files()
     assert not list(tmp_path.iterdir())
-    cards = run.export_files(*given, max_drop=2.5)
+    cards = files(settings=run.ExportSettings(max_drop=2.5))
     assert [card["format"] for card in cards.values()] == ["onnx", "onnx-int8"]
     assert [path.exists() for path in cards] == [True, True]
     assert cards[Path("fmnist_onnx-int8.onnx")]["licences"] == {"data": "the user's own", "weights": "not stated"}

@@ -90,7 +90,7 @@ def test_int8_is_smaller_and_hardly_worse(name: str, subject: Subject, contents:
     made = content(contents, name, subject)
     session = FORMATS[name].session(made)
     few = dataclasses.replace(subject.data, heldout=subject.data.heldout[:1000])
-    checked = run.check_content(name, made, dataclasses.replace(subject, data=few), 2.0)
+    checked = run.check_content(name, made, subject=dataclasses.replace(subject, data=few), max_drop=2.0)
     assert 90 < checked["agreement_with_torch"]["agreement_percent"] < 100
     drop = checked["accuracy"]
     assert drop["images"] == 1000
@@ -184,7 +184,7 @@ def test_the_five_lines_of_the_card_run_with_numpy_and_the_runtime_alone(
 ) -> None:
     made, file = content(contents, name, subject), f"model{FORMATS[name].suffix}"
     (tmp_path / file).write_bytes(made)
-    card = make_card(subject, name, file, made, {"agreement_with_torch": {}}, {}, None)
+    card = make_card(subject, name, file=file, content=made, checks={"agreement_with_torch": {}})
     assert len(card["run"]) == 5
     blocked = others_than(ALONE[name]) if name in ALONE else []
     if name in ALONE:
@@ -243,7 +243,7 @@ def test_a_missing_quantizer_says_how_to_install_it(subject: Subject, monkeypatc
 
 
 def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
-    checked = {
+    checks = {
         "agreement_with_torch": {"images": 256, "max_difference": 0.123, "agreement_percent": 98.4375},
         "accuracy": {
             "images": 2000,
@@ -255,7 +255,8 @@ def test_the_page_of_a_card(subject: Subject, tmp_path: Path) -> None:
     }
     origin = {"file": "w.safetensors", "sha256": "ab", "licence": "BSD"}
     predicted = {"top1_percent": 90.5, "limits": [{"name": "latency", "unit": "ms", "predicted": 1.5, "of": "a phone"}]}
-    card = make_card(subject, "tflite-int8", "m.tflite", b"123", checked, origin, predicted)
+    exported = dataclasses.replace(subject, origin=origin, predicted=predicted)
+    card = make_card(exported, "tflite-int8", file="m.tflite", content=b"123", checks=checks)
     write_card(tmp_path / "m.tflite", card)
     assert json.loads((tmp_path / "m.json").read_text())["arch"] == SMALL
     page = (tmp_path / "m.md").read_text()
