@@ -1,10 +1,16 @@
 """The Python API: a written list of names, loaded when asked for, and every example of the documents runs."""
 
+import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
 import sys
+import typing
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +27,12 @@ PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md
 def test_every_name_is_there_and_documented() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     assert sorted(ofa_deploy.__all__) == ofa_deploy.__all__
-    for name in ofa_deploy.__all__:
-        assert getattr(ofa_deploy, name).__doc__
-        assert re.search(rf"`{name}\b", text), f"{name} is not in docs/api.md"
+    for module, names in ofa_deploy._MODULES.items():
+        for name in names:
+            public = getattr(ofa_deploy, name)
+            assert (public.__name__, public.__module__) == (name, f"ofa_deploy.{module}"), "the name is the defined one"
+            assert public.__doc__
+            assert re.search(rf"`{name}\b", text), f"{name} is not in docs/api.md"
     placed = {name for names in ofa_deploy._MODULES.values() for name in names}
     assert placed == set(ofa_deploy.__all__) <= set(dir(ofa_deploy))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -32,10 +41,63 @@ def test_every_name_is_there_and_documented() -> None:
 
 def test_the_page_describes_these_names_and_no_others() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
-    listed = {name for line in re.findall(r"^- (`.*?):", text, re.MULTILINE) for name in re.findall(r"`(\w+)", line)}
-    assert listed == set(ofa_deploy.__all__)
+    items = re.findall(r"^- (`.*?)(?=^- |^$)", text, re.MULTILINE | re.DOTALL)
+    heads = [head for item in items for head in re.findall(r"(?:^|[.;] )((?:`[^`]+`(?:, )?)+):", item, re.DOTALL)]
+    described = {name for head in heads for name in re.findall(r"`(\w+)", head)}
+    assert described == set(ofa_deploy.__all__)
     imported = re.findall(r"from ofa_deploy import (?:\(([^)]*)\)|(.*))", text)
-    assert {n for names in imported for n in re.findall(r"\w+", "".join(names))} <= listed
+    assert {n for names in imported for n in re.findall(r"\w+", "".join(names))} <= described
+
+
+def test_what_public_names_take_and_return_is_public() -> None:
+    """Classes of the package that functions have as arguments or results, and classes as attributes."""
+    for name in ofa_deploy.__all__:
+        for needed in classes_needed(getattr(ofa_deploy, name)):
+            assert getattr(ofa_deploy, needed.__name__, None) is needed, f"{name} needs {needed.__qualname__}"
+
+
+def classes_needed(public: Any) -> set[type]:
+    """The package's classes in the annotations of a function, or of a class's attributes and of what makes it."""
+    if not inspect.isclass(public):
+        return classes_annotated(public.__module__, public.__annotations__)
+    classes = set()
+    for base in public.__mro__:
+        if base.__module__.startswith("ofa_deploy."):
+            fields = vars(base).get("__annotations__", {})
+            classes |= classes_annotated(base.__module__, {k: v for k, v in fields.items() if k[0] != "_"})
+            for name, value in vars(base).items():
+                getter = getattr(value, "fget", None) or getattr(value, "func", None)
+                function = value if name == "__init__" else getter if name[0] != "_" else None
+                if getattr(function, "__module__", None) == base.__module__:
+                    classes |= classes_annotated(base.__module__, function.__annotations__)
+    return classes
+
+
+def classes_annotated(module: str, annotations: dict[str, Any]) -> set[type]:
+    """The package's classes that the text of annotations names."""
+    nodes = [node for text in annotations.values() for node in ast.walk(ast.parse(str(text), mode="eval"))]
+    values = [names_of(module).get(node.id) for node in nodes if isinstance(node, ast.Name)]
+    return {found for value in values for found in classes_in(value)}
+
+
+def classes_in(value: Any) -> set[type]:
+    """The package's classes in a class, or in an alias of several."""
+    if inspect.isclass(value):
+        return {value} if value.__module__.startswith("ofa_deploy.") else set()
+    parts = value if isinstance(value, (list, tuple)) else typing.get_args(value)
+    return {found for part in parts for found in classes_in(part)}
+
+
+@cache
+def names_of(module: str) -> dict[str, Any]:
+    """What annotations of a module may name: its globals, and what is imported for type checks alone."""
+    loaded = importlib.import_module(module)
+    names = dict(vars(loaded))
+    for node in ast.walk(ast.parse(Path(str(loaded.__file__)).read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ofa_deploy."):
+            source = importlib.import_module(str(node.module))
+            names |= {i.asname or i.name: getattr(source, i.name) for i in node.names if hasattr(source, i.name)}
+    return names
 
 
 def test_it_takes_texts_and_numbers_of_numpy(tmp_path: Path, space: SearchSpace) -> None:
