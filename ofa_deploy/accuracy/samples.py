@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files.csv_text import csv_text
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.costs import Floats, Genes
@@ -49,12 +48,9 @@ class Samples:
 
     def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> Json:
         """Write a CSV of `arch,top1_percent` and its JSON, with `details`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["arch", "top1_percent"])
-        for arch, percent in zip(self.space.archs(self.genes), self.top1_percent.tolist(), strict=True):
-            writer.writerow([arch, f"{percent:.4f}".rstrip("0").rstrip(".")])
-        return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, details or {})
+        percents = [f"{percent:.4f}".rstrip("0").rstrip(".") for percent in self.top1_percent.tolist()]
+        text = csv_text(["arch", "top1_percent"], zip(self.space.archs(self.genes), percents, strict=True))
+        return artifacts.save(Path(path), text.encode(), KIND, self.space.name, details or {})
 
     @classmethod
     def load(cls, path: Path | str, space: SearchSpace | None = None) -> Samples:

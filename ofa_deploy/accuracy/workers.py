@@ -14,6 +14,7 @@ import joblib
 from joblib.parallel import get_active_backend
 
 from ofa_deploy.errors import MeasureError, OfaDeployError
+from ofa_deploy.optional import needing
 
 LOST = ("TerminatedWorkerError", "KilledWorker", "WorkerCrashedError")
 """What joblib's own processes, Dask and Ray call it when workers die."""
@@ -76,10 +77,8 @@ def _loky(workers: Workers) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _dask(workers: Workers) -> Iterator[None]:
-    try:
+    with needing("--backend dask needs Dask", "pip install 'ofa-deploy[dask]'"):
         from distributed import Client
-    except ImportError as error:
-        raise OfaDeployError("--backend dask needs Dask: pip install 'ofa-deploy[dask]'") from error
     if workers.address is None:
         raise OfaDeployError("--backend dask needs the scheduler's --address, such as tcp://127.0.0.1:8786")
     try:
@@ -101,11 +100,9 @@ def _dask(workers: Workers) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ray(workers: Workers) -> Iterator[None]:
-    try:
+    with needing("--backend ray needs Ray", "pip install 'ofa-deploy[ray]'"):
         import ray
         from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise OfaDeployError("--backend ray needs Ray: pip install 'ofa-deploy[ray]'") from error
     if workers.address not in (None, "auto") and not _answers(str(workers.address)):
         raise MeasureError(f"no Ray cluster answers at {workers.address}; start one with: ray start --head")
     try:

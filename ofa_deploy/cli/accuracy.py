@@ -148,14 +148,15 @@ def predict(
 
     Example: ofa-deploy predict archs.csv --lut lut/mine.csv
     """
-    from ofa_deploy.views.scores import score_file, to_csv
+    from ofa_deploy.files.csv_text import records_csv
+    from ofa_deploy.views.scores import score_file
 
     searched = space_of(space, lut)
     rows = score_file(searched, archs, predictor_of(predictor, searched), lut, out)
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        print(to_csv(rows) if out is None else out, end="" if out is None else "\n")
+        print(records_csv(rows) if out is None else out, end="" if out is None else "\n")
 
 
 def _compared(models: Mapping[str, Mapping[str, float]]) -> str:

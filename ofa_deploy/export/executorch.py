@@ -9,9 +9,12 @@ from collections.abc import Iterator
 import torch
 
 from ofa_deploy.device.timing import Run
-from ofa_deploy.errors import MeasureError
 from ofa_deploy.export.modules import run_of
 from ofa_deploy.export.subject import Subject
+from ofa_deploy.optional import needing
+
+NEED = "models in this format need ExecuTorch", "pip install 'ofa-deploy[executorch]'"
+"""Who needs the package, and how it is installed."""
 
 
 def write(subject: Subject) -> bytes:
@@ -22,11 +25,9 @@ def write(subject: Subject) -> bytes:
     """
     net, size = subject.net, subject.net.arch.resolution
     with _quiet():
-        try:
+        with needing(*NEED):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
-        except ImportError as error:
-            raise _missing() from error
         program = torch.export.export(net.eval(), (torch.zeros(1, net.space.in_channels, size, size),))
         parts = [XnnpackPartitioner()]
         lowered = to_edge_transform_and_lower(program, partitioner=parts, constant_methods=subject.notes)
@@ -40,10 +41,8 @@ def start(content: bytes, threads: int) -> Run:
         MeasureError: ExecuTorch is not installed.
     """
     with _quiet():
-        try:
+        with needing(*NEED):
             from executorch.runtime import Runtime
-        except ImportError as error:
-            raise _missing() from error
         method = Runtime.get().load_program(content).load_method("forward")
     return run_of(lambda x: method.execute([x])[0])
 
@@ -54,7 +53,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _missing() -> MeasureError:
-    return MeasureError("ExecuTorch is not installed; pip install 'ofa-deploy[executorch]'")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from ofa_deploy.export.formats import output_files
 from ofa_deploy.export.run import ExportSettings, model_files, time_and_write
 from ofa_deploy.export.subject import Subject
 from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files.csv_text import csv_text
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress
 from ofa_deploy.search.result import SearchResult, load_results
@@ -101,12 +100,13 @@ def _predicted(result: SearchResult, point: FrontPoint) -> dict[str, Any]:
 
 def _index(cards: Sequence[Json]) -> str:
     """A row a file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "format", "arch", "macs", "params", "bytes", "predicted_top1_percent", "latency_ms"])
-    for card in cards:
-        measured = card["measured"].get("latency", {}).get("latency_ms", "")
-        top = card["predicted"].get("top1_percent", "")
-        figures = [card[key] for key in ("file", "format", "arch", "macs", "params", "bytes")]
-        writer.writerow([*figures, top, measured])
-    return text.getvalue()
+    facts = ("file", "format", "arch", "macs", "params", "bytes")
+    rows = [
+        [
+            *(card[key] for key in facts),
+            card["predicted"].get("top1_percent"),
+            card["measured"].get("latency", {}).get("latency_ms"),
+        ]
+        for card in cards
+    ]
+    return csv_text([*facts, "predicted_top1_percent", "latency_ms"], rows)

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs.weights import INPUT, OUTPUT, Weights, check_activation
+from ofa_deploy.optional import needing
 from ofa_deploy.spaces.ops import Op
 
-try:
+with needing("TFLite models need LiteRT", "pip install ai-edge-litert"):
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
-except ImportError as _error:
-    raise MeasureError("TFLite models need LiteRT, which is not installed; pip install ai-edge-litert") from _error
 
 ALIGNMENT = 16
 """Bytes that the schema wants arrays aligned to; its Python code leaves that out."""

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.device.tflite import start
-from ofa_deploy.errors import MeasureError
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.weights import Weights
+from ofa_deploy.optional import needing
 from ofa_deploy.spaces.ops import Op
 
 CALIBRATION_BATCH = 8
@@ -160,12 +160,8 @@ def _ranges(extremes: Extremes, share: float, sums: Sequence[tuple[str, str]]) -
 
 
 def _quantise(model: bytes, ranges: Mapping[str, Any]) -> bytes:
-    try:
+    with needing("int8 TFLite models need ai-edge-quantizer", "pip install 'ofa-deploy[quant]'"):
         from ai_edge_quantizer import quantizer, recipe
-    except ImportError as error:
-        raise MeasureError(
-            "int8 TFLite models need ai-edge-quantizer, which is not installed; pip install 'ofa-deploy[quant]'"
-        ) from error
     made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
     for ends in ("INPUT", "OUTPUT"):  # they stay float32
         made.update_quantization_recipe(".*", ends, algorithm_key="no_quantize")

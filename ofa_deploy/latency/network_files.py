@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from ofa_deploy.device.devices import get_device
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files.csv_text import csv_text
 from ofa_deploy.graphs.formats import format_of
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.progress import Progress
@@ -25,7 +24,7 @@ def write_networks(job: TableJob, name: str, folder: Path) -> Path:
         folder: for the files.
 
     Returns:
-        the list: a CSV of file, arch, and latency_ms, which is left empty for `fitted.fit_file`.
+        the list: a CSV of file, arch, and latency_ms, which is left empty for `regression.fit_file`.
 
     Raises:
         MeasureError: there is no such device, or its files only serve ofa-deploy.
@@ -38,14 +37,12 @@ def write_networks(job: TableJob, name: str, folder: Path) -> Path:
     if path.exists():
         raise ArtifactError(f"{path} is there already, maybe filled in; choose another --out, or remove it")
     outputs.check_folder(path)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "arch", "latency_ms"])
+    rows = []
     progress = Progress(len(job.networks), "networks")
     for number, arch in enumerate(job.networks, 1):
         file = f"{number:04}{format_of(device).suffix}"
         atomic.write(folder / file, job.model(job.space.walk(arch), device)[0])
-        writer.writerow([file, arch, ""])
+        rows.append([file, arch, None])
         progress.add()
-    atomic.write(path, text.getvalue())
+    atomic.write(path, csv_text(["file", "arch", "latency_ms"], rows))
     return path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from ofa_deploy.errors import ArchError, ArtifactError
 from ofa_deploy.files import atomic
+from ofa_deploy.files.csv_text import read_records
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.net_configs import from_net_config
 from ofa_deploy.spaces.official import codec_of, from_ofa
@@ -78,10 +77,7 @@ def read_one(path: Path, space: SearchSpace, resolution: int | None = None) -> A
 
 
 def _csv_rows(content: bytes, path: Path) -> list[Row]:
-    try:
-        rows: list[Row] = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ArtifactError(f"{path} is not a CSV file: {error}") from error
+    rows: list[Row] = [*read_records(content, path)]
     if not rows:
         raise ArtifactError(f"{path} has no rows below its header")
     return rows

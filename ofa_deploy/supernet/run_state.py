@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic
+from ofa_deploy.files.csv_text import records_csv
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Subnet, Supernet
 from ofa_deploy.supernet.processes import Processes, on_device
@@ -56,8 +57,7 @@ class RunState:
 
     def log_csv(self) -> str:
         """The log as the text of a CSV file."""
-        lines = [list(self.log[0]), *(list(row.values()) for row in self.log)]
-        return "".join(",".join(map(str, line)) + "\n" for line in lines)
+        return records_csv(self.log)
 
 
 def save_state(state: RunState, path: Path, *, identity: Mapping[str, Any], processes: Processes) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files.csv_text import records_csv
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
@@ -54,7 +53,7 @@ def score_file(
         others = [name for name in cells[0] if name and name not in {*columns, *CODES}]
         rows = [row | {name: line[name] for name in others} for row, line in zip(rows, cells, strict=True)]
     if out is not None:
-        atomic.write(out, to_csv(rows))
+        atomic.write(out, records_csv(rows))
     return rows
 
 
@@ -82,15 +81,6 @@ def _latencies(archs: Sequence[Arch], table: LatencyTable, lut: Path) -> list[fl
             f"ofa-deploy build-lut --space {space.name} --resolutions {','.join(map(str, missing))}"
         )
     return _rounded(table.latency_ms(space.genes(archs)), 5)
-
-
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV text, with empty cells where a figure is not known."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _rounded(values: Floats, digits: int) -> list[float | None]:
