@@ -23,6 +23,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
+    *,
     context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an error comes from.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,

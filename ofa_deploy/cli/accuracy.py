@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def sample(
+    *,
     space: Space = None,
     data: Data = None,
     weights: Weights = None,
@@ -63,6 +64,7 @@ def sample(
 
 
 def fit_predictor(
+    *,
     space: Space = None,
     samples: Annotated[
         list[Path] | None,
@@ -119,6 +121,7 @@ def _fitted(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def import_predictor(
+    *,
     file: Annotated[Path, typer.Argument(help="An official accuracy predictor, as torch.save wrote it.")],
     space: Annotated[str, typer.Option(help="Search space.")] = "mbv3-w1.2",
     out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,
@@ -137,6 +140,7 @@ def import_predictor(
 
 
 def predict(
+    *,
     archs: Annotated[Path, typer.Argument(help="CSV or JSON with arch, or once-for-all's ks, e, d, r.")],
     space: Space = None,
     predictor: Annotated[Path | None, typer.Option(help="Default: predictors/SPACE.safetensors.")] = None,

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def export(
+    *,
     arch: Annotated[str | None, typer.Option(help="Architecture in text form.")] = None,
     result: Annotated[Path | None, typer.Option(help="Search result (search --out FILE).")] = None,
     config: Annotated[
@@ -133,6 +134,7 @@ def _exported(card: dict[str, Any]) -> str:
 
 
 def deploy(
+    *,
     latency: Annotated[list[str], typer.Option(help="Budget with its unit; may be given several times.")],
     space: Space = None,
     data: Data = None,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 def search(
+    *,
     context: typer.Context,
     latency: Annotated[
         list[str] | None, typer.Option(help="Budget with its unit: 30ms, 0.03s, 10ms..30ms, or a share such as 25%.")

@@ -17,6 +17,7 @@ Licence = Annotated[str | None, typer.Option(help="Of the weights, for the cards
 
 
 def download_data(
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the four files.")] = Path("fashion-mnist"),
 ) -> None:
     """Download Fashion-MNIST, checking each file.
@@ -30,6 +31,7 @@ def download_data(
 
 
 def pack_data(
+    *,
     data: Data = None,
     space: Space = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: supernets/SPACE-images.npz.")] = None,
@@ -50,6 +52,7 @@ def pack_data(
 
 
 def train(
+    *,
     space: Space = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
@@ -93,6 +96,7 @@ def train(
 
 
 def import_weights(
+    *,
     file: Annotated[Path, typer.Argument(help="Official once-for-all weights, as torch.save wrote them.")],
     space: Annotated[str | None, typer.Option(help="Search space; default: the one that fits.")] = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
@@ -108,6 +112,7 @@ def import_weights(
 
 
 def weights(
+    *,
     space: Annotated[str | None, typer.Argument(help="Whose weights to download; without it they are listed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Weight file; default: supernets/SPACE.safetensors.")] = None,
 ) -> None:

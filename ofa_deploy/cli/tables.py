@@ -46,6 +46,7 @@ FEW = 10
 
 
 def build_lut(
+    *,
     device: Device = "cpu",
     space: Space = None,
     resolutions: Resolutions = None,
@@ -97,6 +98,7 @@ def build_lut(
 
 @app.command()
 def show(
+    *,
     file: Annotated[Path | None, typer.Argument(help="A table (.csv); without one, all are listed.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -164,6 +166,7 @@ def _calibrated(table: LatencyTable) -> Iterator[str]:
 
 @app.command("import")
 def import_(
+    *,
     files: Annotated[
         list[Path], typer.Argument(help="YAML of once-for-all or nsganetv2; one file, or one a resolution.")
     ],
@@ -186,6 +189,7 @@ def import_(
 
 @app.command()
 def bundle(
+    *,
     device: Device = "cpu",
     space: Space = None,
     resolutions: Resolutions = None,
@@ -229,6 +233,7 @@ def bundle(
 
 @app.command()
 def collect(
+    *,
     bundle: Annotated[Path, typer.Argument(help="The zip that ran on the device.")],
     results: Annotated[Path, typer.Argument(help="The file that it wrote there.")],
     from_: From = None,
@@ -247,6 +252,7 @@ def collect(
 
 @app.command()
 def fit(
+    *,
     file: Annotated[Path, typer.Argument(help="CSV: arch (or once-for-all's ks, e, d, r), and a latency in ms.")],
     device: Annotated[str, typer.Option(help="What to call the device, e.g. v100.")],
     space: Space = None,
@@ -284,6 +290,7 @@ def fit(
 
 @app.command()
 def networks(
+    *,
     device: Device = "tflite",
     number: Annotated[int, typer.Option(help="Networks, drawn at random.")] = 300,
     space: Space = None,

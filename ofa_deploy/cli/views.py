@@ -15,6 +15,7 @@ from ofa_deploy.views.inventory import Item, error_of, items
 
 
 def report(
+    *,
     results: Annotated[list[Path], typer.Argument(help="What search --out wrote; several are drawn together.")],
     out: Annotated[Path, typer.Option(help="File to write, .html.")] = Path("report.html"),
     seed: Seed = 0,
@@ -29,7 +30,7 @@ def report(
     print(out)
 
 
-def list_(as_json: AsJson = False) -> None:
+def list_(*, as_json: AsJson = False) -> None:
     """List what there is, and how wrong it is. Spaces, supernets, samples, predictors, tables; here and shipped.
 
     Example: ofa-deploy list
@@ -48,7 +49,7 @@ def list_(as_json: AsJson = False) -> None:
         print(f"\n{artifact_rows(kind)}")
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(*, as_json: AsJson = False) -> None:
     """Say what this machine can do. Runtimes, processor, the noise of its clock, which tables are its own.
 
     Example: ofa-deploy doctor
