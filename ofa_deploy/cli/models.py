@@ -81,8 +81,7 @@ def export(
     from ofa_deploy.export.run import ExportSettings, NetworkSource, export_files
     from ofa_deploy.search.result import load_results
 
-    if [arch, result, config, family].count(None) != 3:
-        raise OfaDeployError("export needs just one of --arch TEXT, --result FILE, --config FILE and --family FILE")
+    _check_source(arch, result, config, family)
     if family is not None and resolution is not None:
         raise OfaDeployError("--resolution goes with --config; networks of a family have their own")
     if family is not None and finetune_epochs:
@@ -110,10 +109,16 @@ def export(
         )
     if as_json:
         print(json.dumps(list(cards.values()) if len(cards) > 1 else next(iter(cards.values())), indent=1))
-        return
-    for path, card in cards.items():
-        logger.info(_exported(card))
-        print(path)
+    else:
+        for path, card in cards.items():
+            logger.info(_exported(card))
+            print(path)
+
+
+def _check_source(*sources: str | Path | None) -> None:
+    """Refuse none of the options that name what is exported, and several of them."""
+    if len(sources) - sources.count(None) != 1:
+        raise OfaDeployError("export needs just one of --arch TEXT, --result FILE, --config FILE and --family FILE")
 
 
 def _exported(card: dict[str, Any]) -> str:
