@@ -62,7 +62,9 @@ def run(name: str, device: str, networks: int, rounds: int, tables: Path | None,
         partial = Path(folder) / "again.partial"
         for number in range(PASSES):
             plan = MeasurePlan(rounds=rounds * (number + 1))
-            visits = measure(names, lambda arch: started(Arch.parse(arch)), sentinel, plan, partial, {})
+            visits = measure(
+                names, lambda arch: started(Arch.parse(arch)), sentinel=sentinel, plan=plan, partial=partial, header={}
+            )
             measured = estimates(visits)
             state = float(np.median([measured[arch].latency_ms / before for arch, before in known.items()]))
             if state < SLOWER:

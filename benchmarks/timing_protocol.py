@@ -118,7 +118,14 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
     partial = path.with_suffix(".partial")
     began = time.monotonic()
     header = {**job.about, **measured, "study": "timing protocol"}
-    visits = measure(names, started, job.started(job.sentinel, DEVICES[device]), job.plan, partial, header)
+    visits = measure(
+        names,
+        started,
+        sentinel=job.started(job.sentinel, DEVICES[device]),
+        plan=job.plan,
+        partial=partial,
+        header=header,
+    )
     about = {
         "space": SPACE,
         "resolutions": list(resolutions),

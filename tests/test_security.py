@@ -16,7 +16,7 @@ from benchmarks.faults import KINDS
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.latency.build import TableJob
-from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.bundle import collect, write_bundle
 from ofa_deploy.spaces.families import get_space
 from tests.conftest import Run, refused
 
@@ -86,13 +86,13 @@ def test_a_bundle_writes_nothing_outside(tmp_path: Path) -> None:
     """Collecting reads the manifest alone; files that lead out of the folder stay in the zip."""
     space, folder = get_space("fmnist"), tmp_path / "in" / "here"
     folder.mkdir(parents=True)
-    bundle(TableJob(space, (16,), MeasurePlan(rounds=1), blocks=False), "cpu", folder / "good.zip")
+    write_bundle(TableJob(space, (16,), MeasurePlan(rounds=1), blocks=False), "cpu", out=folder / "good.zip")
     with zipfile.ZipFile(folder / "good.zip") as good, zipfile.ZipFile(folder / "bad.zip", "w") as bad:
         for name in good.namelist():
             bad.writestr(f"../../{name}" if name.startswith("models/") else name, good.read(name))
         bad.writestr("/tmp/../../../owned", b"")
     (folder / "bad.results").write_text(json.dumps({"bundle": "another"}) + "\n")
     with pytest.raises(OfaDeployError):
-        collect(folder / "bad.zip", folder / "bad.results", folder / "t.csv")
+        collect(folder / "bad.zip", folder / "bad.results", out=folder / "t.csv")
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert files == ["in/here/bad.results", "in/here/bad.zip", "in/here/good.zip"]

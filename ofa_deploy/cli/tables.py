@@ -89,7 +89,7 @@ def build_lut(
     if ssh is not None:
         if interpolate is not None:
             raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
-        table, path = build_over_ssh(job, device, ssh, python, out, others)
+        table, path = build_over_ssh(job, device, host=ssh, python=python, out=out, others=others)
     else:
         path = out or Path("lut") / tables.file_name(measured, conditions(device, threads, batch=batch), job.blocks)
         table = build_table(job, device, path, others, interpolate)
@@ -218,7 +218,7 @@ def bundle(
     job = TableJob(measured, sizes, plan, blocks=networks is None, batch=batch)
     several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
     path = out or Path(f"{measured.name}_{device}{several}.zip")
-    bundles.bundle(job, device, path, runner=runner)
+    bundles.write_bundle(job, device, out=path, runner=runner)
     needs, options = bundles.needs(device, runner)
     command = f"python3 {path.name}{options}"
     if as_json:
@@ -246,7 +246,7 @@ def collect(
     """
     from ofa_deploy.latency import bundle as bundles
 
-    table, path = bundles.collect(bundle, results, out, tables_of(from_, bundles.space_of(bundle)))
+    table, path = bundles.collect(bundle, results, out=out, others=tables_of(from_, bundles.space_of(bundle)))
     print_table(table, path, as_json=as_json, origin=f"of {table.label}")
 
 
@@ -312,7 +312,7 @@ def networks(
     sampled, device = get_space(space), with_precision(device, precision)
     sizes = tuple(resolutions_of(resolutions) if resolutions else sampled.resolutions)
     job = TableJob(sampled, sizes, MeasurePlan(seed=seed, networks=number), blocks=False, batch=batch)
-    path = write_networks(job, device, out)
+    path = write_networks(job, device, folder=out)
     if as_json:
         print(json.dumps({"file": str(path), "networks": len(job.networks)}))
         return

@@ -242,7 +242,7 @@ class _Bench:
                 origin=self.origin,
                 predicted=result.predicted(),
                 format_=format_,
-                device=device,
+                device=device.name,
             )
             image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
             sessions[budget] = (

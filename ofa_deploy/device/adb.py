@@ -15,21 +15,23 @@ from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
 
 FOLDER = "/data/local/tmp/ofa-deploy"
-"""On the phone; the place where files may be run without its owner's rights."""
+"""Folder on the phone; below it files may be run without its owner's rights."""
 SOURCE = "https://ai.google.dev/edge/litert/models/measurement"
+"""Where TensorFlow's `benchmark_model` is to be had."""
 WARM = 2
+"""Runs that do not count, before those that do."""
 _COUNT = re.compile(r"\bcount=\d+[^\n]*")
 _VALUE = re.compile(r"(\w+)=([-+.\w]+)")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says of a phone.
+    """What the user says about a phone.
 
     Attributes:
         binary: TensorFlow's benchmark_model for it.
         serial: which phone, as adb lists it; None where there is one.
-        mask: of the processors to use, as `taskset` takes it; None lets the phone choose.
+        mask: of the processors to use, as `taskset` takes it; None leaves that to the phone.
     """
 
     binary: Path | None = None
@@ -61,13 +63,22 @@ class Phone:
         self._digest = hashlib.sha256(options.binary.read_bytes()).hexdigest()[:12]
         self._binary = f"benchmark_model-{self._digest}"
         self._shell(f"mkdir -p {self._folder}")
-        self._there = set(self._shell(f"ls {self._folder}").split())
-        if self._binary not in self._there:
+        self._files = set(self._shell(f"ls {self._folder}").split())
+        if self._binary not in self._files:
             self._push(options.binary, self._binary)
             self._shell(f"chmod 755 {self._folder}/{self._binary}")
 
     def conditions(self, device: str, threads: int, *, batch: int) -> dict[str, Any]:
-        """See `conditions.conditions`: the phone's."""
+        """The conditions under which the phone measures, as `conditions.conditions` has a computer's.
+
+        Args:
+            device: its name.
+            threads: of the phone's processor.
+            batch: images a run.
+
+        Raises:
+            MeasureError: the phone does not answer.
+        """
         names = ("product.manufacturer", "product.model", "soc.model", "product.cpu.abi", "build.version.release")
         maker, model, chip, architecture, release = (self._shell(f"getprop ro.{name}").strip() for name in names)
         details = ", ".join(part for part in (chip, self._options.mask and f"taskset {self._options.mask}") if part)
@@ -89,16 +100,16 @@ class Phone:
             },
         }
 
-    def session(self, name: str, content: Callable[[str], bytes], threads: int) -> PhoneSession:
+    def session(self, name: str, content: Callable[[str], bytes], *, threads: int) -> PhoneSession:
         """A session of a model, which is copied there unless a run before has done so.
 
         Args:
             name: of the model.
-            content: reads it.
+            content: reads it, by its name.
             threads: of the phone's processor.
         """
         file = name.replace("/", "_")
-        if file not in self._there:
+        if file not in self._files:
             with tempfile.TemporaryDirectory() as folder:
                 local = Path(folder) / file
                 local.write_bytes(content(name))
@@ -108,7 +119,7 @@ class Phone:
             f"cd {self._folder} && {taskset}./{self._binary} --graph={file} --num_threads={threads} "
             f"--warmup_runs={WARM} --warmup_min_secs=0 --min_secs=0"
         )
-        return PhoneSession(lambda runs: self._shell(f"{command} --num_runs={runs}", merge=True))
+        return PhoneSession(lambda runs: self._shell(f"{command} --num_runs={runs} 2>&1"))
 
     def clean(self) -> None:
         """Remove what was copied there."""
@@ -118,10 +129,11 @@ class Phone:
         """Copy a file there, whole or not at all."""
         self._adb("push", str(local), f"{self._folder}/{name}.tmp")
         self._shell(f"mv {self._folder}/{name}.tmp {self._folder}/{name}")
-        self._there.add(name)
+        self._files.add(name)
 
-    def _shell(self, command: str, merge: bool = False) -> str:
-        return self._adb("shell", command + (" 2>&1" if merge else ""))
+    def _shell(self, command: str) -> str:
+        """What a command prints on the phone."""
+        return self._adb("shell", command)
 
     def _adb(self, *arguments: str) -> str:
         """What adb prints.
@@ -129,23 +141,21 @@ class Phone:
         Raises:
             MeasureError: it is missing or fails.
         """
-        chosen = ["-s", self._options.serial] if self._options.serial else []
+        which = ["-s", self._options.serial] if self._options.serial else []
         try:
-            done = subprocess.run(["adb", *chosen, *arguments], capture_output=True, stdin=subprocess.DEVNULL)
+            process = subprocess.run(["adb", *which, *arguments], capture_output=True, stdin=subprocess.DEVNULL)
         except OSError as error:
             raise MeasureError("adb cannot be run; install Android's platform tools") from error
-        printed = done.stdout.decode(errors="replace").replace("\r", "")
-        if done.returncode:
-            lines = (done.stderr.decode(errors="replace").strip() or printed.strip()).splitlines()
-            raise MeasureError(
-                f"adb {arguments[0]}: {lines[-1] if lines else 'no reason given'} (exit code {done.returncode}); mend "
-                "that and repeat the command to go on"
-            )
+        printed = process.stdout.decode(errors="replace").replace("\r", "")
+        if process.returncode:
+            lines = (process.stderr.decode(errors="replace").strip() or printed.strip()).splitlines()
+            why = f"{lines[-1] if lines else 'no reason given'} (exit code {process.returncode})"
+            raise MeasureError(f"adb {arguments[0]}: {why}; mend that and repeat the command to go on")
         return printed
 
 
 class PhoneSession:
-    """A session that is run there: it times itself, and its output stays there.
+    """A session on a phone: it times itself, and its output stays on the phone.
 
     Args:
         run: from a number of runs to what `benchmark_model` prints.
@@ -159,7 +169,7 @@ class PhoneSession:
         raise MeasureError("a model on a phone is timed, its output is not seen")
 
     def time(self, x: Array, *, runs: int, seconds: float, threads: int) -> Visit:
-        """Time the model there; the runs are not cut short."""
+        """Time the model on the phone; the runs are not cut short."""
         return parse(self._run(runs))
 
 

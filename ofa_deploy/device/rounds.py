@@ -1,4 +1,4 @@
-"""Measuring many graphs in shuffled, interleaved rounds. What becomes of the visits: `latency.estimates`."""
+"""Measuring many graphs in shuffled, interleaved rounds; `latency.machine_state` makes estimates of the visits."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Key = tuple[int, str]
 """(round, entry) of a visit."""
 SENTINEL_RUNS = 5
+"""Samples of the sentinel before each visit."""
 FEWEST = 5
 """Whole networks that a table needs."""
 
@@ -48,9 +49,9 @@ class MeasurePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for one in fields(self):  # numbers of numpy become Python's, which JSON has
-            number = operator.index if isinstance(one.default, int) else float
-            object.__setattr__(self, one.name, number(getattr(self, one.name)))
+        for field in fields(self):  # numbers of numpy become Python's, which JSON has
+            number = operator.index if isinstance(field.default, int) else float
+            object.__setattr__(self, field.name, number(getattr(self, field.name)))
         fewest = {"rounds": 1, "runs": FEWEST_RUNS, "networks": FEWEST, "threads": 1}
         if few := [f"{least} {name}" for name, least in fewest.items() if getattr(self, name) < least]:
             raise MeasureError(f"a table needs at least {' and '.join(few)}")
@@ -70,6 +71,7 @@ class Started(NamedTuple):
 def measure(
     names: Collection[str],
     start: Callable[[str], Started],
+    *,
     sentinel: Started,
     plan: MeasurePlan,
     partial: Path,
@@ -82,8 +84,8 @@ def measure(
 
     Args:
         names: of the entries.
-        start: gets an entry ready.
-        sentinel: a network that is timed before each visit.
+        start: gets an entry ready, by its name.
+        sentinel: the network that is timed before each visit.
         plan: rounds, samples and seed.
         partial: file of the visits; those of a killed run with the same header are not repeated.
         header: what the run is about, JSON values.
@@ -96,10 +98,8 @@ def measure(
     rng = np.random.default_rng(plan.seed)
     if visits:
         logger.info(f"resuming: {len(visits)} visits are there")
-    known = set(names)
     ready: dict[str, Started] = {}
-    there = sum(name in known for _, name in visits)
-    progress = Progress(plan.rounds * len(names) - there, "visits", seconds=2)
+    progress = Progress(len(missing(visits, names, plan)), "visits", seconds=2)
     for r in range(plan.rounds):
         for name in rng.permutation(list(names)).tolist():
             if (r, name) in visits:
@@ -130,12 +130,12 @@ def read(lines: Iterable[str], path: Path) -> dict[Key, Visit]:
     try:
         for number, text in enumerate(lines, 1):
             r, name, *rest = json.loads(journals.unnumbered(number, text))
-            visits[int(r), str(name)] = found = Visit(*rest)
-            times = (found.median_ms, found.minimum_ms, found.sentinel_ms)
-            counts = (r, found.runs, found.dropped)
+            visits[int(r), str(name)] = visit = Visit(*rest)
+            times = (visit.median_ms, visit.minimum_ms, visit.sentinel_ms)
+            counts = (r, visit.runs, visit.dropped)
             if not all(math.isfinite(t) and t > 0 for t in times) or not all(type(c) is int and c >= 0 for c in counts):
                 raise ValueError(name)
-            if found.runs + found.dropped == 0:
+            if visit.runs + visit.dropped == 0:
                 raise ValueError(name)
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged; remove it to start anew") from error

@@ -31,20 +31,21 @@ from ofa_deploy.progress import telling
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+"""Name of the file in a bundle that says what the bundle holds."""
 RUNNERS = ("python", "adb")
 """What runs the models: this interpreter, or `adb.Phone`."""
 KEEP_BYTES = 1 << 20
 """Models larger than this are read again for each visit, so that memory holds one of them at a time."""
 
 
-def run(bundle: Path, out: Path, phone: adb.Options) -> None:
+def run(bundle: Path, out: Path, *, options: adb.Options) -> None:
     """Measure everything in a bundle, and write the results.
 
     Args:
         bundle: the zip file.
-        phone: for a bundle that is run by way of adb.
         out: the results: a line for the conditions, then one for each visit. Beside it lies `<name>.partial` while the
             run lasts.
+        options: for a bundle that is run by way of adb.
 
     Raises:
         ArtifactError: what lies at the partial results is of another bundle or machine.
@@ -53,37 +54,41 @@ def run(bundle: Path, out: Path, phone: adb.Options) -> None:
     with zipfile.ZipFile(bundle) as file:
         text = file.read(MANIFEST)
         manifest: dict[str, Any] = json.loads(text)
-        plan = MeasurePlan(**manifest["plan"])
-        entries = manifest["entries"]
         identity = hashlib.sha256(text).hexdigest()
-        android = adb.Phone(phone, identity[:16]) if manifest["runner"] == "adb" else None
-        conditions_here = conditions if android is None else android.conditions
-        device = get_device(manifest["device"])
-        measured = conditions_here(device.name, plan.threads, batch=manifest["batch"])
-        header = {"bundle": identity, **measured}
-
-        def started(entry: dict[str, Any]) -> Started:
-            if android is not None:
-                return Started(android.session(entry["file"], file.read, plan.threads), np.zeros(0, np.float32))
-            x = np.random.default_rng(plan.seed).standard_normal(entry["shape"]).astype(np.float32)
-            return Started(device.session(file.read(entry["file"]), plan.threads), x)
-
+        phone = adb.Phone(options, identity[:16]) if manifest["runner"] == "adb" else None
         partial = out.with_name(out.name + ".partial")
         with atomic.locked(out):
-            measure(
-                list(entries),
-                lambda name: started(entries[name]),
-                started(manifest["sentinel"]),
-                plan,
-                partial,
-                header,
-                lambda name: android is not None or bool(entries[name]["bytes"] <= KEEP_BYTES),
-            )
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            _measure(file, manifest, phone=phone, partial=partial, identity=identity)
+            with partial.open("rb") as results:
+                os.fsync(results.fileno())
             partial.replace(out)
-        if android is not None:
-            android.clean()
+    if phone is not None:
+        phone.clean()
+
+
+def _measure(
+    file: zipfile.ZipFile, manifest: dict[str, Any], *, phone: adb.Phone | None, partial: Path, identity: str
+) -> None:
+    """Visit the models of a bundle, on a phone where there is one, appending to `partial`."""
+    plan, entries, device = MeasurePlan(**manifest["plan"]), manifest["entries"], get_device(manifest["device"])
+    conditions_there = conditions if phone is None else phone.conditions
+    measured = conditions_there(device.name, plan.threads, batch=manifest["batch"])
+
+    def started(entry: dict[str, Any]) -> Started:
+        if phone is not None:
+            return Started(phone.session(entry["file"], file.read, threads=plan.threads), np.zeros(0, np.float32))
+        x = np.random.default_rng(plan.seed).standard_normal(entry["shape"]).astype(np.float32)
+        return Started(device.session(file.read(entry["file"]), plan.threads), x)
+
+    measure(
+        list(entries),
+        lambda name: started(entries[name]),
+        sentinel=started(manifest["sentinel"]),
+        plan=plan,
+        partial=partial,
+        header={"bundle": identity, **measured},
+        keep=lambda name: phone is not None or bool(entries[name]["bytes"] <= KEEP_BYTES),
+    )
 
 
 def main() -> None:
@@ -100,13 +105,13 @@ def _main() -> None:
     parser.add_argument("--benchmark-model", type=Path, help="a phone's: TensorFlow's benchmark_model for Android")
     parser.add_argument("--serial", help="a phone's: as adb lists it, where there are several")
     parser.add_argument("--taskset", metavar="MASK", help="a phone's: the processors to use, such as f0")
-    given = parser.parse_args()
-    path = given.out
+    options = parser.parse_args()
+    path = options.out
     try:
         if path.exists():
             raise ArtifactError(f"{path} is there already; carry it back, or remove it to measure anew")
         outputs.check_folder(path)
-        run(bundle, path, adb.Options(given.benchmark_model, given.serial, given.taskset))
+        run(bundle, path, options=adb.Options(options.benchmark_model, options.serial, options.taskset))
     except OfaDeployError as error:
         logger.info(f"{bundle.name}: {error}")
         sys.exit(2)

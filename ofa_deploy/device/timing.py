@@ -24,7 +24,10 @@ else:
     Array = np.ndarray  # a device may have a numpy that is older than numpy.typing
 Run = Callable[[Array], Array]
 """From an input batch to the output of a graph."""
-PREEMPTED_SHARE, PREEMPTED_MS = 0.02, 0.002
+PREEMPTED_SHARE = 0.02
+"""Of the wall time of a sample: what it may be longer than the CPU time."""
+PREEMPTED_MS = 0.002
+"""Milliseconds that it may be longer still."""
 FEWEST_RUNS = 3
 """Samples of a visit, however long they take."""
 JUMP = 10.0

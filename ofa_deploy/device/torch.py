@@ -1,6 +1,6 @@
 """PyTorch in eager mode, channels-last: on the CPU, or on an NVIDIA GPU as a CUDA graph that is timed by CUDA events.
 
-Both run the same functions on the same file (see `graphs.torch`); only where tensors lie and how runs are timed differ.
+Both run the same functions on the file that `graphs.torch` writes; where tensors lie and how runs are timed differs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ NODES = "nodes"
 """Name of the JSON among the arrays of a file."""
 WARM = 3
 """Runs before a CUDA graph is captured; in the first cuDNN looks for its fastest algorithms."""
-SAMPLE_MS, MOST = 1.0, 50
-"""A sample on a GPU is so many replays in a row as take this long, at most `MOST`: events have about 1 µs of noise."""
+SAMPLE_MS = 1.0
+"""A sample on a GPU is as many replays in a row as take this long: events have about 1 µs of noise."""
+MOST = 50
+"""Replays of a sample at most."""
 FP32, FP16 = "float32", "float16"
+"""Precisions by PyTorch's names."""
 
 
 def start(content: bytes, threads: int) -> CpuSession:
@@ -33,7 +36,7 @@ def start(content: bytes, threads: int) -> CpuSession:
         threads: of the processor; PyTorch has one such number for the whole process, which each run sets.
 
     Raises:
-        MeasureError: the file is none of a network.
+        MeasureError: the file does not hold a network.
     """
     torch = _torch()
     network = _network(torch, content, "cpu", FP32)
@@ -56,7 +59,7 @@ def start_cuda(content: bytes, threads: int, *, precision: str = FP32) -> Graphe
         precision: PyTorch's name for that of weights and activations.
 
     Raises:
-        MeasureError: PyTorch finds no GPU, or the file is none of a network.
+        MeasureError: PyTorch finds no GPU, or the file does not hold a network.
     """
     gpu_name()
     torch = _torch()
@@ -164,26 +167,27 @@ def _to_tensor(torch: Any, x: Array) -> Any:
 
 
 def _to_numpy(y: Any) -> Array:
-    found: Array = (y.permute(0, 2, 3, 1) if y.ndim == 4 else y).numpy()
-    return found
+    output: Array = (y.permute(0, 2, 3, 1) if y.ndim == 4 else y).numpy()
+    return output
 
 
 def _network(torch: Any, content: bytes, device: str, precision: str) -> Callable[[Any], Any]:
     """A network as a function of a tensor.
 
     Raises:
-        MeasureError: the file is none of a network.
+        MeasureError: the file does not hold a network.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        about = json.loads(arrays.pop(NODES).tobytes())
+        description = json.loads(arrays.pop(NODES).tobytes())
         tensors = {name: _placed(torch, array, device, precision) for name, array in arrays.items()}
         functions = _functions(torch)
         steps = [
-            (functions[node["kind"]], node["inputs"], node["output"], node["attributes"]) for node in about["nodes"]
+            (functions[node["kind"]], node["inputs"], node["output"], node["attributes"])
+            for node in description["nodes"]
         ]
-        source, target = about["input"], about["output"]
+        source, target = description["input"], description["output"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise MeasureError(f"PyTorch does not take the graph: {(str(error).splitlines() or ['damaged'])[0]}") from error
     last = {name: i for i, (_, names, _, _) in enumerate(steps) for name in names if name not in tensors}

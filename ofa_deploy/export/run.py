@@ -12,7 +12,7 @@ import numpy as np
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.device.devices import Device
+from ofa_deploy.device.devices import Device, get_device
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.export.card import make_card, write_card
 from ofa_deploy.export.checks import accuracy_drop, parity
@@ -138,7 +138,7 @@ def export_model(
     origin: Mapping[str, Any] | None = None,
     predicted: Mapping[str, Any] | None = None,
     format_: str | None = None,
-    device: Device | None = None,
+    device: str | None = None,
 ) -> Json:
     """Write the model of a subnetwork and its card.
 
@@ -150,7 +150,7 @@ def export_model(
         origin: where the supernet's weights are from, for the card, see `supernet.checkpoint.provenance`.
         predicted: figures of the search that found the subnetwork, for the card.
         format_: one of `formats.FORMATS`; None takes what the name of the file ends in.
-        device: that the file is for, and that checks it; None takes the format's own.
+        device: name of the one that the file is for, and that checks it; None takes the format's own.
 
     Returns:
         the card.
@@ -164,7 +164,7 @@ def export_model(
     subject = Subject(
         specialise(net, net.space.check(arch), data=data), data, origin=origin or {}, predicted=predicted or {}
     )
-    (model,) = model_files(subject, files, device=device)
+    (model,) = model_files(subject, files, device=get_device(device) if device else None)
     model.write()
     return model.card
 

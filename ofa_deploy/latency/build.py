@@ -199,10 +199,10 @@ def build_table(
         return measure(
             names,
             lambda entry: job.started(job.entries[entry], device),
-            job.started(job.sentinel, device),
-            plan,
-            partial,
-            header,
+            sentinel=job.started(job.sentinel, device),
+            plan=plan,
+            partial=partial,
+            header=header,
         )
 
     with atomic.locked(out):

@@ -1,23 +1,24 @@
 """Measuring a device that is elsewhere: one zip that measures itself there, and a table from what it brings back.
 
-The zip holds the models and those modules of ofa-deploy that measure (`latency/device` and what it needs), so the code
+The zip holds the models and those modules of ofa-deploy that measure (`device` and what it needs), so the code
 that measures elsewhere is the code that measures here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import ofa_deploy
 from ofa_deploy.device.devices import Device, get_device
-from ofa_deploy.device.rounds import MeasurePlan, missing, read
+from ofa_deploy.device.rounds import Key, MeasurePlan, missing, read
 from ofa_deploy.device.runner import MANIFEST, RUNNERS
+from ofa_deploy.device.timing import Visit
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import atomic, json_text, outputs
 from ofa_deploy.files.json_text import Json
@@ -60,7 +61,7 @@ main()
 """
 
 
-def bundle(job: TableJob, name: str, out: Path, *, runner: str = "python") -> None:
+def write_bundle(job: TableJob, name: str, *, out: Path, runner: str = "python") -> None:
     """Write everything that a table needs to be measured on another machine into one file.
 
     The same job gives the same file, byte for byte. Weights are few random numbers repeated, so that it is small.
@@ -140,7 +141,7 @@ def needs(device: str, runner: str) -> tuple[str, str]:
 
 
 def collect(
-    path: Path, results: Path, out: Path | None, others: Sequence[LatencyTable] = ()
+    path: Path, results: Path, *, out: Path | None = None, others: Sequence[LatencyTable] = ()
 ) -> tuple[LatencyTable, Path]:
     """The table of a device from what a bundle has measured there, saved.
 
@@ -154,54 +155,22 @@ def collect(
         the table and its file.
 
     Raises:
-        MeasureError: see `fitted.fit_table`.
+        MeasureError: a table cannot be fitted to the networks, see `regression.fit_table`.
         ArtifactError: one of the two is damaged, the results are of another bundle or not complete, or the table
             cannot be written.
     """
     identity, manifest = _manifest(path)
-    try:
-        job = TableJob(
-            get_space(manifest["space"]),
-            tuple(manifest["resolutions"]),
-            MeasurePlan(**manifest["plan"]),
-            manifest["blocks"],
-            manifest["batch"],
-        )
-        operators = {name: entry["operator"] for name, entry in manifest["entries"].items() if "operator" in entry}
-        device, names = get_device(manifest["device"]), list(manifest["entries"])
-        same = job.plan.networks <= len(names) and names == list(job.entries)
-        same = same and operators == {name: list(astuple(op)) for name, op in job.operators.items()}
-    except (OfaDeployError, KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); make it anew") from error
+    job, device = _job(path, manifest)
     if job.blocks and others:
         raise ArtifactError(f"{path} measures every operator; leave out --from")
-    if not same:
-        raise ArtifactError(f"{path} is of another release of ofa-deploy; make and run it anew with this one")
+    _check_release(path, manifest, job)
     first, *lines = atomic.read(results).decode(errors="replace").split("\n")
     header = json_text.loads(first.encode(), results)
     if header.pop("bundle", None) != identity:
         raise ArtifactError(f"{results} was measured with another bundle than {path}; give the one that it came from")
-    machine = header.get("machine")
-    expected = {
-        "device": device.name,
-        "runtime": device.runtime,
-        "threads": job.plan.threads,
-        "batch": job.batch,
-        "precision": device.precision,
-    }
-    if (
-        any(header.get(key) != value for key, value in expected.items())
-        or not isinstance(header.get("runtime_version"), str)
-        or not isinstance(machine, dict)
-        or not {"cpu", "cores"} <= set(machine)
-        or lines[-1:] != [""]
-    ):
+    if not _fits(header, job, device) or lines[-1:] != [""]:
         raise ArtifactError(f"{results} is damaged; carry it back once more")
-    visits = read(lines[:-1], results)
-    if strange := {name for _, name in visits} - set(names):
-        raise ArtifactError(f"{results} is damaged: it has visits to {min(strange)!r}; carry it back once more")
-    if lacks := missing(visits, names, job.plan):
-        raise ArtifactError(f"{results} is not complete: {len(lacks)} visits are missing; repeat the run on the device")
+    visits = _visits(lines[:-1], results, job)
     table = job.table(visits, header, others)
     target = out or Path("lut") / file_name(job.space, header, job.blocks)
     outputs.check_output(target, ".csv")
@@ -209,6 +178,74 @@ def collect(
     with atomic.locked(target):
         table.save(target, {**job.details(visits), "bundle_manifest_sha256": identity})
     return table, target
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged manifest leads to into one line."""
+    try:
+        yield
+    except (OfaDeployError, KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); make it anew") from error
+
+
+def _job(path: Path, manifest: Json) -> tuple[TableJob, Device]:
+    """What a bundle measures, and on which device.
+
+    Raises:
+        ArtifactError: its manifest is damaged.
+    """
+    with _damage(path):
+        space, plan = get_space(manifest["space"]), MeasurePlan(**manifest["plan"])
+        job = TableJob(space, tuple(manifest["resolutions"]), plan, manifest["blocks"], manifest["batch"])
+        return job, get_device(manifest["device"])
+
+
+def _check_release(path: Path, manifest: Json, job: TableJob) -> None:
+    """Refuse a bundle whose entries are not those that this release would measure.
+
+    Raises:
+        ArtifactError: it is of another release, or damaged.
+    """
+    with _damage(path):
+        entries = manifest["entries"]
+        operators = {name: entry["operator"] for name, entry in entries.items() if "operator" in entry}
+        same = job.plan.networks <= len(entries) and list(entries) == list(job.entries)
+        same = same and operators == {name: list(astuple(op)) for name, op in job.operators.items()}
+    if not same:
+        raise ArtifactError(f"{path} is of another release of ofa-deploy; make and run it anew with this one")
+
+
+def _fits(header: Json, job: TableJob, device: Device) -> bool:
+    """Whether the conditions at the head of results are complete and those of the job."""
+    expected = {
+        "device": device.name,
+        "runtime": device.runtime,
+        "threads": job.plan.threads,
+        "batch": job.batch,
+        "precision": device.precision,
+    }
+    machine = header.get("machine")
+    return (
+        all(header.get(key) == value for key, value in expected.items())
+        and isinstance(header.get("runtime_version"), str)
+        and isinstance(machine, dict)
+        and {"cpu", "cores"} <= set(machine)
+    )
+
+
+def _visits(lines: Sequence[str], results: Path, job: TableJob) -> dict[Key, Visit]:
+    """All visits of a job.
+
+    Raises:
+        ArtifactError: the lines are damaged, or visits are missing.
+    """
+    visits, names = read(lines, results), list(job.entries)
+    if strange := {name for _, name in visits} - set(names):
+        raise ArtifactError(f"{results} is damaged: it has visits to {min(strange)!r}; carry it back once more")
+    if lacks := missing(visits, names, job.plan):
+        raise ArtifactError(f"{results} is not complete: {len(lacks)} visits are missing; repeat the run on the device")
+    return visits
 
 
 def space_of(path: Path) -> SearchSpace:
@@ -220,7 +257,7 @@ def space_of(path: Path) -> SearchSpace:
     return get_space(str(_manifest(path)[1].get("space")))
 
 
-def _manifest(path: Path) -> tuple[str, dict[str, Any]]:
+def _manifest(path: Path) -> tuple[str, Json]:
     try:
         with zipfile.ZipFile(path) as file:
             if file.getinfo(MANIFEST).file_size > MANIFEST_LIMIT:

@@ -13,9 +13,10 @@ from ofa_deploy.latency.build import TableJob
 from ofa_deploy.progress import Progress
 
 LIST = "networks.csv"
+"""Name of the list of the files."""
 
 
-def write_networks(job: TableJob, name: str, folder: Path) -> Path:
+def write_networks(job: TableJob, name: str, *, folder: Path) -> Path:
     """Write a model file of each whole network of a job, and a list of them to fill in.
 
     Args:

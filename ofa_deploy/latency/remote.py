@@ -12,7 +12,7 @@ from pathlib import Path
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.build import TableJob
-from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.bundle import collect, write_bundle
 from ofa_deploy.latency.regression import check_cover
 from ofa_deploy.latency.table import LatencyTable, check_replaces
 
@@ -25,9 +25,10 @@ FOLDER = ".cache/ofa-deploy"
 def build_over_ssh(
     job: TableJob,
     device: str,
+    *,
     host: str,
-    python: str,
-    out: Path | None,
+    python: str = "python3",
+    out: Path | None = None,
     others: Sequence[LatencyTable] = (),
 ) -> tuple[LatencyTable, Path]:
     """Measure a table on a machine that ssh reaches, and save it here.
@@ -41,7 +42,7 @@ def build_over_ssh(
         host: as ssh takes it: `user@host`, a name from its configuration, or `ssh://user@host:port`.
         python: the interpreter there.
         out: the CSV file to write here; None names it after the device, in `lut/`.
-        others: see `TableJob.table`.
+        others: tables of other devices, for a table without blocks.
 
     Returns:
         the table and its file.
@@ -59,21 +60,26 @@ def build_over_ssh(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"
         logger.info("making the bundle")
-        bundle(job, device, path)
-        name = f"{job.space.name}_{atomic.sha256(path)[:16]}"
-        there = f"{FOLDER}/{name}"
-        logger.info(f"copying {path.stat().st_size / 1e6:.1f} MB to {host}")
-        _ssh(host, f"mkdir -p {FOLDER} && cat > {there}.tmp && mv {there}.tmp {there}.zip", path.read_bytes())
-        run = f"test -e {name}.results || {shlex.quote(python)} {name}.zip"
-        _ssh(host, f"cd {FOLDER} && {{ {run}; }}", tell=True)
+        write_bundle(job, device, out=path)
+        stem = f"{job.space.name}_{atomic.sha256(path)[:16]}"
         results = Path(folder) / "bundle.results"
-        results.write_bytes(_ssh(host, f"cat {there}.results"))
+        results.write_bytes(_run(path, stem, host=host, python=python))
         try:
-            found = collect(path, results, out, others)
+            table, target = collect(path, results, out=out, others=others)
         except (ArtifactError, MeasureError) as error:
-            raise type(error)(f"{error} (what was measured lies at {host}:{there}.results)") from error
-        _ssh(host, f"rm -f {there}.zip {there}.results")
-        return found
+            raise type(error)(f"{error} (what was measured lies at {host}:{FOLDER}/{stem}.results)") from error
+        _ssh(host, f"rm -f {FOLDER}/{stem}.zip {FOLDER}/{stem}.results")
+        return table, target
+
+
+def _run(bundle: Path, stem: str, *, host: str, python: str) -> bytes:
+    """Copy a bundle to a machine, run it there, unless that was done before, and read what it has measured."""
+    remote = f"{FOLDER}/{stem}"
+    logger.info(f"copying {bundle.stat().st_size / 1e6:.1f} MB to {host}")
+    _ssh(host, f"mkdir -p {FOLDER} && cat > {remote}.tmp && mv {remote}.tmp {remote}.zip", bundle.read_bytes())
+    run = f"test -e {stem}.results || {shlex.quote(python)} {stem}.zip"
+    _ssh(host, f"cd {FOLDER} && {{ {run}; }}", tell=True)
+    return _ssh(host, f"cat {remote}.results")
 
 
 def _ssh(host: str, command: str, content: bytes = b"", *, tell: bool = False) -> bytes:

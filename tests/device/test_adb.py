@@ -11,7 +11,7 @@ from ofa_deploy.device import adb
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency.build import TableJob
-from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.bundle import collect, write_bundle
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces import families
 from ofa_deploy.spaces.space import SearchSpace
@@ -90,7 +90,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
     tiny: SearchSpace, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(families.SPACES, "tiny", tiny)
-    bundle(TableJob(tiny, (8,), QUICK), "tflite", tmp_path / "b.zip", runner="adb")
+    write_bundle(TableJob(tiny, (8,), QUICK), "tflite", out=tmp_path / "b.zip", runner="adb")
     options = ("--benchmark-model", "benchmark_model", "--taskset", "f0")
     (phone / "unplugged").touch()
     done = run(tmp_path, *options)
@@ -108,7 +108,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
     log = (phone / "log").read_text()
     again = {line.split("/")[-1] for line in log.splitlines() if line.startswith("push")}
     assert not again & {line.split("/")[-1] for line in pushed[:-1]}, "what is there is not pushed again"
-    table, out = collect(tmp_path / "b.zip", tmp_path / "b.results", tmp_path / "t.csv")
+    table, out = collect(tmp_path / "b.zip", tmp_path / "b.results", out=tmp_path / "t.csv")
     assert set(LatencyTable.load(out, tiny).rows) == set(tiny.all_ops([8]))
     assert all(0.1 < row.latency_ms < 10 for row in table.rows.values())
     assert table.conditions["machine"] == {
@@ -125,7 +125,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
 def test_what_is_missing_is_one_line(
     tiny: SearchSpace, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle(TableJob(tiny, (8,), QUICK, blocks=False), "tflite", tmp_path / "b.zip", runner="adb")
+    write_bundle(TableJob(tiny, (8,), QUICK, blocks=False), "tflite", out=tmp_path / "b.zip", runner="adb")
     given = ("--benchmark-model", "benchmark_model")
     cases = [
         ((), "--benchmark-model FILE"),
@@ -140,7 +140,7 @@ def test_what_is_missing_is_one_line(
     monkeypatch.setenv("PATH", "/nowhere")
     assert "install Android's platform tools" in run(tmp_path, *given).stderr
     with pytest.raises(MeasureError, match="choose --device tflite"):
-        bundle(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "c.zip", runner="adb")
+        write_bundle(TableJob(tiny, (8,), QUICK), "cpu", out=tmp_path / "c.zip", runner="adb")
 
 
 @pytest.mark.parametrize(

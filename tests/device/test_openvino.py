@@ -12,7 +12,7 @@ from ofa_deploy.device.conditions import conditions
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.files.machine import installed_version
 from ofa_deploy.latency.build import TableJob
-from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.bundle import collect, write_bundle
 from ofa_deploy.latency.table import LatencyTable, file_name
 from ofa_deploy.spaces import families
 from ofa_deploy.spaces.families import get_space
@@ -67,8 +67,8 @@ def test_without_openvino_the_command_says_what_to_install(ofa: Run, monkeypatch
 def test_a_bundle_runs_openvino(tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(families.SPACES, "tiny", tiny)
     job = TableJob(tiny, (8,), MeasurePlan(rounds=1, runs=3, seconds=0.01, networks=6))
-    bundle(job, "openvino", tmp_path / "b.zip")
+    write_bundle(job, "openvino", out=tmp_path / "b.zip")
     done = subprocess.run([sys.executable, "b.zip"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    table, _ = collect(tmp_path / "b.zip", tmp_path / "b.results", tmp_path / "t.csv")
+    table, _ = collect(tmp_path / "b.zip", tmp_path / "b.results", out=tmp_path / "t.csv")
     assert table.conditions["runtime"] == "openvino"

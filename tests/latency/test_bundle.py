@@ -18,7 +18,7 @@ from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.errors import ArtifactError, MeasureError
 from ofa_deploy.files import journals
 from ofa_deploy.latency.build import TableJob
-from ofa_deploy.latency.bundle import bundle, collect
+from ofa_deploy.latency.bundle import collect, write_bundle
 from ofa_deploy.latency.remote import build_over_ssh
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces.families import get_space
@@ -61,7 +61,7 @@ def job(space: SearchSpace) -> TableJob:
 @pytest.fixture(scope="module")
 def made(job: TableJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "b.zip"
-    bundle(job, "cpu", path)
+    write_bundle(job, "cpu", out=path)
     return path
 
 
@@ -76,15 +76,15 @@ def results(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_round_trip(job: TableJob, device: str, tmp_path: Path, elsewhere: dict[str, str]) -> None:
     path, far = tmp_path / "b.zip", tmp_path / "far"
     far.mkdir()
-    bundle(job, device, path)
+    write_bundle(job, device, out=path)
     again = tmp_path / "again.zip"
-    bundle(job, device, again)
+    write_bundle(job, device, out=again)
     assert path.read_bytes() == again.read_bytes()
     shutil.copy(path, far)
     done = subprocess.run([sys.executable, "b.zip"], cwd=far, env=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in far.iterdir()) == ["b.results", "b.zip"]
-    table, out = collect(path, far / "b.results", tmp_path / "t.csv")
+    table, out = collect(path, far / "b.results", out=tmp_path / "t.csv")
     loaded = LatencyTable.load(out, job.space)
     assert set(loaded.rows) == set(job.space.all_ops([16]))
     assert loaded.conditions["device"] == device
@@ -106,11 +106,11 @@ def test_killed_on_the_device_it_goes_on(made: Path, tmp_path: Path) -> None:
     killed(command, tmp_path, partial, 20)
     kept = partial.read_bytes().count(b"\n") - 1
     with pytest.raises(ArtifactError, match="is not complete: .* repeat the run on the device"):
-        collect(made, partial, tmp_path / "t.csv")
+        collect(made, partial, out=tmp_path / "t.csv")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"resuming: {kept} visits" in done.stderr
-    collect(made, tmp_path / "b.results", tmp_path / "t.csv")
+    collect(made, tmp_path / "b.results", out=tmp_path / "t.csv")
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "b.results is there already" in refused.stderr
@@ -128,9 +128,9 @@ def test_a_missing_runtime_is_one_line(made: Path, tmp_path: Path, elsewhere: di
 
 def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace, tmp_path: Path) -> None:
     other = tmp_path / "other.zip"
-    bundle(TableJob(space, (20,), QUICK), "cpu", other)
+    write_bundle(TableJob(space, (20,), QUICK), "cpu", out=other)
     with pytest.raises(ArtifactError, match="was measured with another bundle"):
-        collect(other, results, tmp_path / "t.csv")
+        collect(other, results, out=tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -165,7 +165,7 @@ def test_damaged_results_are_refused(made: Path, results: Path, tmp_path: Path, 
     bad = tmp_path / "bad.results"
     bad.write_text("\n".join(damage(results.read_text().split("\n"))))
     with pytest.raises(ArtifactError, match=words):
-        collect(made, bad, tmp_path / "t.csv")
+        collect(made, bad, out=tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -182,7 +182,7 @@ def test_a_bundle_with_a_flipped_bit_is_refused(made: Path, results: Path, tmp_p
         assert "is damaged" in done.stderr.splitlines()[-1]
     bad.write_bytes(content[: places[0]] + bytes([content[places[0]] ^ 16]) + content[places[0] + 1 :])
     with pytest.raises(ArtifactError, match="is no bundle"):
-        collect(bad, results, tmp_path / "t.csv")
+        collect(bad, results, out=tmp_path / "t.csv")
 
 
 def test_what_a_bundle_carries_runs_on_python_3_9(made: Path, tmp_path: Path) -> None:
@@ -209,11 +209,11 @@ def test_what_is_no_bundle_is_refused(results: Path, tmp_path: Path) -> None:
     for content in (b"", b"no zip"):
         (tmp_path / "b.zip").write_bytes(content)
         with pytest.raises(ArtifactError, match="is no bundle"):
-            collect(tmp_path / "b.zip", results, tmp_path / "t.csv")
+            collect(tmp_path / "b.zip", results, out=tmp_path / "t.csv")
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
         file.writestr("manifest.json", '{"kind": "something"}')
     with pytest.raises(ArtifactError, match="is no bundle that this release reads"):
-        collect(tmp_path / "b.zip", results, tmp_path / "t.csv")
+        collect(tmp_path / "b.zip", results, out=tmp_path / "t.csv")
 
 
 @pytest.fixture
@@ -262,19 +262,19 @@ def test_over_ssh(host: Path, job: TableJob, tmp_path: Path, elsewhere: dict[str
     python = tmp_path / "python"  # as it is there: without torch and the others
     python.write_text(f'#!/bin/sh\nPYTHONPATH={elsewhere["PYTHONPATH"]} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    table, out = build_over_ssh(job, "cpu", "far", str(python), tmp_path / "t.csv")
+    table, out = build_over_ssh(job, "cpu", host="far", python=str(python), out=tmp_path / "t.csv")
     assert set(LatencyTable.load(out, job.space).rows) == set(table.rows) == set(job.space.all_ops([16]))
     assert not [path for path in host.rglob("*") if path.is_file()], "nothing is left there"
     with pytest.raises(MeasureError, match=r"on far: .*no-such-python.* repeat the command"):
-        build_over_ssh(job, "cpu", "far", "no-such-python", tmp_path / "t2.csv")
+        build_over_ssh(job, "cpu", host="far", python="no-such-python", out=tmp_path / "t2.csv")
     with pytest.raises(MeasureError, match="repeat the command"):
-        build_over_ssh(job, "cpu", "far", "python3; touch owned #", tmp_path / "t2.csv")
+        build_over_ssh(job, "cpu", host="far", python="python3; touch owned #", out=tmp_path / "t2.csv")
     assert not list(tmp_path.rglob("owned")), "no shell reads what the user says"
     with pytest.raises(MeasureError, match="on nowhere.invalid: "):
-        build_over_ssh(job, "cpu", "nowhere.invalid", "python3", tmp_path / "t2.csv")
+        build_over_ssh(job, "cpu", host="nowhere.invalid", python="python3", out=tmp_path / "t2.csv")
     assert not (tmp_path / "t2.csv").exists()
 
 
 def test_an_option_is_no_host(job: TableJob, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="is no host"):
-        build_over_ssh(job, "cpu", "-oProxyCommand=touch", "python3", tmp_path / "t.csv")
+        build_over_ssh(job, "cpu", host="-oProxyCommand=touch", python="python3", out=tmp_path / "t.csv")
