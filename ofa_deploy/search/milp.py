@@ -1,50 +1,62 @@
 """The best prediction of a `concave` predictor within additive limits, as a mixed-integer linear program.
 
-At one resolution every input of the predictor, and every additive cost, is a sum over the choices of an architecture.
-With a binary for each choice, the predictor is a linear function of the binaries minus its units, each the least number
-that is neither below 0 nor below another linear function. HiGHS solves it (Huangfu and Hall,
-doi 10.1007/s12532-017-0130-5), by way of scipy.
+At one resolution every feature, with the costs themselves instead of their logarithms, and every additive cost is a sum
+over the choices of a network. With a binary variable for each choice, the predictor is a linear function of the
+binaries minus its units, and each unit is the least number that is neither below 0 nor below another linear function.
+HiGHS solves it (Huangfu and Hall, doi 10.1007/s12532-017-0130-5), by way of scipy.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ofa_deploy.accuracy.predictors.concave import ConcaveModel
+from ofa_deploy.accuracy.predictors.concave import ConcaveModel, ConcavePieces
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
 from ofa_deploy.spaces.encoding import code_columns, features, layout_of
-from ofa_deploy.spaces.extremes import extreme, parts_of
+from ofa_deploy.spaces.extremes import Part, extreme, parts_of
 from ofa_deploy.spaces.space import SearchSpace
 
-_SOLVER = 1e-4
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+SOLVER_POINTS = 1e-4
 """Points that the solver's tolerances may be worth: 1e-6 a row, 1e-7 a reduced cost."""
-_ROUNDING = 1.5e-6
+ROUNDING = 1.5e-6
 """Largest relative error of a cost that the predictor reads as a logarithm of 32 bits."""
-_STEP = 0.05
-"""Points below its bound in which the best network of a resolution is looked for at first."""
+STEP_POINTS = 0.05
+"""Below its bound, where the best network of a resolution is looked for at first."""
+WIDEST_STEP_POINTS = 100
+"""From which on no network is left out for being below the bound."""
+INFEASIBLE, OUT_OF_TIME = 2, 1
+"""Status numbers of scipy's solvers."""
 
 _Row = dict[int, float]
+"""Coefficients of an equation, by the numbers of their binaries."""
 
 
 @dataclass(frozen=True)
 class Binaries:
-    """The binaries of a space: a choice at a place, or a part's depth and widths.
+    """The n binary variables of a space: a choice at a place, or a part's depth and widths.
 
     Attributes:
-        place: index of the cost's place, -1 for a part's depth and widths; shape (n,), as the following.
-        context: of the cost.
-        choice: of the cost.
-        gene: column of the genes that it sets, -1 for none.
+        place: index of the cost's place, -1 for a part's depth and widths, shape (n,).
+        context: of the cost, shape (n,).
+        choice: of the cost, shape (n,).
+        gene: column of the genes that the variable sets, -1 for none, shape (n,).
         one_hot: its codes among the features, shape (n, codes).
-        equal: coefficients of the equations that make them an architecture, shape (rows, n).
-        right: the equations' right-hand sides, shape (rows,).
+        equations: coefficients of what makes the variables an architecture, shape (rows, n).
+        totals: right-hand sides of the equations, shape (rows,).
     """
 
     place: Ints
@@ -52,182 +64,247 @@ class Binaries:
     choice: Ints
     gene: Ints
     one_hot: Floats
-    equal: Floats
-    right: Floats
+    equations: Floats
+    totals: Floats
 
     def costs(self, cost: AdditiveCost, resolution: int) -> Floats:
-        """What each binary costs, shape (n,)."""
+        """What each variable costs at a resolution, given by its index, shape (n,)."""
         return np.where(self.place < 0, 0.0, cost.blocks[resolution, self.place, self.context, self.choice])
+
+    def genes(self, space: SearchSpace, resolution: int, ones: npt.NDArray[np.bool_]) -> Genes:
+        """Genes of the network whose variables are `ones`, shape (1, columns)."""
+        genes = np.zeros((1, space.columns), np.int16)
+        genes[0, 0] = resolution
+        sets = ones & (self.gene >= 0)
+        genes[0, self.gene[sets]] = self.choice[sets]
+        return genes
 
 
 def binaries(space: SearchSpace) -> Binaries:
-    """The binaries of a space.
+    """The binary variables of a space.
 
     One unit flows from width to width through the parts, by one of the depths of each; where it passes a place, it
     takes one of the choices. These equations alone have integer vertices.
     """
-    about: list[tuple[int, int, int, int]] = []
-    ones: list[list[int]] = []
-    rows: list[tuple[_Row, float]] = []
-    arriving: list[_Row] = [{}]
+    collected = _Collected(space)
+    flows: list[_Row] = [{}]
     for part in parts_of(space, space.macs):
-        at, widths = part.places.start, len(part.ways)
-        column, width_in, width_out, _ = space.macs.places[at]
-        ways = sorted((i, o) for o, followed in enumerate(part.ways) for i, _, _ in followed)
-        leaving: list[_Row] = [{} for _ in arriving]
-        after: list[_Row] = [{} for _ in range(widths)]
+        flows = collected.add_part(part, flows)
+    return collected.binaries()
+
+
+class _Collected:
+    """Binary variables and equations, part by part."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._variables: list[tuple[int, int, int, int]] = []
+        self._codes: list[list[int]] = []
+        self._equations: list[tuple[_Row, float]] = []
+
+    def add_part(self, part: Part, flows: Sequence[_Row]) -> list[_Row]:
+        """Add the variables of a part.
+
+        Args:
+            part: the next one.
+            flows: the variables of the part before it by whose width they arrive, with coefficients -1.
+
+        Returns:
+            the same of this part.
+        """
+        _, width_in, width_out, _ = self._space.macs.places[part.places.start]
+        gene = width_out if width_out >= 0 and width_in != width_out else -1
+        departures: list[_Row] = [{} for _ in flows]
+        arrivals: list[_Row] = [{} for _ in part.ways]
         passing: dict[tuple[int, int], _Row] = {}
-        for (way_in, way_out), depth in ((way, depth) for way in ways for depth in part.depths):
-            n, sets = len(about), width_out >= 0 and width_in != width_out
-            about.append((-1, 0, way_out, width_out if sets else -1))
-            ones.append(code_columns(space, width_out)[way_out] if sets else [])
-            leaving[way_in][n], after[way_out][n] = 1.0, -1.0
+        ways = sorted((way_in, way_out) for way_out, ends in enumerate(part.ways) for way_in, _, _ in ends)
+        for (way_in, way_out), depth in itertools.product(ways, part.depths):
+            number = self._add(-1, 0, way_out, gene)
+            departures[way_in][number], arrivals[way_out][number] = 1.0, -1.0
             for position in range(depth):
-                context = (way_out if position else way_in) * widths + way_out
-                passing.setdefault((position, context), {})[n] = -1.0
-        rows += [(came | go, 0.0 if came else 1.0) for came, go in zip(arriving, leaving, strict=True)]
+                context = (way_out if position else way_in) * len(part.ways) + way_out
+                passing.setdefault((position, context), {})[number] = -1.0
+        for arrived, departed in zip(flows, departures, strict=True):
+            self._equations.append((arrived | departed, 0.0 if arrived else 1.0))
         for (position, context), row in passing.items():
-            gene = column + position if column >= 0 else -1
-            for choice, codes in enumerate(code_columns(space, gene)[1:] if gene >= 0 else [[]], 1):
-                row[len(about)] = 1.0
-                about.append((at + position, context, choice, gene))
-                ones.append(codes)
-            rows.append((row, 0.0))
-        arriving = after
-    one_hot = np.zeros((len(about), layout_of(space).codes.stop))
-    equal = np.zeros((len(rows), len(about)))
-    for i, columns in enumerate(ones):
-        one_hot[i, columns] = 1
-    for i, (row, _) in enumerate(rows):
-        equal[i, list(row)] = list(row.values())
-    place, context_, choice_, gene_ = np.array(about, np.intp).T
-    return Binaries(place, context_, choice_, gene_, one_hot, equal, np.array([right for _, right in rows]))
+            self._add_choices(part, position, context, row)
+        return arrivals
+
+    def _add_choices(self, part: Part, position: int, context: int, row: _Row) -> None:
+        """Add a variable for each choice at a place, of which one is taken for each that passes, by `row`."""
+        gene = part.column + position if part.column >= 0 else -1
+        choices = len(code_columns(self._space, gene)) - 1 if gene >= 0 else 1
+        for choice in range(1, choices + 1):
+            row[self._add(part.places.start + position, context, choice, gene)] = 1.0
+        self._equations.append((row, 0.0))
+
+    def _add(self, place: int, context: int, choice: int, gene: int) -> int:
+        """Add a variable; returns its number."""
+        self._variables.append((place, context, choice, gene))
+        self._codes.append(code_columns(self._space, gene)[choice] if gene >= 0 else [])
+        return len(self._variables) - 1
+
+    def binaries(self) -> Binaries:
+        """All of them as arrays."""
+        one_hot = np.zeros((len(self._variables), layout_of(self._space).codes.stop))
+        for number, codes in enumerate(self._codes):
+            one_hot[number, codes] = 1
+        equations = np.zeros((len(self._equations), len(self._variables)))
+        for number, (row, _) in enumerate(self._equations):
+            equations[number, list(row)] = list(row.values())
+        place, context, choice, gene = np.array(self._variables, np.intp).T
+        totals = np.array([total for _, total in self._equations])
+        return Binaries(place, context, choice, gene, one_hot, equations, totals)
 
 
-class Model:
-    """A concave predictor as `level + slope x - drop relu(units x + offsets)`, in percent of unscaled features x.
+@dataclass(frozen=True)
+class Objective:
+    """What programs maximise.
 
     Attributes:
+        pieces: of the predictor.
         margin: points that a bound must be raised by, for the rounding of features and the solver's tolerances.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        (concave,) = predictor.models
-        assert isinstance(concave, ConcaveModel)
-        pieces = concave.pieces
-        self.level, self.slope, self.units = pieces.level, pieces.slope, pieces.units
-        self.offsets, self.drop = pieces.offsets, pieces.drop
-        space = predictor.space
-        steepest = (np.abs(self.slope) + np.abs(self.units) @ self.drop)[layout_of(space).costs]
+    pieces: ConcavePieces
+    margin: float
+
+    @classmethod
+    def of_predictor(cls, predictor: Predictor) -> Objective:
+        """The objective that the mean of a concave predictor is."""
+        (model,) = predictor.models
+        assert isinstance(model, ConcaveModel)
+        pieces, space = model.pieces, predictor.space
+        steepest = (np.abs(pieces.slope) + np.abs(pieces.units) @ pieces.drop)[layout_of(space).costs]
         largest = [extreme(space, cost, dearest=True)[1] for cost in (space.macs, space.params)]
-        self.margin = _SOLVER + _ROUNDING * float(steepest @ largest)
+        return cls(pieces, SOLVER_POINTS + ROUNDING * float(steepest @ largest))
 
 
 class Program:
-    """The program of one resolution: minimise `cost y` for binaries and units y, `most` being the limits of `rows y`.
+    """The program of one resolution: minimise `cost y` over binaries and units y, with `rows y` at most `most`.
+
+    Args:
+        problem: whose limits a network must keep.
+        variables: the binaries of its space.
+        objective: of its predictor.
+        resolution: index of the resolution.
 
     Attributes:
-        relaxation: prediction that its linear relaxation allows, in percent; -inf where nothing is within the limits.
+        relaxation: prediction that the linear relaxation allows, in percent; -inf where nothing is within the limits.
         best: prediction that may still be reached there, in percent.
         solvable: False once the solver has given up for another reason than time, so that `best` stays.
     """
 
-    def __init__(self, problem: Problem, of: Binaries, model: Model, resolution: int) -> None:
-        space = problem.space
-        self.space, self.of, self.resolution = space, of, resolution
-        fixed = features(space, space.genes([space.extreme(True, space.resolutions[resolution])]))[0].astype(np.float64)
-        layout = layout_of(space)
-        fixed[layout.codes] = 0
-        fixed[layout.costs] = space.macs.fixed[resolution], space.params.fixed[resolution]
-        zeros = np.zeros((len(of.place), 2))
-        costs = np.stack([of.costs(cost, resolution) for cost in (space.macs, space.params)], axis=1)
-        x = np.concatenate([of.one_hot, zeros, costs], axis=1)
-        units = len(model.drop)
-        rows, most = [], []
-        for limit in problem.limits:
-            (cost,) = limit.cost.sums  # `certify` refuses others
-            each, rest = of.costs(cost, resolution), cost.fixed[resolution]
-            scale = np.abs(each).max() or 1.0
-            for sign, end in ((1, limit.allowed), (-1, -limit.required)):
-                if end < np.inf:
-                    rows.append(np.append(sign * each / scale, np.zeros(units)))
-                    most.append((end + 1e-9 * abs(end) - sign * rest) / scale)
-        self.level = model.level + float(fixed @ model.slope)
-        self.cost = np.append(-x @ model.slope, model.drop)
-        self.rows = np.array([*np.append((x @ model.units).T, -np.eye(units), axis=1), *rows])
-        self.most = np.append(-model.offsets - fixed @ model.units, most)
-        self.equal = np.append(of.equal, np.zeros((len(of.equal), units)), axis=1)
-        self.margin, self.step = model.margin, _STEP
-        self.relaxation, self.reduced = self._relax()
+    def __init__(self, problem: Problem, variables: Binaries, objective: Objective, resolution: int) -> None:
+        self._space, self._variables, self._resolution = problem.space, variables, resolution
+        self.margin, self._step = objective.margin, STEP_POINTS
+        pieces, same = objective.pieces, _common_features(problem.space, resolution)
+        x, units = _features(problem.space, variables, resolution), len(pieces.drop)
+        limit_rows, limit_most = _limit_rows(problem.limits, variables, resolution, units)
+        self._level = pieces.level + float(same @ pieces.slope)
+        self._cost = np.append(-x @ pieces.slope, pieces.drop)
+        self._rows = np.array([*np.append((x @ pieces.units).T, -np.eye(units), axis=1), *limit_rows])
+        self._most = np.append(-pieces.offsets - same @ pieces.units, limit_most)
+        equations = variables.equations
+        self._equations = np.append(equations, np.zeros((len(equations), units)), axis=1)
+        self._binary = np.arange(len(self._cost)) < len(variables.place)
+        self.relaxation, self._reduced = self._relax()
         self.best, self.solvable = self.relaxation, True
 
     def _relax(self) -> tuple[float, Floats]:
-        """The linear relaxation's bound, and how much of it each binary costs at least."""
+        """The linear relaxation's bound, and how much of it each variable costs at least."""
         from scipy.optimize import linprog
 
-        done = linprog(self.cost, self.rows, self.most, self.equal, self.of.right, method="highs")
-        if done.status == 2:
-            return -math.inf, np.zeros(len(self.of.place))
-        if done.status != 0 or done.fun is None:
-            where = f"{self.space.name} at {self.space.resolutions[self.resolution]} pixels"
+        result = linprog(self._cost, self._rows, self._most, self._equations, self._variables.totals, method="highs")
+        if result.status == INFEASIBLE:
+            return -math.inf, np.zeros(len(self._cost))
+        if result.status != 0 or result.fun is None:
+            place = f"{self._space.name} at {self._space.resolutions[self._resolution]} pixels"
             raise OfaDeployError(
-                f"HiGHS could not solve the linear relaxation of {where} ({done.message}); search without a proof"
+                f"HiGHS could not solve the linear relaxation of {place} ({result.message}); search without a proof"
             )
-        return self.level - done.fun, done.lower.marginals[: len(self.of.place)]
+        return self._level - result.fun, np.where(self._binary, result.lower.marginals, -math.inf)
 
-    def improve(self, found: float, seconds: float) -> Genes | None:
-        """Look for a network that is predicted better than `found`, and lower `best` to what is left.
+    def improve(self, reached: float, seconds: float) -> Genes | None:
+        """Look for a network of a higher prediction than is reached, and lower `best` to what remains possible.
 
-        Where nothing near the bound is known yet, only networks within a step of it are looked for, a larger step the
-        next time: binaries that cost more of the bound than that are left out.
+        While no network is near the bound, only networks within a step of it are looked for, and within a larger step
+        the next time: variables that cost more of the bound than that are left out.
 
         Args:
-            found: prediction already reached, in percent; below `best`.
+            reached: prediction in percent, below `best`.
             seconds: of wall time, at most.
 
         Returns:
-            genes of the network, shape (1, columns), which is not found again; it may overstep a limit by a rounding
+            genes of the network, shape (1, columns), which is not returned again; it may overstep a limit by a rounding
             error. None where there is none, the time ran out, or the solver gave up.
         """
+        target = max(reached, self.best - self._step if self._step < WIDEST_STEP_POINTS else -math.inf)
+        kept = self._reduced <= self.relaxation - target + self.margin
+        result = self._solve(kept, target, seconds)
+        if result.status == INFEASIBLE:
+            self.best, self._step = target, 4 * self._step
+            return None
+        if result.mip_dual_bound is not None and math.isfinite(result.mip_dual_bound):
+            self.best = min(self.best, max(target, self._level - result.mip_dual_bound))
+        if result.x is None:
+            self.solvable = result.status == OUT_OF_TIME
+            return None
+        ones = np.zeros(len(self._cost), bool)
+        ones[kept] = result.x > 0.5
+        ones &= self._binary
+        self._rows = np.append(self._rows, ones[None].astype(float), axis=0)  # these are not all 1 once more
+        self._most = np.append(self._most, ones.sum() - 1)
+        return self._variables.genes(self._space, self._resolution, ones[self._binary])
+
+    def _solve(self, kept: npt.NDArray[np.bool_], target: float, seconds: float) -> OptimizeResult:
+        """The program with some of its variables, the others being 0, for predictions of at least `target`."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        target = max(found, self.best - self.step if self.step < 100 else -math.inf)
-        n = len(self.of.place)
-        kept = np.append(self.reduced <= self.relaxation - target + self.margin, np.ones(len(self.cost) - n, bool))
-        constraints = [
-            LinearConstraint(self.rows[:, kept], -np.inf, self.most),
-            LinearConstraint(self.equal[:, kept], self.of.right, self.of.right),
-            LinearConstraint(self.cost[None, kept], -np.inf, self.level - target),
-        ]
-        done = milp(
-            self.cost[kept],
-            integrality=(np.arange(len(self.cost)) < n)[kept],
-            bounds=Bounds(0, np.where(np.arange(len(self.cost)) < n, 1, np.inf)[kept]),
-            constraints=constraints,
+        totals = self._variables.totals
+        return milp(
+            self._cost[kept],
+            integrality=self._binary[kept].astype(np.intp),
+            bounds=Bounds(0, np.where(self._binary, 1, np.inf)[kept]),
+            constraints=[
+                LinearConstraint(self._rows[:, kept], -np.inf, self._most),
+                LinearConstraint(self._equations[:, kept], totals, totals),
+                LinearConstraint(self._cost[None, kept], -np.inf, self._level - target),
+            ],
             options={"time_limit": seconds, "mip_rel_gap": 1e-6},
         )
-        if done.status == 2:
-            self.best, self.step = target, 4 * self.step
-            return None
-        if done.mip_dual_bound is not None and math.isfinite(done.mip_dual_bound):
-            self.best = min(self.best, max(target, self.level - done.mip_dual_bound))
-        if done.x is None:
-            self.solvable = done.status == 1
-            return None
-        chosen = np.zeros(len(self.cost), bool)
-        chosen[kept] = done.x > 0.5
-        self._leave_out(chosen[:n])
-        return self._genes(chosen[:n])
 
-    def _leave_out(self, chosen: npt.NDArray[np.bool_]) -> None:
-        """Forbid these binaries together."""
-        row = np.zeros(len(self.cost))
-        row[: len(chosen)] = chosen
-        self.rows, self.most = np.append(self.rows, row[None], axis=0), np.append(self.most, chosen.sum() - 1)
 
-    def _genes(self, chosen: npt.NDArray[np.bool_]) -> Genes:
-        genes = np.zeros((1, self.space.columns), np.int16)
-        genes[0, 0] = self.resolution
-        sets = chosen & (self.of.gene >= 0)
-        genes[0, self.of.gene[sets]] = self.of.choice[sets]
-        return genes
+def _common_features(space: SearchSpace, resolution: int) -> Floats:
+    """What all networks of a resolution have in common of the features with linear costs, shape (f,)."""
+    largest = space.genes([space.extreme(largest=True, resolution=space.resolutions[resolution])])
+    layout = layout_of(space)
+    common: Floats = features(space, largest)[0].astype(np.float64)
+    common[layout.codes] = 0
+    common[layout.costs] = space.macs.fixed[resolution], space.params.fixed[resolution]
+    return common
+
+
+def _features(space: SearchSpace, variables: Binaries, resolution: int) -> Floats:
+    """What each variable adds to the features with linear costs, shape (n, f)."""
+    costs = np.stack([variables.costs(cost, resolution) for cost in (space.macs, space.params)], axis=1)
+    layout = layout_of(space)
+    x = np.zeros((len(variables.place), layout.columns))
+    x[:, layout.codes], x[:, layout.costs] = variables.one_hot, costs
+    return x
+
+
+def _limit_rows(
+    limits: Sequence[Limit], variables: Binaries, resolution: int, units: int
+) -> tuple[list[Floats], list[float]]:
+    """Coefficients of variables and units for each end of a limit, shape (n + units,), and their largest sums."""
+    rows, most = [], []
+    for limit in limits:
+        (cost,) = limit.cost.sums  # `certificates.check_provable` refuses others
+        each, fixed = variables.costs(cost, resolution), cost.fixed[resolution]
+        scale = np.abs(each).max() or 1.0
+        for sign, end in ((1, limit.allowed), (-1, -limit.required)):
+            if end < np.inf:
+                rows.append(np.append(sign * each / scale, np.zeros(units)))
+                most.append((end + 1e-9 * abs(end) - sign * fixed) / scale)
+    return rows, most
