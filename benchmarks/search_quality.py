@@ -93,7 +93,7 @@ class Watched:
             return self._case.predictor.predict(genes, return_std=True)
         scores = self._case.predictor.predict(genes)
         self.evaluations += len(genes)
-        within = scores[self._case.limit.over(genes) == 0]
+        within = scores[self._case.limit.excess(genes) == 0]
         if len(within) and (not self.best or within.max() > self.best[-1][1]):
             self.best.append((time.process_time() - self._begun, float(within.max()), self.evaluations))
         return scores

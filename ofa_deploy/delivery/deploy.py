@@ -277,7 +277,7 @@ class _Bench:
             before, predicted = limits[budget], one.result.limits[0].predicted
             off = 100 * (one.latency_ms / predicted - 1) + GUARD_PERCENT
             limit = replace(before, margin_percent=max(off, before.margin_percent + GUARD_PERCENT))
-            if one.latency_ms > limit.upper and limit.over(extreme(self.space, limit.cost)[0])[0] == 0:
+            if one.latency_ms > limit.upper and limit.excess(extreme(self.space, limit.cost)[0])[0] == 0:
                 logger.info(
                     f"{budget}: {one.latency_ms:.4g} ms measured, {limit.upper:.4g} ms allowed; searching again with a "
                     f"margin of {limit.margin_percent:.2g} %"

@@ -224,7 +224,7 @@ def _nearest(ready: Prepared, archs: Sequence[Arch]) -> tuple[str, ...]:
     """Those of some architectures that are closest to what a search wants: the best within its limits and without."""
     space = ready.space
     genes = space.genes(list(dict.fromkeys(archs)))
-    scores, outside = ready.problem.score(genes), ready.problem.over(genes)
+    scores, outside = ready.problem.score(genes), ready.problem.excess(genes)
     ranked = np.lexsort((-scores, outside))
     within = int((outside == 0).sum())
     chosen = [*ranked[:within][:NEAREST], *ranked[within:][:NEAREST]]

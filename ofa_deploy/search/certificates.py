@@ -44,7 +44,7 @@ def certify(problem: Problem, seconds: float, incumbent: Genes | None = None) ->
             before there was any network.
     """
     predictor = check_provable(problem, seconds)
-    if incumbent is not None and problem.over(incumbent)[0] > 0:
+    if incumbent is not None and problem.excess(incumbent)[0] > 0:
         arch = problem.space.archs(incumbent)[0]
         raise OfaDeployError(f"{arch} is not within the limits; start from a network that is")
     started, clock = time.process_time(), Stopping(seconds=seconds if math.isfinite(seconds) else None).start()
@@ -93,7 +93,7 @@ def _solved(
         if (seconds := clock.seconds_left) <= 0:
             break
         row = top.improve(reached + margin, seconds)
-        if row is not None and problem.over(row)[0] == 0 and (value := float(problem.score(row)[0])) > reached:
+        if row is not None and problem.excess(row)[0] == 0 and (value := float(problem.score(row)[0])) > reached:
             genes, reached = row, value
         possible = max(program.best for program in programs) + margin
         in_words = "nothing yet" if genes is None else f"{reached:.3f} %"

@@ -1,4 +1,4 @@
-"""Evolutionary search with DEAP: one best network within limits, or the front of score against a cost.
+"""Evolution with DEAP: towards one best network within limits, or the front of score against a cost.
 
 Whole populations are varied and evaluated by one call on a genes matrix. Genes are canonical (inactive slots are 0),
 each architecture is evaluated once, and those outside of the limits rank below all within by how far they are outside
@@ -27,14 +27,16 @@ from ofa_deploy.spaces.costs import Genes
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 2.0
+"""Of progress that is logged."""
 ATTEMPTS = 10
-"""To get as many new children as the population holds."""
+"""To make as many new children as the population holds."""
 FRONT_RATE = 0.1
-"""Of the mutation probability, for fronts: what is close to them is good, and no local search improves the children."""
+"""Share of the mutation probability that a front is searched with: what is close to it is good, and no local search
+improves the children."""
 
 
 class _Fitness(base.Fitness):  # type: ignore[misc]
-    """DEAP's, without what its comparisons and its checks of values take for each of some 100,000 individuals."""
+    """DEAP's fitness, without the time that its comparisons and checks take for each of some 100,000 individuals."""
 
     def __init__(self, values: Sequence[float] = ()) -> None:
         self.wvalues = tuple(map(operator.mul, values, self.weights))
@@ -44,13 +46,13 @@ class _Fitness(base.Fitness):  # type: ignore[misc]
 
 
 class Single(_Fitness):
-    """Compared in order: first how little it is outside of the limits, then the score."""
+    """How little an individual is outside of the limits, then its score: the first that differs decides."""
 
     weights = (-1.0, 1.0)
 
 
 class _Pair(_Fitness):
-    """Score and cost, for fronts."""
+    """Score and cost of an individual of a front, neither of which comes first."""
 
     weights = (1.0, -1.0)
 
@@ -79,7 +81,7 @@ def evolve(archive: Archive, settings: SearchSettings, clock: Clock, start: Gene
     """
 
     def individuals(numbers: Sequence[int]) -> list[Individual]:
-        rows = zip(numbers, archive.over[numbers].tolist(), archive.scores[numbers].tolist(), strict=True)
+        rows = zip(numbers, archive.excess[numbers].tolist(), archive.scores[numbers].tolist(), strict=True)
         return [Individual(number, Single(values)) for number, *values in rows]
 
     toolbox = _toolbox(archive, settings.seed, settings.mutate)
@@ -108,10 +110,10 @@ def evolve_front(
     """
 
     def individuals(numbers: Sequence[int]) -> list[Individual]:
-        over, costs = archive.over[numbers], archive.costs[numbers, 0]
-        worse = 1e6 * (1 + over)  # dominated by everything within the limits, and by what is less outside
-        scores = np.where(over > 0, -worse, archive.scores[numbers])
-        rows = zip(numbers, scores.tolist(), np.where(over > 0, worse, costs).tolist(), strict=True)
+        excess, costs = archive.excess[numbers], archive.costs[numbers, 0]
+        worse = 1e6 * (1 + excess)  # dominated by everything within the limits, and by what is less outside
+        scores = np.where(excess > 0, -worse, archive.scores[numbers])
+        rows = zip(numbers, scores.tolist(), np.where(excess > 0, worse, costs).tolist(), strict=True)
         return [Individual(number, _Pair(values)) for number, *values in rows]
 
     def reached() -> float:
@@ -190,9 +192,9 @@ def _children(
 @contextmanager
 def fenced_random(seed: int) -> Iterator[None]:
     """DEAP's operators draw from Python's global generator: seed it inside, give the caller's state back after."""
-    before = random.getstate()
+    state = random.getstate()
     random.seed(seed)
     try:
         yield
     finally:
-        random.setstate(before)
+        random.setstate(state)

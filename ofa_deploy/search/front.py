@@ -1,4 +1,4 @@
-"""The front of score against a cost."""
+"""Fronts of score against a cost: which networks are on one, and the area that it dominates."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def hypervolume(scores: Floats, costs: Floats, worst_score: float, worst_cost: f
 
     Args:
         scores: of the front, shape (n,).
-        costs: likewise.
-        worst_score: of the reference point; what is below it does not count.
-        worst_cost: likewise, above.
+        costs: of the front, shape (n,).
+        worst_score: of the reference point; networks below it do not count.
+        worst_cost: of the reference point; networks above it do not count.
     """
     kept = (scores > worst_score) & (costs < worst_cost)
     scores, costs = scores[kept], costs[kept]
-    chosen = front_of(scores, costs)
-    ends = np.append(costs[chosen][1:], worst_cost)
-    return float(((ends - costs[chosen]) * (scores[chosen] - worst_score)).sum())
+    front = front_of(scores, costs)
+    ends = np.append(costs[front][1:], worst_cost)
+    return float(((ends - costs[front]) * (scores[front] - worst_score)).sum())

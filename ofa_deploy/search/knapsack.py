@@ -1,7 +1,7 @@
-"""The best network within a budget, exact for sums over parts but for rounding.
+"""The best network within a budget where value and cost are sums over blocks: a multiple-choice knapsack.
 
-Dynamic programming over the parts, see `extremes`; the state is the width of the last part and what is left
-of the budget. All resolutions are filled together.
+Dynamic programming over the parts of a space, see `extremes`; the state is the width of the last part and what remains
+of the budget, in steps. All resolutions are filled together. Exact but for the rounding of costs to steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
 from ofa_deploy.spaces.extremes import Part, parts_of
@@ -24,15 +25,12 @@ def best_within(
 ) -> Genes:
     """For each resolution and limit, the network of highest value among those that cost at most the limit.
 
-    A multiple-choice knapsack. Costs are rounded to the budget's `bins` steps, so the answer is within the limit and
-    exact but for that rounding.
-
     Args:
         space: of both sums.
         value: what is maximised.
         cost: what is limited; resolutions that cost NaN are left out.
         limits: in the unit of the cost.
-        bins: steps of the largest limit.
+        bins: steps of the largest limit, to which costs are rounded.
 
     Returns:
         genes, shape (n, columns), n at most resolutions times limits: none where nothing fits.
@@ -41,32 +39,34 @@ def best_within(
     resolutions = np.flatnonzero(np.isfinite(cost.fixed) & (room > 0))
     step = room[resolutions] / bins
     blocks = cost.blocks[resolutions]
-    steps = np.rint(np.nan_to_num(blocks) / step[:, None, None, None]).astype(np.intp)
-    values = np.where(np.isnan(blocks), -np.inf, value.blocks[resolutions])
-    parts = parts_of(space, cost)
-    filled = _filled(parts, values, steps, bins)
+    knapsack = _Knapsack(
+        parts_of(space, cost),
+        np.where(np.isnan(blocks), -np.inf, value.blocks[resolutions]),
+        np.rint(np.nan_to_num(blocks) / step[:, None, None, None]).astype(np.intp),
+        bins,
+    )
     rows = np.repeat(np.arange(len(resolutions)), len(limits))  # a network for each resolution and limit
     most = np.tile(np.asarray(limits, float), len(resolutions))
-    left = ((most - cost.fixed[resolutions][rows]) / step[rows]).astype(np.intp)
+    budget = ((most - cost.fixed[resolutions][rows]) / step[rows]).astype(np.intp)
     genes = np.zeros((len(rows), space.columns), np.int16)
     genes[:, 0] = resolutions[rows]
-    looking, found = np.arange(len(rows)), np.zeros(len(rows), bool)
+    pending, fits = np.arange(len(rows)), np.zeros(len(rows), bool)
     for _ in range(1 + len(cost.places)):  # a few steps less where rounding made it too dear
-        looking = looking[left[looking] >= 0]
-        reached = filled[-1].best[:, rows[looking], left[looking]].max(axis=0, initial=-np.inf)
-        looking = looking[reached > -np.inf]
-        if not len(looking):
+        pending = pending[budget[pending] >= 0]
+        pending = pending[knapsack.fillable(rows[pending], budget[pending])]
+        if not len(pending):
             break
-        genes[looking] = _read(parts, filled, values, steps, genes[looking], rows[looking], left[looking])
-        found[looking] = within = cost(genes[looking]) <= most[looking]
-        looking = looking[~within]
-        left[looking] -= 1
-    return genes[found]
+        genes[pending] = knapsack.read(genes[pending], rows[pending], budget[pending])
+        cheap = cost(genes[pending]) <= most[pending]
+        fits[pending] = cheap
+        pending = pending[~cheap]
+        budget[pending] -= 1
+    return genes[fits]
 
 
 @dataclass(frozen=True)
 class _Filled:
-    """What is the most that one part can reach, for everything that may be left of the budget.
+    """The highest value that the parts up to one can reach, for everything that may remain of the budget.
 
     Attributes:
         best: for each output width, shape (widths, resolutions, bins + 1); minus infinity where nothing fits.
@@ -78,62 +78,70 @@ class _Filled:
     totals: Floats
 
 
-def _filled(parts: Sequence[Part], values: Floats, steps: Ints, bins: int) -> list[_Filled]:
-    """For each part, from values and steps of shape (resolutions, places, contexts, choices + 1)."""
-    out: list[_Filled] = []
-    states = np.zeros((1, len(values), bins + 1))
-    for part in parts:
-        totals = np.array([[_totals(part, values, steps, states, way) for way in ways] for ways in part.ways])
-        states = totals[:, :, part.depths].max(axis=(1, 2))
-        out.append(_Filled(states, totals))
-    return out
+class _Knapsack:
+    """Budgets of all resolutions, filled.
 
+    Args:
+        parts: of the space.
+        values: of choices, shape (resolutions, places, contexts, choices + 1).
+        steps: of the budget that choices take, of the same shape.
+        bins: steps of a budget.
+    """
 
-def _totals(part: Part, values: Floats, steps: Ints, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
-    """Of a part that follows one input width: before its places and after each."""
-    before, first, later = way
-    totals = [states[before]]
-    rows, reach = np.arange(len(values)), states.shape[2]
-    nothing = np.full_like(totals[0], -np.inf)
-    for i, place in enumerate(part.places):
-        context = first if i == 0 else later
-        taken = np.minimum(steps[:, place, context, 1:].T, reach)
-        gained = np.repeat(totals[-1][:, -1:], max(0, -taken.min(initial=0)), axis=1)  # some cost less than nothing
-        padded = np.concatenate([nothing, totals[-1], gained], axis=1)
-        after = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=1)[rows, reach - taken]
-        after += values[:, place, context, 1:].T[..., None]
-        totals.append(after.max(axis=0))
-    return totals
+    def __init__(self, parts: Sequence[Part], values: Floats, steps: Ints, bins: int) -> None:
+        self._parts, self._values, self._steps, self._bins = parts, values, steps, bins
+        self._filled: list[_Filled] = []
+        states = np.zeros((1, len(values), bins + 1))
+        for part in parts:
+            totals = np.array([[self._totals(part, states, way) for way in ways] for ways in part.ways])
+            states = totals[:, :, part.depths].max(axis=(1, 2))
+            self._filled.append(_Filled(states, totals))
 
+    def fillable(self, rows: Ints, budgets: Ints) -> npt.NDArray[np.bool_]:
+        """Whether a network fits into each budget, shape (n,), of resolutions by their rows and of so many steps."""
+        return np.asarray(self._filled[-1].best[:, rows, budgets].max(axis=0, initial=-np.inf) > -np.inf)
 
-def _read(
-    parts: Sequence[Part],
-    filled: Sequence[_Filled],
-    values: Floats,
-    steps: Ints,
-    genes: Genes,
-    rows: Ints,
-    left: Ints,
-) -> Genes:
-    """Decide from the last part to the first, for resolutions `rows` with `left` steps of the budget each."""
-    genes, n = genes.copy(), np.arange(len(rows))
-    bins = filled[-1].best.shape[2] - 1
-    out = filled[-1].best[:, rows, left].argmax(axis=0)
-    for part, reached in zip(reversed(parts), reversed(filled), strict=True):
-        if part.width_out >= 0:
-            genes[:, part.width_out] = out
-        ends = reached.totals[out, :, :, rows, left][:, :, part.depths]  # (n, ways, depths)
-        way = ends.max(axis=2).argmax(axis=1)
-        depth = np.array(part.depths)[ends[n, way].argmax(axis=1)]
-        before, first, later = np.moveaxis(np.array(part.ways)[out, way], -1, 0)
-        for i in reversed(range(len(part.places))):
+    def _totals(self, part: Part, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
+        """Highest values of a part that follows one input width: ahead of its places and after each."""
+        width_in, first, later = way
+        totals = [states[width_in]]
+        rows, reach = np.arange(len(self._values)), states.shape[2]
+        nothing = np.full_like(totals[0], -np.inf)
+        for i, place in enumerate(part.places):
             context = first if i == 0 else later
-            after = left[:, None] - steps[rows, part.places[i], context, 1:]  # (n, choices)
-            fits = reached.totals[out, way, i, rows][n[:, None], np.clip(after, 0, bins)]
-            total = np.where(after >= 0, fits, -np.inf) + values[rows, part.places[i], context, 1:]
-            choice, active = total.argmax(axis=1), i < depth
-            left = np.where(active, np.minimum(after[n, choice], bins), left)
-            if part.column >= 0:
-                genes[:, part.column + i] = np.where(active, 1 + choice, 0)
-        out = before
-    return genes
+            taken = np.minimum(self._steps[:, place, context, 1:].T, reach)
+            gained = np.repeat(totals[-1][:, -1:], max(0, -taken.min(initial=0)), axis=1)  # some cost less than nothing
+            padded = np.concatenate([nothing, totals[-1], gained], axis=1)
+            windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=1)[rows, reach - taken]
+            windows += self._values[:, place, context, 1:].T[..., None]
+            totals.append(windows.max(axis=0))
+        return totals
+
+    def read(self, genes: Genes, rows: Ints, budgets: Ints) -> Genes:
+        """The best networks, decided from the last part to the first.
+
+        Args:
+            genes: with their resolutions, shape (n, columns).
+            rows: of the resolutions, shape (n,).
+            budgets: steps that each network may take, shape (n,).
+        """
+        genes, networks = genes.copy(), np.arange(len(rows))
+        width = self._filled[-1].best[:, rows, budgets].argmax(axis=0)
+        for part, filled in zip(reversed(self._parts), reversed(self._filled), strict=True):
+            if part.width_out >= 0:
+                genes[:, part.width_out] = width
+            ends = filled.totals[width, :, :, rows, budgets][:, :, part.depths]  # (n, ways, depths)
+            way = ends.max(axis=2).argmax(axis=1)
+            depth = np.array(part.depths)[ends[networks, way].argmax(axis=1)]
+            width_in, first, later = np.moveaxis(np.array(part.ways)[width, way], -1, 0)
+            for i in reversed(range(len(part.places))):
+                context = first if i == 0 else later
+                remaining = budgets[:, None] - self._steps[rows, part.places[i], context, 1:]  # (n, choices)
+                reached = filled.totals[width, way, i, rows][networks[:, None], np.clip(remaining, 0, self._bins)]
+                values = self._values[rows, part.places[i], context, 1:]
+                choice, active = (np.where(remaining >= 0, reached, -np.inf) + values).argmax(axis=1), i < depth
+                budgets = np.where(active, np.minimum(remaining[networks, choice], self._bins), budgets)
+                if part.column >= 0:
+                    genes[:, part.column + i] = np.where(active, 1 + choice, 0)
+            width = width_in
+        return genes

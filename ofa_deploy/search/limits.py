@@ -14,7 +14,7 @@ from ofa_deploy.errors import InfeasibleError, MeasureError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS, parse_range
 from ofa_deploy.search.result_parts import LimitOutcome
-from ofa_deploy.spaces.costs import Cost, Floats, Genes
+from ofa_deploy.spaces.costs import AdditiveCost, Cost, Floats, Genes
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -23,7 +23,7 @@ SLACK = 1e-9
 CUTS = 30
 """Weighted means of limits that are tried at most to prove that nothing is within all of them."""
 BYTES = 4
-"""Of a parameter: models are written in float32."""
+"""Of a parameter in a model, which holds it in float32."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Limit:
         name: one of `budget.UNITS`.
         cost: predicted, in the unit of `budget.UNITS`.
         lower: what a network must cost at least; minus infinity where that is open.
-        upper: and at most.
+        upper: what a network may cost at most; infinity where that is open.
         margin_percent: the cost is raised by this before it is compared with the two.
-        of: what predicts the cost, in words.
+        source: what predicts the cost, in words.
         sha256: checksum of the latency table with its calibration; empty for other costs.
     """
 
@@ -45,12 +45,12 @@ class Limit:
     lower: float = -math.inf
     upper: float = math.inf
     margin_percent: float = 0.0
-    of: str = "the architecture"
+    source: str = "the architecture"
     sha256: str = ""
 
     @property
     def unit(self) -> str:
-        """Of cost, lower and upper."""
+        """Unit of cost, lower and upper."""
         return UNITS[self.name][0]
 
     @property
@@ -63,18 +63,18 @@ class Limit:
         """The smallest predicted cost that is within the limit."""
         return self.lower / (1 + self.margin_percent / 100)
 
-    def over(self, genes: Genes) -> Floats:
+    def excess(self, genes: Genes) -> Floats:
         """By what share of the limit each network is outside, shape (n,); 0 within, infinity where it has no cost."""
-        return self.beyond(self.cost(genes))
+        return self.excess_of(self.cost(genes))
 
-    def beyond(self, cost: Floats) -> Floats:
-        """By what share of the limit each cost is outside; see `over`."""
-        out = np.zeros(cost.shape)
+    def excess_of(self, costs: Floats) -> Floats:
+        """By what share of the limit each cost is outside, of any shape; 0 within, infinity where it is NaN."""
+        shares = np.zeros(costs.shape)
         if math.isfinite(self.upper):
-            out += np.maximum(cost / self.allowed - 1 - SLACK, 0)
+            shares += np.maximum(costs / self.allowed - 1 - SLACK, 0)
         if math.isfinite(self.lower):
-            out += np.maximum(1 - SLACK - cost / self.required, 0)
-        return np.where(np.isnan(cost), np.inf, out)
+            shares += np.maximum(1 - SLACK - costs / self.required, 0)
+        return np.where(np.isnan(costs), np.inf, shares)
 
     def outcome(self, genes: Genes) -> LimitOutcome:
         """The limit, and what one network (genes of shape (1, columns)) costs by it."""
@@ -86,20 +86,20 @@ class Limit:
             lower=lower,
             upper=upper,
             margin_percent=self.margin_percent,
-            source=self.of,
+            source=self.source,
             sha256=self.sha256,
         )
 
 
-def over(limits: Sequence[Limit], genes: Genes) -> Floats:
-    """How far each network is outside of all the limits together, shape (n,); 0 within."""
-    return outside(limits, np.array([limit.cost(genes) for limit in limits]).reshape(len(limits), len(genes)).T)
+def excess(limits: Sequence[Limit], genes: Genes) -> Floats:
+    """By what share of its limits each network is outside of them, added up, shape (n,); 0 within all."""
+    return excess_of(limits, np.array([limit.cost(genes) for limit in limits]).reshape(len(limits), len(genes)).T)
 
 
-def outside(limits: Sequence[Limit], costs: Floats) -> Floats:
-    """The same as `over`, from what each network costs by each limit, shape (n, limits)."""
-    each = (limit.beyond(cost) for limit, cost in zip(limits, costs.T, strict=True))
-    return np.asarray(sum(each, np.zeros(len(costs))))
+def excess_of(limits: Sequence[Limit], costs: Floats) -> Floats:
+    """The `excess` of networks, shape (n,), from what each costs by each limit, shape (n, limits)."""
+    shares = (limit.excess_of(cost) for limit, cost in zip(limits, costs.T, strict=True))
+    return np.asarray(sum(shares, np.zeros(len(costs))))
 
 
 def latency_limit(table: LatencyTable, text: str, margin_percent: float | None = None) -> Limit:
@@ -108,7 +108,8 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
     Args:
         table: of the device.
         text: the budget as users type it, see `budget.parse_range`; shares are of predictions raised by the margin.
-        margin_percent: see `Limit`; None takes the error that 95 % of the table's test networks stay under.
+        margin_percent: by which predictions are raised; None takes the error below which 95 % of the table's test
+            networks stay.
 
     Raises:
         OfaDeployError: the budget is no latency, or the margin no percentage.
@@ -119,12 +120,12 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
         if margin_percent is not None:
             raise OfaDeployError(f"--margin must be between 0 and 100 percent, not {margin}")
         raise OfaDeployError(f"the table's own error is {margin:.3g} %; build it anew, or set a --margin")
-    raised = 1 + margin / 100
+    factor = 1 + margin / 100
     (_, fastest_ms), (_, slowest_ms) = extreme(table.space, table.cost), extreme(table.space, table.cost, dearest=True)
     if fastest_ms <= 0:
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
-    lower, upper = parse_range("latency", text, raised * fastest_ms, raised * slowest_ms)
-    return Limit("latency", table.cost, lower, upper, margin, table.label, table.identity)
+    lower, upper = parse_range("latency", text, factor * fastest_ms, factor * slowest_ms)
+    return Limit("latency", table.cost, lower, upper, margin, source=table.label, sha256=table.identity)
 
 
 def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
@@ -148,102 +149,140 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
 
 
 def check_feasible(space: SearchSpace, limits: Sequence[Limit]) -> None:
-    """Refuse limits that no network meets: one of them, or several together as far as `_check_together` can prove it.
+    """Refuse limits that no network keeps: one alone, or several together as far as weighted means of them prove it.
 
     Raises:
         InfeasibleError: naming the network that comes closest, and what to allow; or the costs are known at no common
             resolution.
     """
-    if limits and not np.all([np.isfinite(limit.cost.fixed) for limit in limits], axis=0).any():
-        covered = [np.array(space.resolutions)[np.isfinite(limit.cost.fixed)] for limit in limits if limit.sha256]
-        told = "; ".join(", ".join(map(str, sizes)) for sizes in covered)
-        raise InfeasibleError(
-            f"the tables have no resolution in common ({told} pixels); build them for the same ones with "
-            "ofa-deploy build-lut --resolutions"
-        )
+    _check_resolutions(space, limits)
     for limit in limits:
-        least, most = extreme(space, limit.cost), extreme(space, limit.cost, dearest=True)
-        if limit.over(least[0])[0] > 0 and least[1] > limit.required:
-            needs = _four_digits(least[1] * (1 + limit.margin_percent / 100), math.ceil)
-            margin = f" ({limit.margin_percent:.2g} % above its prediction, see --margin)"
-            raise InfeasibleError(
-                f"no network of {space.name} fits {limit.upper:.4g} {limit.unit} of {limit.name}: the "
-                f"{'fastest' if limit.name == 'latency' else 'smallest'}, {space.archs(least[0])[0]}, needs "
-                f"{needs:.4g} {limit.unit}; allow at least that{margin * (limit.margin_percent > 0)}"
-            )
-        if most[1] < limit.required * (1 - SLACK):
-            has = _four_digits(most[1] * (1 + limit.margin_percent / 100), math.floor)
-            raise InfeasibleError(
-                f"no network of {space.name} reaches {limit.lower:.4g} {limit.unit} of {limit.name}: the largest, "
-                f"{space.archs(most[0])[0]}, has {has:.4g} {limit.unit}; ask for at most that"
-            )
+        _check_upper(space, limit)
+        _check_lower(space, limit)
     _check_together(space, limits)
 
 
-def none_within(space: SearchSpace, limits: Sequence[Limit], closest: Genes, known: str) -> InfeasibleError:
+def none_within(space: SearchSpace, limits: Sequence[Limit], closest: Genes, verb: str) -> InfeasibleError:
     """What to say where no network is within all limits.
 
     Args:
         space: of the networks.
         limits: all of them.
-        closest: genes of the network that is the least outside, shape (1, columns).
-        known: how sure that is, a verb.
+        closest: genes of the network that exceeds them the least, shape (1, columns).
+        verb: how sure that is: no network `is`, or `was found`.
     """
-    outside = [limit for limit in limits if limit.over(closest)[0] > 0]
-    missed = [f"{limit.name} {limit.cost(closest)[0]:.4g} {limit.unit}" for limit in outside]
+    missed = [
+        f"{limit.name} {limit.cost(closest)[0]:.4g} {limit.unit}" for limit in limits if limit.excess(closest)[0] > 0
+    ]
     return InfeasibleError(
-        f"no network of {space.name} {known} within all limits at once; the closest, {space.archs(closest)[0]}, has "
+        f"no network of {space.name} {verb} within all limits at once; the closest, {space.archs(closest)[0]}, has "
         f"{' and '.join(missed)}; relax one of the limits"
     )
 
 
+def _check_resolutions(space: SearchSpace, limits: Sequence[Limit]) -> None:
+    """Refuse costs that are known at no common resolution."""
+    if limits and not np.all([np.isfinite(limit.cost.fixed) for limit in limits], axis=0).any():
+        tables = [np.array(space.resolutions)[np.isfinite(limit.cost.fixed)] for limit in limits if limit.sha256]
+        in_words = "; ".join(", ".join(map(str, sizes)) for sizes in tables)
+        raise InfeasibleError(
+            f"the tables have no resolution in common ({in_words} pixels); build them for the same ones with "
+            "ofa-deploy build-lut --resolutions"
+        )
+
+
+def _check_upper(space: SearchSpace, limit: Limit) -> None:
+    """Refuse an upper bound that the cheapest network exceeds."""
+    genes, least = extreme(space, limit.cost)
+    if limit.excess(genes)[0] > 0 and least > limit.required:
+        needs = _four_digits(least * (1 + limit.margin_percent / 100), math.ceil)
+        margin = f" ({limit.margin_percent:.2g} % above its prediction, see --margin)" if limit.margin_percent else ""
+        raise InfeasibleError(
+            f"no network of {space.name} fits {limit.upper:.4g} {limit.unit} of {limit.name}: the "
+            f"{'fastest' if limit.name == 'latency' else 'smallest'}, {space.archs(genes)[0]}, needs "
+            f"{needs:.4g} {limit.unit}; allow at least that{margin}"
+        )
+
+
+def _check_lower(space: SearchSpace, limit: Limit) -> None:
+    """Refuse a lower bound that the dearest network does not reach."""
+    genes, most = extreme(space, limit.cost, dearest=True)
+    if most < limit.required * (1 - SLACK):
+        has = _four_digits(most * (1 + limit.margin_percent / 100), math.floor)
+        raise InfeasibleError(
+            f"no network of {space.name} reaches {limit.lower:.4g} {limit.unit} of {limit.name}: the largest, "
+            f"{space.archs(genes)[0]}, has {has:.4g} {limit.unit}; ask for at most that"
+        )
+
+
 def _check_together(space: SearchSpace, limits: Sequence[Limit]) -> None:
-    """Refuse limits that no network meets at once, where that can be proved by a weighted sum of them.
+    """Refuse limits that no network keeps at once, where that can be proved by a weighted mean of their bounds.
 
     A network within the limits is within every weighted mean of them. The weights for which the least mean of any
     network (exact, see `extremes.extreme`) is greatest are looked for by cutting planes; where that is above the mean
     of the bounds, there is no network.
     """
-    sides = [
+    sides = _sides(limits)
+    if len(sides) < 2:
+        return
+    weights = np.full(len(sides), 1 / len(sides))
+    cheapest: list[Genes] = []
+    excesses: list[list[float]] = []
+    for _ in range(CUTS):
+        mean = reduce(add, (cost.scaled(weight) for (cost, _), weight in zip(sides, weights, strict=True)))
+        if not np.isfinite(mean.fixed).any():
+            return
+        genes, least = extreme(space, mean)
+        cheapest.append(genes)
+        if least > weights @ [sign for _, sign in sides] + SLACK:
+            closest = min(cheapest, key=lambda row: float(excess(limits, row)[0]))
+            raise none_within(space, limits, closest, "is")
+        excesses.append([float(cost(genes)[0]) - sign for cost, sign in sides])
+        if max(excesses[-1]) <= 0:
+            return
+        best_weights = _best_weights(np.array(excesses))
+        if best_weights is None:
+            return
+        weights = best_weights
+
+
+def _sides(limits: Sequence[Limit]) -> list[tuple[AdditiveCost, float]]:
+    """Each bound as a sum and a sign, 1 or -1, that the sum is at most for networks within the limits.
+
+    A lower bound on a maximum of sums is left out: no sum says what it asks for.
+    """
+    return [
         (cost.scaled(sign / bound), sign)
         for limit in limits
         for bound, sign in ((limit.allowed, 1.0), (limit.required, -1.0))
         if math.isfinite(bound) and not (sign < 0 and (bound <= 0 or len(limit.cost.sums) > 1))
         for cost in limit.cost.sums
     ]
-    if len(sides) < 2:
-        return
+
+
+def _best_weights(excesses: Floats) -> Floats | None:
+    """Weights of bounds, shape (bounds,), for which the least weighted mean of networks' excesses is greatest.
+
+    Args:
+        excesses: of some networks by each bound, negative within it, shape (networks, bounds).
+
+    Returns:
+        None where that least mean is not above 0: some mixture of these networks is within all bounds.
+    """
     from scipy.optimize import linprog
 
-    weights = np.full(len(sides), 1 / len(sides))
-    seen: list[Genes] = []
-    excess: list[list[float]] = []
-    for _ in range(CUTS):
-        mean = reduce(add, (cost.scaled(weight) for (cost, _), weight in zip(sides, weights, strict=True)))
-        if not np.isfinite(mean.fixed).any():
-            return
-        genes, least = extreme(space, mean)
-        if least > weights @ [sign for _, sign in sides] + SLACK:
-            closest = min([*seen, genes], key=lambda one: float(over(limits, one)[0]))
-            raise none_within(space, limits, closest, "is")
-        seen.append(genes)
-        excess.append([float(cost(genes)[0]) - sign for cost, sign in sides])
-        if max(excess[-1]) <= 0:
-            return
-        rows = np.column_stack([-np.array(excess), np.ones(len(excess))])
-        ones = np.ones((1, len(sides) + 1))
-        ones[0, -1] = 0
-        found = linprog(
-            [0.0] * len(sides) + [-1.0],
-            rows,
-            np.zeros(len(rows)),
-            ones,
-            [1.0],
-            bounds=[(0, 1)] * len(sides) + [(None, None)],
-        )
-        if found.x is None or found.x[-1] <= SLACK:
-            return
-        weights = found.x[:-1]
+    networks, bounds = excesses.shape
+    result = linprog(
+        [0.0] * bounds + [-1.0],
+        np.column_stack([-excesses, np.ones(networks)]),
+        np.zeros(networks),
+        np.append(np.ones((1, bounds)), [[0.0]], axis=1),
+        [1.0],
+        bounds=[(0, 1)] * bounds + [(None, None)],
+    )
+    if result.x is None or result.x[-1] <= SLACK:
+        return None
+    return np.asarray(result.x[:-1])
 
 
 def _four_digits(value: float, towards: Callable[[float], int]) -> float:

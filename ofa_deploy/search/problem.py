@@ -10,7 +10,7 @@ import numpy as np
 
 from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.search.limits import Limit, check_feasible, over
+from ofa_deploy.search.limits import Limit, check_feasible, excess
 from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -57,9 +57,9 @@ class Problem:
         """What tells which changes of a network are worth evaluating; None where the predictor tells none."""
         return self.predictor.gains if isinstance(self.predictor, TellsGains) else None
 
-    def over(self, genes: Genes) -> Floats:
-        """How far each network is outside of all the limits together, shape (n,); 0 within."""
-        return over(self.limits, genes)
+    def excess(self, genes: Genes) -> Floats:
+        """By what share of its limits each network is outside of them, added up, shape (n,); 0 within all."""
+        return excess(self.limits, genes)
 
     @cached_property
     def allowed_resolutions(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from ofa_deploy.search.variation import Variation
 POOL = 80
 """Local optima that are kept."""
 CONTESTANTS = 3
-"""For a place as a parent."""
+"""Local optima that compete for a place as a parent."""
 BROOD = 40
 """Children that are improved together."""
 
@@ -45,8 +45,8 @@ class Optima:
 
     @property
     def numbers(self) -> list[int]:
-        """Of the population, in the archive."""
-        return [one.number for one in self._pool]
+        """Numbers of the population in the archive."""
+        return [individual.number for individual in self._pool]
 
     def join(self, numbers: Sequence[int]) -> None:
         """Improve networks of the archive, and let the best of them and of the population survive."""
@@ -54,7 +54,10 @@ class Optima:
         self._pool = self._toolbox.survive([*self._pool, *map(self._individual, fresh)], POOL)
 
     def recombine(self, number: int) -> list[float]:
-        """Cross local optima, and improve the children: so many, in broods.
+        """Cross local optima, and improve their children.
+
+        Args:
+            number: of children, which are made in broods.
 
         Returns:
             the best score after each brood.
@@ -67,12 +70,11 @@ class Optima:
                 break
             self._broods += 1
             with fenced_random(self._seed + self._broods):
-                chosen = self._toolbox.select(self._pool, 2 * min(BROOD, number - start))
-            genes = self._archive.genes[[one.number for one in chosen]]
-            children = self._archive.add(self._toolbox.vary(genes[::2], genes[1::2])).tolist()
-            self.join(children)
+                parents = self._toolbox.select(self._pool, 2 * min(BROOD, number - start))
+            genes = self._archive.genes[[individual.number for individual in parents]]
+            self.join(self._archive.add(self._toolbox.vary(genes[::2], genes[1::2])).tolist())
             history.append(self._archive.reached)
         return history
 
     def _individual(self, number: int) -> Individual:
-        return Individual(number, Single((float(self._archive.over[number]), float(self._archive.scores[number]))))
+        return Individual(number, Single((float(self._archive.excess[number]), float(self._archive.scores[number]))))

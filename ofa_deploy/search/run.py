@@ -39,7 +39,7 @@ from ofa_deploy.search.archive import Archive
 from ofa_deploy.search.certificates import certify, check_provable
 from ofa_deploy.search.evolution import evolve, evolve_front
 from ofa_deploy.search.front import hypervolume
-from ofa_deploy.search.limits import Limit, none_within, outside
+from ofa_deploy.search.limits import Limit, excess_of, none_within
 from ofa_deploy.search.local_search import LocalSearch
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.recombination import BROOD, Optima
@@ -187,7 +187,7 @@ def none_found(explored: Explored) -> InfeasibleError:
 def candidates(explored: Explored, risk: float, number: int) -> list[int]:
     """Numbers of the best networks within the limits, by prediction less `risk` standard deviations."""
     archive, predictor = explored.archive, explored.problem.predictor
-    pool = [i for i in archive.best(max(POOL, number)) if archive.over[i] == 0]
+    pool = [i for i in archive.best(max(POOL, number)) if archive.excess[i] == 0]
     if predictor is None or not risk or not pool:
         return pool[:number]
     mean, std = predictor.predict(archive.genes[pool], return_std=True)
@@ -199,7 +199,7 @@ def _single(archive: Archive, settings: SearchSettings, clock: Clock) -> list[fl
     """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
     rng = np.random.default_rng(settings.seed)
     optima = Optima(archive, settings, clock, LocalSearch(archive.problem, archive, clock))
-    optima.join(np.flatnonzero(np.isfinite(archive.over)).tolist())
+    optima.join(np.flatnonzero(np.isfinite(archive.excess)).tolist())
     early = settings.recombinations // 2
     history: list[float] = []
     crossed = 0
@@ -223,7 +223,7 @@ def _climbers(archive: Archive, rng: np.random.Generator) -> list[int]:
     sample = _sample(problem, rng)
     sampled, best = archive.add(sample), archive.add(seeds(problem, sample))
     numbers = np.unique(best if len(best) else sampled)
-    order = np.lexsort((-archive.scores[numbers], archive.over[numbers]))
+    order = np.lexsort((-archive.scores[numbers], archive.excess[numbers]))
     climbers: list[int] = numbers[order[:CLIMBERS]].tolist()
     return climbers
 
@@ -255,8 +255,8 @@ def _improved(archive: Archive, searches: Sequence[LocalSearch]) -> list[int]:
     """Numbers of what the best network within the limits of each local search becomes by it."""
     numbers: list[int] = []
     for search in searches:
-        over = outside(search.problem.limits, archive.costs)
-        closest = np.flatnonzero(over == over.min())
+        excess = excess_of(search.problem.limits, archive.costs)
+        closest = np.flatnonzero(excess == excess.min())
         numbers += search.improve([int(closest[archive.scores[closest].argmax()])])
     return numbers
 

@@ -9,7 +9,7 @@ from ofa_deploy.accuracy.predictors.model import scaling
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.certificates import TOLERANCE, Certificate, certify
-from ofa_deploy.search.limits import Limit, latency_limit, over
+from ofa_deploy.search.limits import Limit, latency_limit, excess
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.run import find_network
 from ofa_deploy.search.settings import SearchSettings
@@ -51,7 +51,7 @@ def proof(
 
 
 def within(bounds: list[Limit], genes: Genes) -> np.ndarray:
-    return over(bounds, genes) == 0
+    return excess(bounds, genes) == 0
 
 
 def limits(space: SearchSpace, case: str) -> list[Limit]:
@@ -140,10 +140,10 @@ def test_a_limit_that_a_network_just_keeps_or_just_misses(tiny: SearchSpace) -> 
     assert proof(predictor, [Limit("macs", cost, at, at)]).found_percent == predictor.predict(best)[0]
     missed = [Limit("macs", cost, upper=at * (1 - 1e-8)), Limit("macs", cost, lower=at * (1 + 1e-8))]
     for bound in missed:  # such a difference is below the solver's tolerance
-        allowed = whole[bound.over(whole) == 0]
+        allowed = whole[bound.excess(whole) == 0]
         certificate = proof(predictor, [bound])
         assert certificate.found_percent == pytest.approx(predictor.predict(allowed).max(), abs=TOLERANCE / 10)
-        assert bound.over(tiny.genes([certificate.arch])) == 0
+        assert bound.excess(tiny.genes([certificate.arch])) == 0
 
 
 def test_only_resolutions_of_the_table_are_searched(tiny: SearchSpace) -> None:

@@ -71,7 +71,7 @@ def test_the_front_of_an_archive_grows_with_it(tiny: SearchSpace) -> None:
     for _ in range(8):
         archive.add(tiny.sample(rng, 20))
         assert archive.costs == pytest.approx(np.stack([limit.cost(archive.genes) for limit in limits], axis=1))
-        within = np.flatnonzero(archive.over == 0)
+        within = np.flatnonzero(archive.excess == 0)
         expected = within[front_of(archive.scores[within], limits[0].cost(archive.genes[within]))]
         assert archive.front().tolist() == archive.front().tolist() == expected.tolist()
         fronts.add(tuple(expected.tolist()))
@@ -96,12 +96,12 @@ def test_archive_evaluates_each_architecture_once(tiny: SearchSpace) -> None:
     assert archive.scores == pytest.approx(rugged(rows))
     assert (archive.genes[archive.add(rows[5:9])] == rows[5:9]).all()
     best = archive.best(archive.size)
-    within = archive.over[best] == 0
+    within = archive.excess[best] == 0
     assert within.any()
     assert not within.all()
     assert (np.diff(within.astype(int)) <= 0).all(), "those within the limit come first"
     assert (np.diff(archive.scores[best][within]) <= 0).all()
-    assert (np.diff(archive.over[best][~within]) >= 0).all()
+    assert (np.diff(archive.excess[best][~within]) >= 0).all()
     for number in (1, 10, int(within.sum()), int(within.sum()) + 3):
         assert archive.best(number) == best[:number]
 

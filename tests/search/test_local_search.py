@@ -44,9 +44,9 @@ def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None
     ends = local_search(archive).improve(numbers)
     assert ends == sorted(set(ends))
     assert 1 < len(ends) < 40, "climbers meet"
-    assert (archive.over[ends] == 0).all(), "those that were outside of the limit have come inside"
+    assert (archive.excess[ends] == 0).all(), "those that were outside of the limit have come inside"
     for row in archive.genes[ends]:
-        assert not len(better(rugged(whole), whole, limit.over(whole) == 0, row, 1))
+        assert not len(better(rugged(whole), whole, limit.excess(whole) == 0, row, 1))
 
 
 def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> None:
@@ -59,7 +59,7 @@ def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> No
     ends = local_search(archive).improve(numbers)
     assert set(resolution) == {0, 1}
     for row in archive.genes[ends]:
-        same = (whole[:, 0] == row[0]) & (limit.over(whole) == 0)
+        same = (whole[:, 0] == row[0]) & (limit.excess(whole) == 0)
         found = better(additive(whole), whole, same, row, 2)
         longer = ((found > 0) != (row > 0)).sum(axis=1)  # two changes of one stage's depth are not made at once
         assert not len(found[longer == 0])
@@ -71,7 +71,7 @@ def test_limits_may_be_closer_than_those_of_the_archive(tiny: SearchSpace) -> No
     numbers = archive.add(tiny.sample(np.random.default_rng(0), 10)).tolist()
     far, near = (local_search(archive, problem).improve(numbers) for problem in (wide, close))
     assert max(archive.scores[far]) > max(archive.scores[near])
-    assert (close.over(archive.genes[near]) == 0).all()
+    assert (close.excess(archive.genes[near]) == 0).all()
 
 
 class Counted(Rugged):
@@ -132,7 +132,7 @@ def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
 
     archive.add = counted  # type: ignore[method-assign]
     (end,) = local.improve(numbers[:1])
-    assert archive.over[end] == 0
+    assert archive.excess[end] == 0
     assert tried[0] == tried[-2] == EARLY
     assert tried[-1] > EARLY, "the others, after the first few did not help"
 
@@ -141,4 +141,4 @@ def test_one_that_is_far_outside_comes_inside(tiny: SearchSpace) -> None:
     limit = cost_limit(tiny, "macs", "10%")
     archive = Archive(Problem(tiny, [limit], Additive(tiny)))
     ends = local_search(archive).improve(archive.add(tiny.genes([tiny.extreme(True)])).tolist())
-    assert (archive.over[ends] == 0).all()
+    assert (archive.excess[ends] == 0).all()

@@ -10,7 +10,7 @@ import pytest
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.front import front_of
-from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, over
+from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, latency_limit, excess
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import explore, find_network
@@ -86,7 +86,7 @@ def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: Sear
             cost_limit(tiny, "params", f"{high:.1f}%.."),
             latency_limit(slow, f"{third:.1f}%", 1.0),
         ]
-        none = over(limits, whole).min() > 0
+        none = excess(limits, whole).min() > 0
         impossible += none
         try:
             check_feasible(tiny, limits)
@@ -261,5 +261,5 @@ def test_limits_of_a_cost_with_gaps(space: SearchSpace) -> None:
     """A network of a resolution that the table lacks is outside of the limit, however large that is."""
     cost: AdditiveCost = made_up_table(space, (20,)).cost
     genes: Genes = space.sample(np.random.default_rng(0), 50)
-    over: Floats = Limit("latency", cost, upper=1e9).over(genes)
-    assert (np.isinf(over) == (genes[:, 0] != space.resolutions.index(20))).all()
+    excess_shares: Floats = Limit("latency", cost, upper=1e9).excess(genes)
+    assert (np.isinf(excess_shares) == (genes[:, 0] != space.resolutions.index(20))).all()

@@ -46,7 +46,7 @@ def test_every_rule_ends_a_search_and_is_on_record(name: str, front: bool, space
     problem = Problem(space, [cost_limit(space, "macs", "50%")], Rugged(space))
     result = find_network(problem, stopping=only(name), front=front)
     assert result.stopped_by == name
-    assert problem.over(space.genes([result.arch]))[0] == 0
+    assert problem.excess(space.genes([result.arch]))[0] == 0
     assert len(result.history) >= 1
     assert f"{SMALL[name]:g}" in result.stopping.ending(name)
     write_results([result], tmp_path / "r.json")
@@ -78,11 +78,11 @@ def test_no_time_at_all_is_enough_for_a_network_within_the_limits(tiny: SearchSp
     whole = everything(tiny)
     costs = np.sort(tiny.macs(whole))
     limit = Limit("macs", tiny.macs, float(costs[400]), float(costs[402]))
-    assert (limit.over(whole) == 0).sum() < 8
+    assert (limit.excess(whole) == 0).sum() < 8
     settings = SearchSettings(population=8, restarts=0)
     for stopping in (Stopping(seconds=1e-9), Stopping(evaluations=1)):
         result = find_network(Problem(tiny, [limit], Rugged(tiny)), settings, stopping=stopping)
-        assert limit.over(tiny.genes([result.arch]))[0] == 0
+        assert limit.excess(tiny.genes([result.arch]))[0] == 0
 
 
 def test_a_space_that_is_evaluated_whole_ends_the_search(tiny: SearchSpace) -> None:
