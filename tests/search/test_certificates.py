@@ -9,7 +9,7 @@ from ofa_deploy.accuracy.predictors.model import scaling
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.certificates import TOLERANCE, Certificate, certify
-from ofa_deploy.search.limits import Limit, latency_limit, excess
+from ofa_deploy.search.limits import Limit, excess, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.run import find_network
 from ofa_deploy.search.settings import SearchSettings
