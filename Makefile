@@ -33,6 +33,9 @@ lint: $(READY)  ## style, format, types, layers and spelling
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 
+docs: $(READY)  ## the documentation site, in build/site; broken links and docstrings fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(READY)  ## error of this machine's latency tables on fresh whole networks, measured now
 	$(BIN)/python benchmarks/latency_error.py --out build/bench
 
@@ -76,7 +79,8 @@ $(READY): pyproject.toml
 
 $(OLDEST)/.ready: pyproject.toml
 	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
-	$(OLDEST)/bin/pip install $(PIP_OPTIONS) $(TORCH) "uv>=0.6"
+	$(OLDEST)/bin/pip install $(PIP_OPTIONS) $(TORCH)
+	$(OLDEST)/bin/pip install $(PIP_OPTIONS) "uv>=0.6"
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e . --group test
 	@touch $@
 
