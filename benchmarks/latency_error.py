@@ -28,7 +28,8 @@ from ofa_deploy.device.rounds import MeasurePlan, Started, measure
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.machine_state import estimates
-from ofa_deploy.latency.table import LatencyTable, file_name
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import file_name
 from ofa_deploy.spaces import families
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space

@@ -28,7 +28,7 @@ from ofa_deploy.delivery import deploy, requests, verification
 from ofa_deploy.device import tflite
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.files import artifacts, atomic
-from ofa_deploy.latency import table as tables
+from ofa_deploy.latency import table_files as tables
 from ofa_deploy.search.result import load_results
 from ofa_deploy.spaces.families import get_space
 from tests.conftest import Run, made_up_table, refused, succeeded

@@ -32,7 +32,8 @@ from ofa_deploy.cli.views import artifact_rows
 from ofa_deploy.device.devices import get_device, with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
-from ofa_deploy.latency.table import KIND, LatencyTable, path_elsewhere
+from ofa_deploy.latency.table import KIND, LatencyTable
+from ofa_deploy.latency.table_files import path_elsewhere
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.views.inventory import items
 
@@ -75,7 +76,7 @@ def build_lut(
     Example: ofa-deploy build-lut --device tflite --precision int8
     """
     from ofa_deploy.device.conditions import conditions
-    from ofa_deploy.latency import table as tables
+    from ofa_deploy.latency import table_files as tables
     from ofa_deploy.latency.build import TableJob, build_table
     from ofa_deploy.latency.regression import covered
     from ofa_deploy.latency.remote import build_over_ssh

@@ -26,7 +26,7 @@ from ofa_deploy.export.run import export_model
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.graphs.formats import format_of
-from ofa_deploy.latency import table as tables
+from ofa_deploy.latency import table_files as tables
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable

@@ -17,7 +17,7 @@ from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.files.machine import this_machine
-from ofa_deploy.latency import table as tables
+from ofa_deploy.latency import table_files as tables
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.limits import SLACK, Limit, cost_limit, latency_limit
 from ofa_deploy.search.problem import Problem

@@ -24,7 +24,8 @@ from ofa_deploy.files import artifacts, journals
 from ofa_deploy.files.journals import Journal
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.comparison import beside_table
-from ofa_deploy.latency.table import LatencyTable, build_command
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import build_command
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results

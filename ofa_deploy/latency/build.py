@@ -22,7 +22,8 @@ from ofa_deploy.latency import interpolation
 from ofa_deploy.latency.calibration import calibrated
 from ofa_deploy.latency.machine_state import Estimate, estimates, states
 from ofa_deploy.latency.regression import check_cover, fit_table
-from ofa_deploy.latency.table import LatencyTable, check_replaces
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import check_replaces
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace

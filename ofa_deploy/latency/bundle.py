@@ -25,7 +25,8 @@ from ofa_deploy.files.json_text import Json
 from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.formats import Parts, format_of
 from ofa_deploy.latency.build import TableJob
-from ofa_deploy.latency.table import LatencyTable, check_replaces, file_name
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import check_replaces, file_name
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace

@@ -11,7 +11,9 @@ from ofa_deploy.device.conditions import conditions_elsewhere
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.machine_state import Estimate
-from ofa_deploy.latency.table import LARGEST_MS, LatencyTable, check_replaces
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import check_replaces
+from ofa_deploy.latency.table_rows import LARGEST_MS
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 

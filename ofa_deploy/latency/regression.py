@@ -26,7 +26,8 @@ from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.latency.operator_features import OperatorFeatures, operator_counts, operator_features
 from ofa_deploy.latency.smooth_maximum import SmoothMaximumTerms, fit_smooth_maximum
 from ofa_deploy.latency.sums import SumTerms, fit_sum
-from ofa_deploy.latency.table import LatencyTable, check_replaces
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import check_replaces
 from ofa_deploy.spaces import arch_lists
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Floats

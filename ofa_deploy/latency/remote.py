@@ -14,7 +14,8 @@ from ofa_deploy.files import atomic, outputs
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import collect, write_bundle
 from ofa_deploy.latency.regression import check_cover
-from ofa_deploy.latency.table import LatencyTable, check_replaces
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import check_replaces
 
 logger = logging.getLogger(__name__)
 

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ofa_deploy.errors import ArtifactError, MeasureError
+from ofa_deploy.errors import ArchError, ArtifactError, MeasureError
 from ofa_deploy.files import artifacts
+from ofa_deploy.files.csv_text import read_records
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.latency.machine_state import Estimate
+from ofa_deploy.latency.table_rows import LARGEST_MS, TableRows, frame_csv, read_rows
 from ofa_deploy.spaces.costs import Cost, Floats, Genes, SmoothMaximum
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KIND = "latency-table"
-_COLUMNS = [field.name for field in fields(Op)]
-LARGEST_MS = 1e9
-"""Of an operator; sums of latencies that a file may hold stay finite."""
 LARGEST_POWER = 1e3
 """Of a smooth maximum; above, it is the maximum."""
-DOUBTFUL_PERCENT, DOUBTFUL_SPEARMAN = 10.0, 0.8
-"""See `LatencyTable.doubt`."""
+DOUBTFUL_PERCENT = 10.0
+"""Errors of one network in 20 above which a table should not be relied on."""
+DOUBTFUL_SPEARMAN = 0.8
+"""Rank correlation of predicted and measured latencies below which it should not either."""
 _ERRORS = ("networks", "mape_percent", "p95_percent", "worst_percent")
-_CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
+CONDITIONS = ("device", "runtime", "runtime_version", "threads", "batch", "precision", "machine")
+"""What tells one device from another, in the order of a table's JSON."""
+_CALIBRATION = ("scale", "per_op_ms", "per_million_ms", "constant_ms")
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,11 @@ class LatencyTable:
         rows: by operator.
         resolutions: which ones are covered, in pixels.
         conditions: device, runtime, runtime_version, threads, batch, precision, machine.
-        scale: fitted to whole networks.
-        per_op_ms: likewise; usually negative.
-        per_million_ms: likewise; not negative.
-        constant_ms: likewise; mostly negative: minus what the weights that stay in the caches would take.
+        scale: of the sum of rows, fitted to whole networks.
+        per_op_ms: for each operator, fitted to whole networks; usually negative.
+        per_million_ms: for each million parameters, fitted to whole networks; not negative.
+        constant_ms: of a network as such, fitted to whole networks; mostly negative: minus what the weights that stay
+            in the caches would take.
         corrections: of each operator in ms; empty where there are none.
         error: against whole networks that the fit has not seen: mape_percent, within_5_percent, ...; of no networks
             where it is not known.
@@ -106,11 +111,6 @@ class LatencyTable:
         return self.cost(genes)
 
     @property
-    def _more_columns(self) -> dict[str, Mapping[Op, float]]:
-        """Of the file, where they are not empty."""
-        return {"launch_ms": self.launch_ms, "correction_ms": self.corrections}
-
-    @property
     def identity(self) -> str:
         """Checksum of the data file and of the calibration: equal tables predict alike. In hexadecimal."""
         terms = [self.sha256, self.scale, self.per_op_ms, self.per_million_ms]
@@ -149,29 +149,54 @@ class LatencyTable:
             return f"this table hardly tells fast networks from slow ones (Spearman {e['spearman']:.2f}): measure again"
         return None
 
+    @property
+    def _table_rows(self) -> TableRows:
+        return TableRows(self.rows, self.launch_ms, self.corrections)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row an operator, with the columns of the table's file; figures are not rounded."""
+        return self._table_rows.to_frame()
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, like: LatencyTable) -> LatencyTable:
+        """A table with the rows of a frame.
+
+        Args:
+            frame: a row an operator, as `to_frame` makes it.
+            like: the table whose space, conditions, calibration and error it has.
+
+        Raises:
+            MeasureError: a column is missing, or a value is malformed.
+        """
+        try:
+            rows = read_rows(frame.to_dict("records"), smooth_maximum=bool(like.power))
+        except (KeyError, TypeError, ValueError, OverflowError, ArchError) as error:
+            raise MeasureError(f"the frame has no rows of a table: {error}; take the columns of to_frame") from error
+        return dataclasses.replace(
+            like, rows=rows.estimates, launch_ms=rows.launch_ms, corrections=rows.corrections, sha256=""
+        )
+
     def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> Json:
-        """Write the rows as CSV and everything else as JSON beside it, with `details`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        more = {name: column for name, column in self._more_columns.items() if column}
-        writer.writerow([*_COLUMNS, "latency_ms", "minimum_ms", "spread_percent", "runs", *more])
-        for op, row in self.rows.items():
-            shape = [int(v) if isinstance(v, bool) else v for v in dataclasses.astuple(op)]
-            values = [f"{row.latency_ms:.6f}", f"{row.minimum_ms:.6f}", f"{row.spread_percent:.2f}", row.runs]
-            writer.writerow([*shape, *values, *(f"{column[op]:.6f}" for column in more.values())])
-        about = {
-            **{key: self.conditions[key] for key in _CONDITIONS},
+        """Write the rows as CSV and everything else as JSON beside it.
+
+        Args:
+            path: of the CSV file.
+            details: more JSON values, such as how the measuring went.
+
+        Returns:
+            the JSON that was written.
+        """
+        description = {
+            **{key: self.conditions[key] for key in CONDITIONS},
             "resolutions": list(self.resolutions),
-            "scale": self.scale,
-            "per_op_ms": self.per_op_ms,
-            "per_million_ms": self.per_million_ms,
-            "constant_ms": self.constant_ms,
+            **{key: getattr(self, key) for key in _CALIBRATION},
             **({"power": self.power} if self.power else {}),
             "error": dict(self.error),
             "networks": list(self.networks),
             **(details or {}),
         }
-        return artifacts.save(Path(path), text.getvalue().encode(), KIND, self.space.name, about)
+        text = frame_csv(self.to_frame())
+        return artifacts.save(Path(path), text.encode(), KIND, self.space.name, description)
 
     @classmethod
     def load(cls, path: Path | str, space: SearchSpace | None = None) -> LatencyTable:
@@ -186,164 +211,44 @@ class LatencyTable:
             OfaDeployError: its space is unknown.
         """
         path = Path(path)
-        data, about = artifacts.load(path, KIND, None if space is None else space.name)
-        space = space or get_space(about["space"])
+        data, description = artifacts.load(path, KIND, None if space is None else space.name)
+        space = space or get_space(description["space"])
+        records = read_records(data, path)  # by the csv module: pandas alone would double a search's start-up
         try:
-            rows, launch_ms, corrections, power = {}, {}, {}, float(about.get("power", 0.0))
-            if power and not 1 < power < LARGEST_POWER:
-                raise ValueError(f"a smooth maximum of power {power}")
-            for line in csv.DictReader(io.StringIO(data.decode())):
-                row = Estimate(
-                    float(line["latency_ms"]),
-                    float(line["minimum_ms"]),
-                    float(line["spread_percent"]),
-                    int(line["runs"]),
-                )
-                counted = row.latency_ms > 0 or row == Estimate(0, 0, 0, 0)  # a format may leave an operator out
-                if not (row.latency_ms < LARGEST_MS and counted):
-                    raise ValueError(f"a latency of {row.latency_ms} ms")
-                rows[op := _read_op(line)] = row
-                if "correction_ms" in line:
-                    corrections[op] = float(line["correction_ms"])
-                    if not abs(corrections[op]) < LARGEST_MS:
-                        raise ValueError(f"a correction of {corrections[op]} ms")
-                if power:
-                    launch_ms[op] = float(line["launch_ms"])
-                    if not 0 <= launch_ms[op] < LARGEST_MS:
-                        raise ValueError(f"a launch of {launch_ms[op]} ms")
-            resolutions = tuple(about["resolutions"])
-            if not resolutions or not set(resolutions) <= set(space.resolutions):
-                raise ValueError(f"resolutions {resolutions}")
-            scale, per_op, per_million = (float(about[key]) for key in ("scale", "per_op_ms", "per_million_ms"))
-            constant = float(about.get("constant_ms", 0.0))
-            calibration = [scale, per_op, per_million, constant]
-            figures = [*calibration, *(about["error"][key] for key in _ERRORS)]
-            if not np.isfinite(np.array(figures, float)).all():
-                raise ValueError("a figure of its calibration or error is not finite")
-            if scale <= 0 or max(map(abs, calibration)) >= LARGEST_MS:
-                raise ValueError(f"a calibration of {calibration}")
-            if not all(isinstance(n["arch"], str) and 0 < float(n["measured_ms"]) < np.inf for n in about["networks"]):
-                raise ValueError("one of its networks has no latency")
-            return cls(
-                space,
-                rows,
-                resolutions,
-                {key: about[key] for key in _CONDITIONS},
-                scale,
-                per_op,
-                per_million,
-                constant,
-                corrections,
-                about["error"],
-                tuple(about["networks"]),
-                launch_ms,
-                power,
-                about["sha256"],
-            )
+            figures = _figures(description, space)
+            rows = read_rows(records, smooth_maximum=bool(figures["power"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path} is not a latency table: {error}; build it anew") from error
+        return cls(space, rows.estimates, launch_ms=rows.launch_ms, corrections=rows.corrections, **figures)
 
 
-def file_name(space: SearchSpace, measured: Mapping[str, Any], blocks: bool = True) -> str:
-    """Name of a table's file: space, device, threads, batch, processor; without `blocks`, that it is fitted."""
-    machine = measured["machine"]
-    where = machine.get("gpu", f"{machine['cpu']} {machine['cores']} cores")
-    kind, batch = "" if blocks else "_fitted", "" if measured["batch"] == 1 else f"_b{measured['batch']}"
-    return f"{space.name}_{measured['device']}_{measured['threads']}t{batch}_{artifacts.slug(where)}{kind}.csv"
-
-
-def path_elsewhere(space: SearchSpace, device: str) -> Path:
-    """Where the table of a device that is elsewhere lies by default.
+def _figures(description: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """The fields of a table that its description holds, checked.
 
     Raises:
-        MeasureError: the device's name cannot be a part of a file's name.
+        KeyError, TypeError, ValueError, OverflowError: a field is missing or malformed.
     """
-    if not device or Path(device).name != device:
-        raise MeasureError(f"{device!r} cannot be a part of a file's name; call the device by letters and digits")
-    return Path("lut") / f"{space.name}_{device}.csv"
-
-
-def build_command(space: SearchSpace, measured: Mapping[str, Any]) -> str:
-    """What a user types to build a table for these conditions."""
-    threads = f" --threads {measured['threads']}" if measured["threads"] != 1 else ""
-    batch = f" --batch {measured['batch']}" if measured["batch"] != 1 else ""
-    return f"ofa-deploy build-lut --device {measured['device']} --space {space.name}{threads}{batch}"
-
-
-def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTable, bool]:
-    """The table for these conditions, else the reference table that ships.
-
-    Args:
-        space: of the table.
-        measured: the conditions wanted (see `device.conditions`).
-
-    Returns:
-        a table, and whether it was measured under these very conditions on a machine of this kind.
-
-    Raises:
-        ArtifactError: there is neither.
-    """
-    found: dict[Path, Json] = {}
-    damaged: ArtifactError | None = None
-    for beside in artifacts.candidates("lut", f"{space.name}_{measured['device']}_*.json"):
-        try:
-            about = artifacts.describe(beside, KIND)
-        except ArtifactError as error:  # another file there may be the right one
-            damaged = error
-            continue
-        if about["space"] == space.name:
-            found[beside.with_suffix(".csv")] = about
-    for path, about in found.items():
-        if not differing(about, measured):
-            return LatencyTable.load(path, space), True
-    if damaged is not None:
-        raise damaged
-    ships = artifacts.shipped("lut").resolve()
-    reference = [
-        path
-        for path, about in found.items()
-        if path.parent.resolve() == ships and about.get("batch") == measured["batch"]
-    ]
-    if not reference:
-        images = f", batches of {measured['batch']}" if measured["batch"] != 1 else ""
-        raise ArtifactError(
-            f"no latency table of {space.name} for {measured['device']}{images}; run: {build_command(space, measured)}"
-        )
-    return LatencyTable.load(reference[0], space), False
-
-
-def check_replaces(out: Path, resolutions: Sequence[int], others: Sequence[LatencyTable] = ()) -> None:
-    """Refuse to write a table in the place of one that says more, or that it is made from.
-
-    Args:
-        out: the CSV file to write.
-        resolutions: of the new table.
-        others: that it is made from.
-
-    Raises:
-        ArtifactError: naming the file.
-    """
-    try:
-        about = artifacts.describe(out, KIND)
-    except ArtifactError:
-        return
-    if about.get("sha256") in {table.sha256 for table in others}:
-        raise ArtifactError(f"the table would overwrite {out}, which it is made from; choose another --out")
-    if lost := sorted(set(about.get("resolutions", [])) - set(resolutions)):
-        raise ArtifactError(
-            f"{out} has the resolutions {', '.join(map(str, lost))}, which the new table would lack; name another "
-            "--out, or remove it"
-        )
-
-
-def differing(about: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
-    """Which conditions of a table, by its JSON, are not those of a machine (see `device.conditions`)."""
-    return [key for key in _CONDITIONS if about.get(key) != measured[key]]
-
-
-def _read_op(line: Mapping[str, str]) -> Op:
-    values: dict[str, Any] = {}
-    for field in fields(Op):
-        text = line[field.name]
-        values[field.name] = text if field.type == "str" else bool(int(text)) if field.type == "bool" else int(text)
-    return Op(**values)
+    power = float(description.get("power", 0.0))
+    if power and not 1 < power < LARGEST_POWER:
+        raise ValueError(f"a smooth maximum of power {power}")
+    resolutions = tuple(description["resolutions"])
+    if not resolutions or not set(resolutions) <= set(space.resolutions):
+        raise ValueError(f"resolutions {resolutions}")
+    calibration = {key: float({"constant_ms": 0.0, **description}[key]) for key in _CALIBRATION}
+    numbers = [*calibration.values(), *(description["error"][key] for key in _ERRORS)]
+    if not np.isfinite(np.array(numbers, float)).all():
+        raise ValueError("a figure of its calibration or error is not finite")
+    if calibration["scale"] <= 0 or max(map(abs, calibration.values())) >= LARGEST_MS:
+        raise ValueError(f"a calibration of {list(calibration.values())}")
+    networks = tuple(description["networks"])
+    if not all(isinstance(n["arch"], str) and 0 < float(n["measured_ms"]) < np.inf for n in networks):
+        raise ValueError("one of its networks has no latency")
+    return {
+        **calibration,
+        "power": power,
+        "resolutions": resolutions,
+        "conditions": {key: description[key] for key in CONDITIONS},
+        "error": description["error"],
+        "networks": networks,
+        "sha256": description["sha256"],
+    }

@@ -20,7 +20,7 @@ from ofa_deploy.device.timing import preempted
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import installed_version, this_machine
-from ofa_deploy.latency.table import differing
+from ofa_deploy.latency.table_files import differing
 from ofa_deploy.views.inventory import Item, items
 
 LIBRARIES = (

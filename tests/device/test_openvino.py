@@ -13,7 +13,8 @@ from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.files.machine import installed_version
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.bundle import collect, write_bundle
-from ofa_deploy.latency.table import LatencyTable, file_name
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import file_name
 from ofa_deploy.spaces import families
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace

@@ -18,7 +18,8 @@ from ofa_deploy.graphs import onnx as graphs
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.latency.machine_state import states as machine_states
-from ofa_deploy.latency.table import LatencyTable, file_name, select
+from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency.table_files import file_name, select
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import killed_build

@@ -5,13 +5,14 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import artifacts, atomic
-from ofa_deploy.latency import table as tables
-from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.latency import table_files as tables
+from ofa_deploy.latency.table import KIND, LatencyTable
 from ofa_deploy.search.limits import latency_limit
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
@@ -56,6 +57,33 @@ def test_file_round_trip(space: SearchSpace, tmp_path: Path) -> None:
     assert (terms, again.resolutions) == ((0.9, -1e-3, 0.2, -0.01), (16,))
     assert again.conditions == table.conditions
     assert again.sha256 == atomic.sha256(tmp_path / "t.csv")
+
+
+def test_frames_hold_what_files_hold(space: SearchSpace, tmp_path: Path) -> None:
+    bare = made_up_table(space, (16,))
+    more = {op: round(1e-3 * i, 6) for i, op in enumerate(bare.rows)}
+    for table in (bare, dataclasses.replace(bare, corrections=more, launch_ms=more, power=8.0)):
+        frame = table.to_frame()
+        assert len(frame) == len(table.rows)
+        again = LatencyTable.from_frame(frame, table)
+        assert again == table
+        table.save(tmp_path / "t.csv", {})
+        assert list(pd.read_csv(tmp_path / "t.csv").columns) == list(frame.columns)
+        read = LatencyTable.from_frame(pd.read_csv(tmp_path / "t.csv"), table)
+        assert (read.rows, read.launch_ms) == (table.rows, table.launch_ms)
+    plain = bare.to_frame()
+    twice = LatencyTable.from_frame(plain.assign(latency_ms=2 * plain["latency_ms"]), bare)
+    genes = space.sample(np.random.default_rng(0), 10, [16])
+    assert twice.latency_ms(genes) == pytest.approx(2 * bare.latency_ms(genes))
+    for bad, word in ((frame.drop(columns="runs"), "runs"), (frame.assign(latency_ms=np.nan), "latency of nan")):
+        with pytest.raises(MeasureError, match=f"no rows of a table: .*{word}.*; take the columns of to_frame"):
+            LatencyTable.from_frame(bad, bare)
+
+
+@pytest.mark.parametrize("path", sorted(artifacts.shipped("lut").glob("*.csv")), ids=lambda path: path.stem[:20])
+def test_tables_that_ship_are_written_as_they_are(path: Path, tmp_path: Path) -> None:
+    LatencyTable.load(path).save(tmp_path / "t.csv", {})
+    assert (tmp_path / "t.csv").read_bytes() == path.read_bytes()
 
 
 def test_it_loads_without_being_told_its_space(space: SearchSpace, tiny: SearchSpace, tmp_path: Path) -> None:
@@ -113,7 +141,7 @@ def test_bad_rows_are_refused(space: SearchSpace, tmp_path: Path, old: str, new:
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="checksum"):
         LatencyTable.load(path, space)
-    artifacts.save(path, content, tables.KIND, space.name, {k: v for k, v in about.items() if k != "sha256"})
+    artifacts.save(path, content, KIND, space.name, {k: v for k, v in about.items() if k != "sha256"})
     with pytest.raises(ArtifactError, match="not a latency table"):
         LatencyTable.load(path, space)
 
