@@ -21,6 +21,7 @@ import pandas as pd
 from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.delivery.verification import find_verified_network
+from ofa_deploy.device.devices import get_device
 from ofa_deploy.device.rounds import MeasurePlan
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
@@ -59,8 +60,8 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
             }
         )
         say(str(rows[-1]))
-    runtime = table.conditions["runtime"]
-    sessions = {str(i): job.started(space.walk(Arch.parse(str(row["arch"]))), runtime) for i, row in enumerate(rows)}
+    nets, target = [space.walk(Arch.parse(str(row["arch"]))) for row in rows], get_device(device)
+    sessions = {str(i): job.started(net, target) for i, net in enumerate(nets)}
     again, slower = beside_table(sessions, table, 1)
     for i, row in enumerate(rows):
         row |= {"again_ms": again[str(i)]["latency_ms"], "machine_slower_percent": slower}

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ofa_deploy.accuracy.workers import Workers
     from ofa_deploy.data.dataset import Dataset, Images
     from ofa_deploy.data.loading import load_data
-    from ofa_deploy.delivery.deploy import Deployed, deploy_models
+    from ofa_deploy.delivery.deploy import deploy_models
+    from ofa_deploy.delivery.deploy_job import DeployJob
+    from ofa_deploy.delivery.deployed import Deployed
+    from ofa_deploy.delivery.loop import SearchPlan
     from ofa_deploy.delivery.verification import find_verified_network
     from ofa_deploy.device.devices import Device
     from ofa_deploy.device.rounds import MeasurePlan
@@ -70,6 +73,7 @@ __all__ = [
     "Candidate",
     "Certificate",
     "Dataset",
+    "DeployJob",
     "Deployed",
     "Device",
     "Estimate",
@@ -98,6 +102,7 @@ __all__ = [
     "Refined",
     "RefinedRound",
     "Samples",
+    "SearchPlan",
     "SearchResult",
     "SearchSettings",
     "SearchSpace",
@@ -149,10 +154,10 @@ _MODULES = {
         "Images",
     ),
     "data.loading": ("load_data",),
-    "delivery.deploy": (
-        "Deployed",
-        "deploy_models",
-    ),
+    "delivery.deploy": ("deploy_models",),
+    "delivery.deploy_job": ("DeployJob",),
+    "delivery.deployed": ("Deployed",),
+    "delivery.loop": ("SearchPlan",),
     "delivery.verification": ("find_verified_network",),
     "device.devices": ("Device",),
     "device.rounds": ("MeasurePlan",),

@@ -24,8 +24,8 @@ from ofa_deploy.accuracy.predictors.mlp import MLP
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.cli import app
 from ofa_deploy.data.loading import load_data
-from ofa_deploy.delivery import deploy, requests, verification
-from ofa_deploy.device import tflite
+from ofa_deploy.delivery import measuring, searches
+from ofa_deploy.device import rounds, tflite
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency import table_files as tables
@@ -171,7 +171,7 @@ def test_models_for_another_device_have_names_of_their_own(ofa: Run, tmp_path: P
 def test_deploy_builds_a_table_and_ends_with_the_figures(
     ofa: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploy, "MeasurePlan", functools.partial(deploy.MeasurePlan, rounds=2, runs=5))  # of 16 and 20
+    monkeypatch.setattr(rounds, "MeasurePlan", functools.partial(rounds.MeasurePlan, rounds=2, runs=5))  # of 16 and 20
     done = ofa("deploy", "--latency", "20%")
     out = done.stdout
     assert done.returncode == (3 if "NO" in out else 0)
@@ -506,7 +506,7 @@ def test_a_promise_that_is_not_kept_has_an_exit_code_of_its_own(
     def slow(sessions: Mapping[str, Any], *_: Any) -> tuple[dict[str, Any], float]:
         return {name: {"latency_ms": 9.0, "spread_percent": 1.0} for name in sessions}, 0.0
 
-    monkeypatch.setattr(verification, "beside_table", slow)
+    monkeypatch.setattr(measuring, "beside_table", slow)
     options = ("search", "--latency", "40%", "--objective", "macs", "--verify", 1, "--generations", 2, "--json")
     done = ofa(*options)
     assert done.returncode == 3
@@ -518,7 +518,7 @@ def test_a_promise_that_is_not_kept_has_an_exit_code_of_its_own(
 
 
 def test_a_search_that_is_interrupted_says_how_to_go_on(ofa: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "search_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(searches, "search_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     done = ofa("search", "--latency", "30%")
     assert done.returncode == 130
     assert done.stderr == "ofa-deploy: interrupted; repeat the command: what left a .partial goes on from there\n"

@@ -159,7 +159,8 @@ def deploy(
 
     Example: ofa-deploy deploy --latency 10% --latency 0.4ms --report page.html
     """
-    from ofa_deploy.delivery.deploy import deploy_models, results_file
+    from ofa_deploy.delivery.deploy import deploy_models
+    from ofa_deploy.delivery.deploy_job import DeployJob
     from ofa_deploy.device.rounds import MeasurePlan
     from ofa_deploy.report.page import check_page, write_report
     from ofa_deploy.search.settings import SearchSettings
@@ -167,12 +168,20 @@ def deploy(
     searched = get_space(space)
     if page is not None:
         check_page(page)
-    plan, settings = MeasurePlan(threads=threads, seed=seed), SearchSettings(seed=seed)
-    device = with_precision(device, precision)
-    weight_file = weights_of(weights, searched)
-    models = deploy_models(searched, data, latency, device, weight_file, out, settings, plan, margin)
+    job = DeployJob(
+        searched,
+        tuple(latency),
+        weights_of(weights, searched),
+        data=data,
+        device=with_precision(device, precision),
+        out=out,
+        settings=SearchSettings(seed=seed),
+        plan=MeasurePlan(threads=threads, seed=seed),
+        margin_percent=margin,
+    )
+    models = deploy_models(job)
     if page is not None:
-        write_report([results_file(searched, device, out)], page, seed)
+        write_report([job.results_file], page, seed)
         logger.info(f"report: {page}")
     rows = [model.row() for model in models]
     if as_json:

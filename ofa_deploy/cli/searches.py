@@ -90,7 +90,8 @@ def search(
 
     Example: ofa-deploy search --latency 25% --params 5M --out result.json
     """
-    from ofa_deploy.delivery import requests
+    from ofa_deploy.delivery import searches
+    from ofa_deploy.delivery.requests import Request
     from ofa_deploy.search.result import write_results
     from ofa_deploy.search.settings import SearchSettings
     from ofa_deploy.search.stopping import Stopping
@@ -99,11 +100,11 @@ def search(
     _check_file(out, front=not each and (front or again is not None))
     if again is not None:
         _check_alone(typed)
-        results = [requests.again(again)]
+        results = [searches.again(again)]
     else:
         _check_together(typed, objective)
         prove_seconds = 60.0 if certify_seconds is None else certify_seconds
-        request = requests.Request(
+        request = Request(
             space=space_of(space, lut[0] if lut else None).name,
             latency=tuple(latency or ()),
             luts=tuple(map(str, lut or ())),
@@ -142,20 +143,21 @@ class _Measuring:
 
 def _run(request: Request, measuring: _Measuring, *, each: bool, out: Path | None) -> list[SearchResult]:
     """Search as the options say: with measured latencies, with measured accuracies, or by predictions alone."""
-    from ofa_deploy.delivery import requests
+    from ofa_deploy.delivery import searches
 
     listed = request.each() if each else [request]
     if measuring.verify is not None:
         from ofa_deploy.delivery.verification import verify_files
 
-        return verify_files(listed, measuring.verify, measuring.weights, measuring.data, out)
+        return verify_files(listed, measuring.verify, weights=measuring.weights, data=measuring.data, out=out)
     if measuring.refine is not None:
         from ofa_deploy.delivery.refinement import refine_files
 
         if each:
-            requests.checked(listed)
-        return [refine_files(asked, measuring.refine, measuring.weights, measuring.data) for asked in listed]
-    return requests.search_each(request) if each else [requests.search_files(request)]
+            searches.checked(listed)
+        weights, data = measuring.weights, measuring.data
+        return [refine_files(asked, measuring.refine, weights=weights, data=data) for asked in listed]
+    return searches.search_each(request) if each else [searches.search_files(request)]
 
 
 def _check_file(out: Path | None, *, front: bool) -> None:

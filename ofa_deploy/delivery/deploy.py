@@ -1,12 +1,16 @@
-"""The main job: from a trained supernet to the best model for this machine within a budget, measured."""
+"""The main job: from a trained supernet to the best model for this machine within a budget, measured.
+
+table of this machine ──┐
+predictor ──────────────┼──> search ──> export ──> time the files ──> too slow? a margin, and search again
+supernet, images ───────┘
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +18,15 @@ from ofa_deploy.accuracy.predictors import file_name as predictor_file
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
+from ofa_deploy.delivery.deploy_job import DeployJob
+from ofa_deploy.delivery.deployed import Deployed
+from ofa_deploy.delivery.loop import SearchPlan, search_again
 from ofa_deploy.device.conditions import conditions
-from ofa_deploy.device.devices import get_device
-from ofa_deploy.device.rounds import MeasurePlan
-from ofa_deploy.device.timing import Run
+from ofa_deploy.device.timing import Array, Session
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.export.card import write_card
 from ofa_deploy.export.checks import top1
-from ofa_deploy.export.formats import FORMATS, format_for, output_files
+from ofa_deploy.export.formats import output_files
 from ofa_deploy.export.run import export_model
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.json_text import Json
@@ -30,15 +35,11 @@ from ofa_deploy.latency import table_files as tables
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.latency.table import LatencyTable
-from ofa_deploy.search.budget import parse_latency
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
-from ofa_deploy.search.result_parts import Candidate, Verified
 from ofa_deploy.search.run import find_network
-from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.spaces.extremes import extreme
-from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 
@@ -50,102 +51,7 @@ GUARD_PERCENT = 0.5
 """Added to the margin of a search that is repeated."""
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """One model that was delivered: what was predicted, and what was measured of its file.
-
-    Attributes:
-        budget: as the user typed it.
-        file: the model.
-        result: of the last search.
-        card: of the exported model, with what was measured.
-        run: the model, takes (1, channels, resolution, resolution).
-        searches: for this budget.
-    """
-
-    budget: str
-    file: Path
-    result: SearchResult
-    card: Json
-    run: Run
-    searches: int
-
-    @property
-    def latency_ms(self) -> float:
-        """As measured."""
-        return float(self.card["measured"]["latency"]["latency_ms"])
-
-    @property
-    def budget_ms(self) -> float:
-        """The largest latency that is allowed."""
-        upper = self.result.limits[0].upper
-        assert upper is not None
-        return upper
-
-    @property
-    def within_budget(self) -> bool:
-        """Whether the file kept its budget when it was measured."""
-        return self.latency_ms <= self.budget_ms
-
-    def row(self) -> dict[str, Any]:
-        """The figures side by side: latencies in ms, accuracies in percent."""
-        measured, limit = self.card["measured"], self.result.limits[0]
-        return {
-            "budget": self.budget,
-            "budget_ms": self.budget_ms,
-            "arch": str(self.result.arch),
-            "predicted_ms": limit.predicted,
-            "measured_ms": self.latency_ms,
-            "within_budget": self.within_budget,
-            "margin_percent": limit.margin_percent,
-            "searches": self.searches,
-            "machine_slower_percent": measured["latency"]["machine_slower_percent"],
-            "predicted_top1_percent": self.result.score,
-            "heldout_top1_percent": measured["heldout"]["top1_percent"],
-            "test_top1_percent": measured["test"]["top1_percent"] if measured["test"] else None,
-            "heldout_interval95_points": measured["heldout"]["interval95_points"],
-            "test_interval95_points": measured["test"]["interval95_points"] if measured["test"] else None,
-            "macs": self.result.macs,
-            "params": self.result.params,
-            "bytes": self.card["bytes"],
-            "file": str(self.file),
-        }
-
-    def measured(self) -> SearchResult:
-        """The result with what was measured of its file in `verified`."""
-        latency, heldout = self.card["measured"]["latency"], self.card["measured"]["heldout"]
-        candidate = Candidate(
-            arch=self.result.arch,
-            predicted_ms=self.result.limits[0].predicted,
-            measured_ms=self.latency_ms,
-            spread_percent=latency["spread_percent"],
-            predicted_top1_percent=self.result.score,
-            measured_top1_percent=heldout["top1_percent"],
-            interval95_points=heldout["interval95_points"],
-        )
-        verified = Verified(
-            budget_ms=self.budget_ms,
-            measured_ms=self.latency_ms,
-            within_budget=self.within_budget,
-            machine_slower_percent=latency["machine_slower_percent"],
-            rounds=self.searches,
-            conditions=latency["conditions"],
-            candidates=(candidate,),
-        )
-        return replace(self.result, verified=verified)
-
-
-def deploy_models(
-    space: SearchSpace,
-    data: str | None,
-    budgets: Sequence[str],
-    device: str,
-    weights: Path | str,
-    out: Path | str,
-    settings: SearchSettings | None = None,
-    plan: MeasurePlan | None = None,
-    margin_percent: float | None = None,
-) -> list[Deployed]:
+def deploy_models(job: DeployJob) -> list[Deployed]:
     """Deliver the most accurate model of this machine for each budget, and measure the delivered files.
 
     A latency table of this machine is built into the working folder's `lut/` unless one is there. Predicted
@@ -153,152 +59,170 @@ def deploy_models(
     budget, the search is repeated with as much of a margin, and the file is replaced.
 
     Args:
-        space: of the supernet.
-        data: the images, as `data.load` takes them.
-        budgets: latencies as users type them.
-        device: its name, see `device.devices.DEVICES`.
-        weights: file of the supernet.
-        out: folder for the models, their cards and `results_file`.
-        settings: of the search; None takes `SearchSettings()`.
-        plan: of the table, should it be built; None takes `MeasurePlan()`.
-        margin_percent: see `search.limits.latency_limit`.
+        job: what is to be delivered.
+
+    Returns:
+        a model for each budget, in their order.
 
     Raises:
         OfaDeployError: something is missing or unusable, or a budget cannot be met.
     """
-    target = get_device(device)
-    format_ = format_for(target)
-    target.check()
-    settings, plan, weights, out = settings or SearchSettings(), plan or MeasurePlan(), Path(weights), Path(out)
-    for budget in budgets:
-        parse_latency(budget, 1.0, 2.0)  # a mistyped one is refused before anything is measured
-    found = artifacts.find_artifact(
-        "predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor"
-    )
-    predictor = Predictor.load(found, space)
-    if predictor.doubt:
-        logger.warning(predictor.doubt)
-    images = load_data(data, space)
-    net = checkpoint.load_supernet(weights, space)
-    origin = checkpoint.provenance(weights)
-    if predictor.weights_sha256 not in (None, origin["sha256"]):
-        raise ArtifactError(
-            f"{found} was fitted on subnetworks of other weights than {weights}; for these, run: "
-            f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
-        )
-    begin, suffix = _stem(space, device), FORMATS[format_].suffix
-    files = {budget: out / f"{begin}_{budget.strip().replace('%', 'pct')}{suffix}" for budget in budgets}
-    for file in files.values():
-        output_files(format_, file, space=space.name)
-    table = own_table(space, device, plan)
+    job.target.check()
+    sources, predictor = _read(job)
+    table = own_table(job)
     if table.doubt:
         logger.warning(table.doubt)
-    bench = _Bench(space, table, net, images, origin, predictor, settings, plan.threads, files)
-    todo = {budget: latency_limit(table, budget, margin_percent) for budget in budgets}
-    delivered: dict[str, Deployed] = {}
-    for number in range(1, ROUNDS + 1):
-        made = bench.deliver(todo, number)
-        delivered |= made
-        if number == ROUNDS or not (todo := bench.tighter(made, todo)):
-            break
-    logger.info("measuring their accuracy")
-    ordered = [bench.with_accuracy(delivered[budget]) for budget in budgets]
-    write_results([one.measured() for one in ordered], results_file(space, device, out))
-    return ordered
+    loop = _Deployment(job, sources, predictor, table)
+    search_again(loop, ROUNDS)
+    return loop.finish()
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """What searches, exports and measures."""
+class _Sources:
+    """What models are made of.
 
-    space: SearchSpace
-    table: LatencyTable
+    Attributes:
+        net: the supernet.
+        images: that it was trained on.
+        origin: of its weights, for the cards.
+    """
+
     net: Supernet
     images: Dataset
     origin: Json
-    predictor: Predictor
-    settings: SearchSettings
-    threads: int
-    files: Mapping[str, Path]
 
-    def deliver(self, limits: Mapping[str, Limit], number: int) -> dict[str, Deployed]:
-        """The best model within each limit, by budget: exported, its latency measured; `number` counts searches."""
-        device = get_device(self.table.conditions["device"])
-        format_, file_format = format_for(device), format_of(device)
-        inputs = {"table_of_this_machine": True, "predictor_sha256": self.predictor.sha256}
-        results = {
-            budget: find_network(Problem(self.space, [limit], self.predictor), self.settings, inputs=inputs)
-            for budget, limit in limits.items()
-        }
-        cards, sessions = {}, {}
-        for budget, result in results.items():
-            file, size = self.files[budget], result.arch.resolution
-            logger.info(f"{budget}: {result.arch}, exporting {file}")
-            card = export_model(
-                self.net,
-                result.arch,
-                data=self.images,
-                out=file,
-                origin=self.origin,
-                predicted=result.predicted(),
-                format_=format_,
-                device=device.name,
-            )
-            image = np.random.default_rng(0).standard_normal((1, self.space.in_channels, size, size))
-            sessions[budget] = (
-                device.session(atomic.read(file), self.threads),
-                file_format.native(image.astype(np.float32)),
-            )
-            cards[budget] = file, card
+
+def _read(job: DeployJob) -> tuple[_Sources, Predictor]:
+    """What models are made of, and the predictor of their accuracy.
+
+    Raises:
+        ArtifactError: a file is missing or unusable, a model cannot be written, or the predictor is of other weights.
+    """
+    space = job.space
+    file = artifacts.find_artifact(
+        "predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor"
+    )
+    predictor = Predictor.load(file, space)
+    if predictor.doubt:
+        logger.warning(predictor.doubt)
+    images = load_data(job.data, space)
+    net, origin = checkpoint.load_supernet(job.weights, space), checkpoint.provenance(job.weights)
+    if predictor.weights_sha256 not in (None, origin["sha256"]):
+        raise ArtifactError(
+            f"{file} was fitted on subnetworks of other weights than {job.weights}; for these, run: "
+            f"ofa-deploy sample --space {space.name} and ofa-deploy fit-predictor --space {space.name}"
+        )
+    for file in job.files.values():
+        output_files(job.format_name, file, space=space.name)
+    return _Sources(net, images, origin), predictor
+
+
+class _Deployment:
+    """The loop: candidates are the best networks of several budgets, which are corrected by a margin.
+
+    Args:
+        job: what is to be delivered.
+        sources: what models are made of.
+        predictor: of accuracy.
+        table: of this machine.
+    """
+
+    def __init__(self, job: DeployJob, sources: _Sources, predictor: Predictor, table: LatencyTable) -> None:
+        self._job, self._sources, self._predictor, self._table = job, sources, predictor, table
+        inputs = {"table_of_this_machine": True, "predictor_sha256": predictor.sha256}
+        self._plan = SearchPlan(job.settings, inputs=inputs)
+        self._limits = {budget: latency_limit(table, budget, job.margin_percent) for budget in job.budgets}
+        self._delivered: dict[str, Deployed] = {}
+
+    def search(self) -> dict[str, SearchResult]:
+        """The best network within each limit, by budget."""
+        return {budget: self._best(limit) for budget, limit in self._limits.items()}
+
+    def _best(self, limit: Limit) -> SearchResult:
+        plan, problem = self._plan, Problem(self._job.space, [limit], self._predictor)
+        return find_network(problem, plan.settings, stopping=plan.stopping, risk=plan.risk, inputs=plan.inputs)
+
+    def measure(self, candidates: Mapping[str, SearchResult], number: int) -> None:
+        """Export the networks, and time the files beside networks of the table."""
+        threads, to_nchw = self._job.plan.threads, format_of(self._job.target).taking_nchw
+        cards = {budget: self._exported(budget, result) for budget, result in candidates.items()}
+        sessions = {budget: self._session(budget, result) for budget, result in candidates.items()}
         logger.info("measuring the exported files")
-        latencies, slower = beside_table(sessions, self.table, self.threads)
-        found = {}
-        for budget, (file, card) in cards.items():
-            about = {"machine_slower_percent": slower, "conditions": dict(self.table.conditions)}
-            card["measured"] = {"latency": latencies[budget] | about}
-            run = file_format.taking_nchw(sessions[budget][0])
-            found[budget] = Deployed(budget, file, results[budget], card, run, number)
-        return found
+        latencies, slower_percent = beside_table(sessions, self._table, threads)
+        measured = {"machine_slower_percent": slower_percent, "conditions": dict(self._table.conditions)}
+        for budget, result in candidates.items():
+            cards[budget]["measured"] = {"latency": latencies[budget] | measured}
+            run, file = to_nchw(sessions[budget][0]), self._job.files[budget]
+            self._delivered[budget] = Deployed(budget, file, result, cards[budget], run, number)
 
-    def with_accuracy(self, one: Deployed) -> Deployed:
-        """A delivered model, its accuracy measured and its card written."""
-        images, size = self.images, one.result.arch.resolution
-        one.card["measured"] |= {
-            "heldout": top1(one.run, images, images.heldout, size),
-            "test": top1(one.run, images, images.test, size) if images.test is not None else None,
+    def correct(self, candidates: Mapping[str, SearchResult], number: int) -> bool:
+        """Keep a margin where a file is over its budget; these budgets are searched again."""
+        if number == ROUNDS:
+            return False
+        self._limits = {
+            budget: tighter
+            for budget in candidates
+            if (tighter := self._tighter(self._delivered[budget], self._limits[budget]))
         }
-        write_card(one.file, one.card)
-        return one
+        return bool(self._limits)
 
-    def tighter(self, delivered: Mapping[str, Deployed], limits: Mapping[str, Limit]) -> dict[str, Limit]:
-        """Limits for the models that are over their budget: with a margin by which they would have been too slow."""
-        out = {}
-        for budget, one in delivered.items():
-            before, predicted = limits[budget], one.result.limits[0].predicted
-            off = 100 * (one.latency_ms / predicted - 1) + GUARD_PERCENT
-            limit = replace(before, margin_percent=max(off, before.margin_percent + GUARD_PERCENT))
-            if one.latency_ms > limit.upper and limit.excess(extreme(self.space, limit.cost)[0])[0] == 0:
-                logger.info(
-                    f"{budget}: {one.latency_ms:.4g} ms measured, {limit.upper:.4g} ms allowed; searching again with a "
-                    f"margin of {limit.margin_percent:.2g} %"
-                )
-                out[budget] = limit
-        return out
+    def finish(self) -> list[Deployed]:
+        """The delivered models in the order of their budgets: accuracies measured, cards and results written."""
+        logger.info("measuring their accuracy")
+        models = [self._delivered[budget] for budget in self._job.budgets]
+        for model in models:
+            self._measure_accuracy(model)
+            write_card(model.file, model.card)
+        write_results([model.measured() for model in models], self._job.results_file)
+        return models
+
+    def _exported(self, budget: str, result: SearchResult) -> Json:
+        """The card of a model, which is written."""
+        file, sources = self._job.files[budget], self._sources
+        logger.info(f"{budget}: {result.arch}, exporting {file}")
+        return export_model(
+            sources.net,
+            result.arch,
+            data=sources.images,
+            out=file,
+            origin=sources.origin,
+            predicted=result.predicted(),
+            format_=self._job.format_name,
+            device=self._job.device,
+        )
+
+    def _session(self, budget: str, result: SearchResult) -> tuple[Session, Array]:
+        """What runs a written model, and an input to time it with."""
+        size, device = result.arch.resolution, self._job.target
+        image = np.random.default_rng(0).standard_normal((1, self._job.space.in_channels, size, size))
+        session = device.session(atomic.read(self._job.files[budget]), self._job.plan.threads)
+        return session, format_of(device).native(image.astype(np.float32))
+
+    def _measure_accuracy(self, model: Deployed) -> None:
+        """Add the accuracy on held-out and test images to a model's card."""
+        images, size = self._sources.images, model.result.arch.resolution
+        model.card["measured"] |= {
+            "heldout": top1(model.run, images, images.heldout, size),
+            "test": top1(model.run, images, images.test, size) if images.test is not None else None,
+        }
+
+    def _tighter(self, model: Deployed, limit: Limit) -> Limit | None:
+        """A limit with a margin by which a model would have been too slow; None where it was not, or none keeps it."""
+        off_percent = 100 * (model.latency_ms / model.result.limits[0].predicted - 1)
+        tighter = replace(limit, margin_percent=max(off_percent, limit.margin_percent) + GUARD_PERCENT)
+        fastest, _ = extreme(self._job.space, limit.cost)
+        if model.latency_ms <= limit.upper or tighter.excess(fastest)[0] > 0:
+            return None
+        logger.info(
+            f"{model.budget}: {model.latency_ms:.4g} ms measured, {limit.upper:.4g} ms allowed; searching again with a "
+            f"margin of {tighter.margin_percent:.2g} %"
+        )
+        return tighter
 
 
-def results_file(space: SearchSpace, device: str, out: Path) -> Path:
-    """Where `deploy` writes the results of its searches and what was measured."""
-    return out / f"{_stem(space, device)}_results.json"
-
-
-def _stem(space: SearchSpace, device: str) -> str:
-    """What names of delivered files begin with, so that those for several devices lie side by side in one folder."""
-    return space.name if device == "cpu" else f"{space.name}_{device}"
-
-
-def own_table(space: SearchSpace, device: str, plan: MeasurePlan) -> LatencyTable:
+def own_table(job: DeployJob) -> LatencyTable:
     """This machine's table from the working folder, built if it is not there."""
-    measured = conditions(device, plan.threads)
+    space, measured = job.space, conditions(job.device, job.plan.threads)
     path = Path("lut") / tables.file_name(space, measured)
     if path.with_suffix(".json").exists() and not path.with_suffix(".partial").exists():
         table = LatencyTable.load(path, space)
@@ -306,6 +230,6 @@ def own_table(space: SearchSpace, device: str, plan: MeasurePlan) -> LatencyTabl
             logger.info(f"using {path}: {table.error_in_words}")
             return table
     logger.info(f"building {path}")
-    table = build_table(TableJob(space, space.resolutions, plan), device, path)
+    table = build_table(TableJob(space, space.resolutions, job.plan), job.device, path)
     logger.info(f"built {path}: {table.error_in_words}")
     return LatencyTable.load(path, space)

@@ -10,7 +10,8 @@ import pytest
 from ofa_deploy.accuracy.predictors.fit import fit_predictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.delivery.refinement import NUMBER, _joined, _samples_of, search_refined
+from ofa_deploy.delivery.loop import SearchPlan
+from ofa_deploy.delivery.refinement import NUMBER, Refit, _joined, _samples_of, search_refined
 from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import atomic
 from ofa_deploy.search.limits import cost_limit
@@ -46,15 +47,11 @@ def run(space: SearchSpace, rounds: int, kept: list[Samples]) -> SearchResult:
 
     return search_refined(
         Problem(space, [cost_limit(space, "macs", "70%")], refit(known)),
-        QUICK,
-        rounds,
-        known=known,
-        accuracies=accuracies,
-        refit=refit,
-        risk=0.0,
-        inputs={},
-        stopping=SHORT,
-        keep=kept.append,
+        known,
+        accuracies,
+        Refit(refit, kept.append),
+        rounds=rounds,
+        plan=SearchPlan(QUICK, SHORT, risk=0.0),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_deploy.delivery import requests
+from ofa_deploy.delivery import requests, searches
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.errors import ArtifactError, InfeasibleError, OfaDeployError
 from ofa_deploy.files import json_text
@@ -96,9 +96,9 @@ def tables(space: SearchSpace, tmp_path: Path) -> tuple[str, str]:
 
 def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
     request = requests.Request("fmnist", ("0.4ms",), tables, objective="macs", settings=QUICK, stopping=SHORT)
-    fast, slow = requests.search_each(request)
+    fast, slow = searches.search_each(request)
     assert fast.macs > slow.macs
-    both = requests.search_files(request)
+    both = searches.search_files(request)
     assert both.arch == slow.arch, "what fits the slower device fits both"
     assert [limit.upper for limit in both.limits] == [0.4, 0.4]
     pairs = dataclasses.replace(request, latency=("0.4ms", "0.8ms")).each()
@@ -106,29 +106,29 @@ def test_a_network_of_its_own_for_each(tables: tuple[str, str]) -> None:
     one_table = dataclasses.replace(request, latency=("0.4ms", "0.8ms"), luts=tables[:1])
     assert [p.latency for p in one_table.each()] == [("0.4ms",), ("0.8ms",)]
     with pytest.raises(OfaDeployError, match="2 latencies do not go with 1 table"):
-        requests.search_files(one_table)
+        searches.search_files(one_table)
     with pytest.raises(OfaDeployError, match="3 latencies do not go with 2 tables"):
         dataclasses.replace(request, latency=("1ms", "2ms", "3ms")).each()
 
 
 def test_a_request_is_repeated_from_its_result(tables: tuple[str, str], tmp_path: Path, space: SearchSpace) -> None:
     request = requests.Request("fmnist", ("0.4ms",), tables[:1], params="90%", settings=QUICK, stopping=SHORT)
-    first = requests.search_files(request)
+    first = searches.search_files(request)
     path = tmp_path / "r.json"
     write_results([first], path)
-    assert requests.again(path) == first
+    assert searches.again(path) == first
     table = made_up_table(space)
     dataclasses.replace(table, scale=1.01).save(Path(tables[0]), {})
     with pytest.raises(ArtifactError, match="changed since"):
-        requests.again(path)
+        searches.again(path)
     about = json.loads(path.read_text())
     about["inputs"]["request"] = {"speed": 1}
     path.write_text(json.dumps(about))
     with pytest.raises(ArtifactError, match="does not match its own checksum"):
-        requests.again(path)
+        searches.again(path)
     path.write_text(json.dumps(json_text.sealed(about)))
     with pytest.raises(ArtifactError, match="does not say what was asked for"):
-        requests.again(path)
+        searches.again(path)
 
 
 def test_a_search_that_time_has_ended_is_repeated_for_as_many_evaluations(
@@ -148,7 +148,7 @@ def test_a_search_that_time_has_ended_is_repeated_for_as_many_evaluations(
 
 
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
-    first = requests.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK, stopping=SHORT))
+    first = searches.search_files(requests.Request("fmnist", ("0.4ms",), tables[:1], settings=QUICK, stopping=SHORT))
     for measured in (
         dataclasses.replace(first, verified=verified(first)),
         dataclasses.replace(first, refined=refined(first)),
@@ -163,7 +163,7 @@ def test_a_table_of_this_machine_is_known_by_what_it_is_about(space: SearchSpace
     lut = str(tmp_path / "t.csv")
     for at, own in ((conditions("tflite", 2), True), (conditions("cpu", 1) | {"machine": {"cpu": "abacus"}}, False)):
         dataclasses.replace(made_up_table(space), conditions=at).save(lut, {})
-        found = requests.search_files(requests.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK, stopping=SHORT))
+        found = searches.search_files(requests.Request("fmnist", ("0.4ms",), (lut,), settings=QUICK, stopping=SHORT))
         assert found.inputs["table_of_this_machine"] is own
 
 
@@ -172,17 +172,17 @@ def test_a_table_of_few_resolutions_is_pointed_out(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made_up_table(space, (16, 28)).save(tmp_path / "lut" / "fmnist_cpu_mine.csv", {})
-    requests.search_files(requests.Request("fmnist", ("0.4ms",), settings=QUICK, stopping=SHORT))
+    searches.search_files(requests.Request("fmnist", ("0.4ms",), settings=QUICK, stopping=SHORT))
     assert "that table has 2 of the 4 resolutions of fmnist (16, 28); the search stays with those" in lines
 
 
 def test_of_several_budgets_one_that_nothing_keeps_is_refused_first(
     tables: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "find_network", lambda *_, **__: pytest.fail("it searched for the first budget"))
+    monkeypatch.setattr(searches, "find_network", lambda *_, **__: pytest.fail("it searched for the first budget"))
     request = requests.Request("fmnist", ("0.4ms", "1us"), tables[:1], objective="macs", settings=QUICK, stopping=SHORT)
     with pytest.raises(InfeasibleError, match="the fastest"):
-        requests.search_each(request)
+        searches.search_each(request)
 
 
 def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
@@ -197,8 +197,8 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
         settings=SearchSettings(population=32),
         stopping=Stopping(generations=5),
     )
-    many = requests.search_each(request)
-    alone = [requests.search_files(one) for one in request.each()]
+    many = searches.search_each(request)
+    alone = [searches.search_files(one) for one in request.each()]
     assert many[0] == alone[0]
     for number, (result, other) in enumerate(zip(many, alone, strict=True)):
         assert result.score > 0.99 * other.score
@@ -206,12 +206,12 @@ def test_of_many_searches_later_ones_begin_with_what_earlier_ones_found(
     start = many[-1].inputs["request"]["start"]
     earlier = {str(result.arch) for result in many[:-1]}
     assert set(start) <= earlier
-    assert 0 < len(start) <= 2 * requests.NEAREST
+    assert 0 < len(start) <= 2 * searches.NEAREST
     write_results([many[-1]], tmp_path / "r.json")
-    assert requests.again(tmp_path / "r.json").arch == many[-1].arch
-    few = dataclasses.replace(request, latency=budgets[: requests.FEW])
-    assert [result.evaluations for result in requests.search_each(few)] == [
-        result.evaluations for result in alone[: requests.FEW]
+    assert searches.again(tmp_path / "r.json").arch == many[-1].arch
+    few = dataclasses.replace(request, latency=budgets[: searches.MANY - 1])
+    assert [result.evaluations for result in searches.search_each(few)] == [
+        result.evaluations for result in alone[: searches.MANY - 1]
     ]
 
 
@@ -221,4 +221,4 @@ def test_what_a_request_needs() -> None:
     with pytest.raises(OfaDeployError, match="accuracy, macs"):
         requests.Request("fmnist", ("1ms",), objective="speed")
     with pytest.raises(OfaDeployError, match="--lut needs a --latency"):
-        requests.search_files(requests.Request("fmnist", luts=("x.csv",), macs="3M"))
+        searches.search_files(requests.Request("fmnist", luts=("x.csv",), macs="3M"))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from ofa_deploy.delivery import verification
-from ofa_deploy.delivery.verification import Accuracies, find_verified_network
+from ofa_deploy.delivery import measuring
+from ofa_deploy.delivery.loop import SearchPlan
+from ofa_deploy.delivery.measuring import Accuracies
+from ofa_deploy.delivery.verification import find_verified_network
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.files import journals
 from ofa_deploy.files.journals import Journal
@@ -23,7 +25,7 @@ from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 from tests.conftest import made_up_table
 
-QUICK, SHORT = SearchSettings(population=20, restarts=1), Stopping(generations=10)
+QUICK = SearchPlan(SearchSettings(population=20, restarts=1), Stopping(generations=10))
 
 
 class Device:
@@ -57,13 +59,12 @@ def run(
     accuracies: Accuracies | None = None,
     journal: Journal | None = None,
 ) -> SearchResult:
-    monkeypatch.setattr(verification, "beside_table", device)
+    monkeypatch.setattr(measuring, "beside_table", device)
     return find_verified_network(
         Problem(table.space),
         table,
         budget,
         QUICK,
-        stopping=SHORT,
         number=number,
         accuracies=accuracies,
         journal=journal,
@@ -75,7 +76,7 @@ def test_a_wrong_table_is_corrected_until_the_budget_is_kept_and_used(
     table: LatencyTable, factor: float, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     found = run(table, Device(table, [factor], 0.004), monkeypatch)
-    assert found.stopping == SHORT
+    assert found.stopping == QUICK.stopping
     verified = found.verified
     assert verified is not None
     true_ms = factor * table.latency_ms(table.space.genes([found.arch]))[0]
@@ -144,12 +145,12 @@ def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
     table: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only networks within 1 % of the budget have as many multiply-accumulates."""
-    monkeypatch.setattr(verification, "beside_table", Device(table, [0.98]))
+    monkeypatch.setattr(measuring, "beside_table", Device(table, [0.98]))
     best = run(table, Device(table, [0.98]), monkeypatch)
     macs = table.space.macs(table.space.genes([best.arch]))[0]
     upper = table.latency_ms(table.space.genes([best.arch]))[0] * 1.001
     many = cost_limit(table.space, "macs", f"{0.995 * macs / 1e6}M..")
-    found = find_verified_network(Problem(table.space, [many]), table, f"{upper}ms", QUICK, stopping=SHORT)
+    found = find_verified_network(Problem(table.space, [many]), table, f"{upper}ms", QUICK)
     assert found.macs >= 0.995 * macs
     assert found.verified is not None
     assert found.verified.within_budget
@@ -159,7 +160,7 @@ def test_where_the_search_finds_nothing_it_says_so(table: LatencyTable, monkeypa
     """No network has exactly that many multiply-accumulates."""
     macs = cost_limit(table.space, "macs", "2.000001M..2.0000011M")
     with pytest.raises(InfeasibleError, match="no network of fmnist was found within all limits"):
-        find_verified_network(Problem(table.space, [macs]), table, "0.5ms", QUICK, stopping=SHORT, number=1)
+        find_verified_network(Problem(table.space, [macs]), table, "0.5ms", QUICK, number=1)
 
 
 def test_of_networks_that_are_all_too_fast_the_slowest_is_delivered(
@@ -241,9 +242,9 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
 
 
 def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "beside_table", Device(table, [1.2]))
+    monkeypatch.setattr(measuring, "beside_table", Device(table, [1.2]))
     params = cost_limit(table.space, "params", "30%")
-    found = find_verified_network(Problem(table.space, [params]), table, "0.5ms", QUICK, stopping=SHORT)
+    found = find_verified_network(Problem(table.space, [params]), table, "0.5ms", QUICK)
     assert found.params <= params.upper * 1e6
     assert [limit.name for limit in found.limits] == ["latency", "params"]
 

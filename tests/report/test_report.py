@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ofa_deploy.delivery import requests
+from ofa_deploy.delivery import requests, searches
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.report import material
@@ -114,7 +114,7 @@ def tables(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def found(*luts: str, **asked: Any) -> list[SearchResult]:
     request = requests.Request("fmnist", ("50%",), luts, settings=QUICK, stopping=SHORT, **asked)
-    return requests.search_each(request)
+    return searches.search_each(request)
 
 
 def page_of(results: list[SearchResult]) -> str:
@@ -183,7 +183,7 @@ def delivered(result: SearchResult, slower: float) -> SearchResult:
 
 def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, str]) -> None:
     request = requests.Request("fmnist", ("30%", "60%"), (tables[0],), settings=QUICK, stopping=SHORT)
-    kept, slow = (delivered(r, s) for r, s in zip(requests.search_each(request), (0.9, 1.1), strict=True))
+    kept, slow = (delivered(r, s) for r, s in zip(searches.search_each(request), (0.9, 1.1), strict=True))
     page = page_of([kept, slow])
     for what in ("latency (ms)", "top-1 (%)"):
         assert page.count(f'aria-label="measured {what} against predicted {what}"') == 1
@@ -237,7 +237,7 @@ def test_what_is_not_found_is_said(tables: tuple[str, str]) -> None:
 @pytest.mark.parametrize("asked", [{"macs": "50%"}, {"params": "50%"}, {"size": "50%", "front": True}])
 def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, Any]) -> None:
     request = requests.Request("resnet50d", (), objective="macs", settings=QUICK, stopping=SHORT, **asked)
-    page = page_of(requests.search_each(request))
+    page = page_of(searches.search_each(request))
     assert "widths" in page
     assert "multiply-accumulates (M)" in page
 
@@ -245,7 +245,7 @@ def test_other_costs_and_objectives(tables: tuple[str, str], asked: dict[str, An
 def test_several_files_and_spaces(tables: tuple[str, str]) -> None:
     write_results(found(tables[0]), Path("a.json"))
     write_results(
-        requests.search_each(
+        searches.search_each(
             requests.Request("resnet50d", macs="50%", objective="macs", settings=QUICK, stopping=SHORT)
         ),
         Path("b.json"),
