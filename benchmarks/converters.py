@@ -10,7 +10,6 @@ about two minutes. Writes benchmarks/results/converters_fmnist.csv.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from export_quality import header, subjects, timed
+from common import machine_head, make_parser, print_results, result_path, run_telling, timed, write_table
+from export_quality import subjects
 
 from ofa_deploy.device.tflite import interpreter_class, start
 from ofa_deploy.export.checks import PARITY_IMAGES
 from ofa_deploy.export.subject import Subject
-from ofa_deploy.files import atomic
 from ofa_deploy.graphs import tflite
 from ofa_deploy.latency.comparison import side_by_side
 from ofa_deploy.supernet.network import Subnet
 
-RESULT = Path(__file__).parent / "results" / "converters_fmnist.csv"
+RESULT = result_path("converters", "fmnist")
 OURS, THEIRS = "ofa-deploy", "litert-torch"
 
 
@@ -43,14 +42,14 @@ def converted(net: Subnet) -> bytes:
         return file.read_bytes()
 
 
-def operators(content: bytes, delegated: bool) -> Counter[str]:
+def operators(content: bytes, *, delegated: bool) -> Counter[str]:
     """Operators of a file by kind, before or after XNNPACK has taken its own."""
     from ai_edge_litert.interpreter import OpResolverType
 
     kind = OpResolverType.AUTO if delegated else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    made = interpreter_class()(model_content=content, num_threads=1, experimental_op_resolver_type=kind)
-    made.allocate_tensors()
-    return Counter(op["op_name"] for op in made._get_ops_details())
+    interpreter = interpreter_class()(model_content=content, num_threads=1, experimental_op_resolver_type=kind)
+    interpreter.allocate_tensors()
+    return Counter(op["op_name"] for op in interpreter._get_ops_details())
 
 
 def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]]:
@@ -76,9 +75,9 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
                 "network": name,
                 "arch": str(net.arch),
                 "maker": maker,
-                "operators": operators(content, False).total(),
-                "parts": operators(content, True)["DELEGATE"],
-                "left": operators(content, True).total(),
+                "operators": operators(content, delegated=False).total(),
+                "parts": operators(content, delegated=True)["DELEGATE"],
+                "left": operators(content, delegated=True).total(),
                 "bytes": len(content),
                 "cpu_seconds": round(seconds[maker], 3),
                 "latency_ms": times[maker]["latency_ms"],
@@ -95,9 +94,7 @@ def run(rounds: int) -> pd.DataFrame:
     return pd.DataFrame([row for name, subject in subjects() for row in measured(name, subject, rounds)])
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     print(
         f"{'network':12} {'made by':14}{'operators':>10}{'parts':>7}{'MB':>7}{'CPU s':>8}{'ms':>9}  outputs differ by"
     )
@@ -110,18 +107,13 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        head = header(("litert-torch", "ai-edge-litert", "torch"))
-        atomic.write(RESULT, head + run(options.rounds).to_csv(index=False))
-    if RESULT.exists():
-        show()
-    else:
-        print("no results yet: run python benchmarks/converters.py")
+        write_table(RESULT, run(options.rounds), machine_head(("litert-torch", "ai-edge-litert", "torch")))
+    print_results([RESULT], show)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -10,22 +10,28 @@ as three small ones. Takes about five minutes. Writes benchmarks/results/export-
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from common import (
+    RESULTS,
+    logger,
+    machine_head,
+    make_parser,
+    print_results,
+    processor,
+    result_path,
+    run_telling,
+    shipped_supernet,
+    write_table,
+)
 
 from ofa_deploy.data.loading import load_data
 from ofa_deploy.device.devices import DEVICES, Device
 from ofa_deploy.export.formats import FORMATS
 from ofa_deploy.export.subject import Subject
-from ofa_deploy.files import artifacts, atomic
-from ofa_deploy.files.machine import installed_version, this_machine
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.formats import format_of
 from ofa_deploy.latency.comparison import side_by_side
@@ -33,12 +39,9 @@ from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
-from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.evaluation import count_correct_by_session, specialise
 
-T = TypeVar("T")
-RESULTS = Path(__file__).parent / "results"
-PREFIX = "export-quality_fmnist_"
+BENCHMARK = "export-quality", "fmnist"
 TIMED = ("onnx", "onnx-int8", "tflite", "tflite-int8")
 WHOLE = "tflite, 7x7 as one"
 
@@ -48,13 +51,6 @@ class Whole(tflite.Graph):
 
     def conv(self, x: int, name: str, weight: np.ndarray, bias: np.ndarray, act: str, op: Op | None) -> int:
         return self.act(self.window(x, name, weight, bias, act, op), act)
-
-
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What some work gives, and its CPU seconds."""
-    began = time.process_time()
-    found = work()
-    return found, time.process_time() - began
 
 
 def middle(space: SearchSpace, resolutions: Sequence[int] | None = None) -> Arch:
@@ -90,30 +86,30 @@ def correct(subject: Subject, content: bytes | None, device: Device = DEVICES["c
 def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]]:
     """A row for each format of a network."""
     net = subject.net
-    contents = {one: FORMATS[one].write(subject) for one in TIMED}
+    contents = {name: FORMATS[name].write(subject) for name in TIMED}
     contents[WHOLE] = tflite.emit(net.space.walk(net.arch), subject.weights, forms=Whole)
     devices = {form: DEVICES["cpu" if form.startswith("onnx") else "tflite"] for form in contents}
     x = np.random.default_rng(0).standard_normal((1, 1, net.arch.resolution, net.arch.resolution)).astype(np.float32)
     sessions = {}
-    for one, content in contents.items():
-        sessions[one] = devices[one].session(content, 1), format_of(devices[one]).native(x)
+    for form, content in contents.items():
+        sessions[form] = devices[form].session(content, 1), format_of(devices[form]).native(x)
     times = side_by_side(sessions, 1, rounds)
     macs = int(net.space.macs(net.space.genes([net.arch]))[0])
-    about = {"network": name, "arch": str(net.arch), "macs": macs}
+    network = {"network": name, "arch": str(net.arch), "macs": macs}
     reference = correct(subject, None)
-    rows: list[dict[str, object]] = [{**about, "format": "torch", "correct": reference, "drop_points": 0.0}]
-    for one, content in contents.items():
-        fp32 = times[devices[one].file_format]
-        found = correct(subject, content, devices[one])
+    rows: list[dict[str, object]] = [{**network, "format": "torch", "correct": reference, "drop_points": 0.0}]
+    for form, content in contents.items():
+        fp32 = times[devices[form].file_format]
+        number = correct(subject, content, devices[form])
         rows.append(
             {
-                **about,
-                "format": one,
-                "correct": found,
-                "drop_points": round(100 * (reference - found) / len(subject.data.test or ()), 2),
+                **network,
+                "format": form,
+                "correct": number,
+                "drop_points": round(100 * (reference - number) / len(subject.data.test or ()), 2),
                 "bytes": len(content),
-                "latency_ratio": round(times[one]["latency_ms"] / fp32["latency_ms"], 3),
-                "typical_ratio": round(times[one]["typical_ms"] / fp32["typical_ms"], 3),
+                "latency_ratio": round(times[form]["latency_ms"] / fp32["latency_ms"], 3),
+                "typical_ratio": round(times[form]["typical_ms"] / fp32["typical_ms"], 3),
             }
         )
     return rows
@@ -122,16 +118,10 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
 def subjects() -> Iterator[tuple[str, Subject]]:
     """The networks, cut out of the shipped supernet and recalibrated, smallest first."""
     space = get_space("fmnist")
-    net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    net = shipped_supernet(space)
     images = load_data(None, space)
     for name, arch in networks(space).items():
         yield name, Subject(specialise(net, arch, data=images), images)
-
-
-def header(packages: Sequence[str]) -> str:
-    """The line above results: what they were measured on."""
-    versions = ", ".join(f"{name} {installed_version(name)}" for name in packages)
-    return f"# one thread, {this_machine()['cpu']}, a shared machine; {versions}\n"
 
 
 def run(rounds: int) -> pd.DataFrame:
@@ -139,13 +129,11 @@ def run(rounds: int) -> pd.DataFrame:
     rows = []
     for name, subject in subjects():
         rows += measured(name, subject, rounds)
-        print(f"{name}: done", flush=True)
+        logger.info(f"{name}: done")
     return pd.DataFrame(rows)
 
 
-def show(path: Path) -> None:
-    table = pd.read_csv(path, comment="#")
-    print(path.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     head = f"{'network':12}{'MACs':>10}  {'format':24}{'correct':>9}{'drop':>8}{'MB':>7}"
     print(f"{head}{'latency / fp32':>16}{'typical':>9}")
     for row in table.itertuples():
@@ -157,21 +145,16 @@ def show(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        processor = artifacts.slug(this_machine()["cpu"])
-        head = header(("onnxruntime", "ai-edge-litert", "torch"))
-        atomic.write(RESULTS / f"{PREFIX}{processor}.csv", head + run(options.rounds).to_csv(index=False))
-    found = sorted(RESULTS.glob(f"{PREFIX}*.csv"))
-    for path in found:
-        show(path)
+        head = machine_head(("onnxruntime", "ai-edge-litert", "torch"))
+        write_table(result_path(*BENCHMARK, processor()), run(options.rounds), head)
+    print_results(sorted(RESULTS.glob(result_path(*BENCHMARK, "*").name)), show)
     print("correct: of 10,000 test images; drop: points of top-1 below torch")
-    print("run again with" if found else "no results yet; run", end="")
-    print(": python benchmarks/export_quality.py")
+    print("run again with: python benchmarks/export_quality.py")
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

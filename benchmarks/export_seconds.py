@@ -9,26 +9,24 @@ thread, imports left out. Takes about three minutes. Writes benchmarks/results/e
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from export_quality import header, middle, timed
+from common import logger, machine_head, make_parser, print_results, result_path, run_telling, timed, write_table
+from export_quality import middle
 
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset, Images
 from ofa_deploy.export.checks import DROP_IMAGES
 from ofa_deploy.export.formats import FORMATS
 from ofa_deploy.export.run import check_content
 from ofa_deploy.export.subject import Subject
-from ofa_deploy.files import atomic
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.supernet.evaluation import specialise
 from ofa_deploy.supernet.network import Supernet
 
-RESULT = Path(__file__).parent / "results" / "export-seconds_mbv3-w1.0.csv"
+RESULT = result_path("export-seconds", "mbv3-w1.0")
 WRITTEN = [name for name in FORMATS if name != "pte"]
 """`pte` needs a package that is no dependency."""
 
@@ -62,16 +60,14 @@ def run(resolution: int) -> pd.DataFrame:
     for name in WRITTEN:
         content, write = timed(partial(FORMATS[name].write, subject))
         rows.append((name, write, timed(partial(check_content, name, content, subject=subject, max_drop=np.inf))[1]))
-        print(f"{name}: done", flush=True)
+        logger.info(f"{name}: done")
     frame = pd.DataFrame(rows, columns=["step", "write", "check"]).round(2)
     frame.insert(0, "arch", str(arch))
     frame.insert(1, "macs", int(space.macs(space.genes([arch]))[0]))
     return frame
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     size, macs = table.arch[0].split("_")[0], table.macs[0] / 1e6
     print(f"mbv3-w1.0, {size}, {macs:.0f} M MACs: CPU seconds to write a file, and to check it")
     print(f"{'':14}{'write':>8}{'check':>8}")
@@ -84,18 +80,13 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--resolution", type=int, default=224, help="in pixels")
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
-        head = header(("onnxruntime", "ai-edge-litert", "torch"))
-        atomic.write(RESULT, head + run(options.resolution).to_csv(index=False))
-    if RESULT.exists():
-        show()
-    else:
-        print("no results yet: run python benchmarks/export_seconds.py")
+        write_table(RESULT, run(options.resolution), machine_head(("onnxruntime", "ai-edge-litert", "torch")))
+    print_results([RESULT], show)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -18,7 +18,6 @@ Takes half an hour. Writes benchmarks/results/faults_kills.csv and faults_damage
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -34,13 +33,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from common import RESULTS, logger, make_parser, result_path, run_telling, write_table
 
 from ofa_deploy.accuracy.predictors.fit import fit_predictor
 from ofa_deploy.accuracy.predictors.official_files import convert as convert_predictor
@@ -72,7 +72,6 @@ from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.pretrained import convert as convert_weights
 
-RESULTS = Path(__file__).parent / "results"
 SPACE = get_space("fmnist")
 SMALL = "r16_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3_k3e3-k3e3"
 MEMORY = 1 << 30
@@ -81,10 +80,6 @@ WORKED = (0, NOT_KEPT)
 """Exit codes of commands that did what they should: one is for a network that was measured over its budget."""
 IMAGES = 420
 GENES = SPACE.sample(np.random.default_rng(7), 40)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def make_inputs(folder: Path, images: int = IMAGES) -> None:
@@ -182,58 +177,70 @@ def progress_of(job: Killed, work: Path) -> int:
     return (work / job.partial).read_bytes().count(b"\n") - 1 if job.partial.endswith(".partial") else 1
 
 
-def kill(name: str, folder: Path, kills: int, seed: int, in_a_row: bool) -> Iterator[dict[str, Any]]:
+def renew(folder: Path) -> None:
+    """Make a folder, empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """Content of each file of a folder, by its name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def undisturbed(name: str, folder: Path) -> tuple[float, dict[str, bytes]]:
+    """Seconds that a command takes when nobody kills it, and the files that it leaves."""
+    work = folder / "work"
+    renew(work)
+    start = time.perf_counter()
+    if (code := ended(started(COMMANDS[name].arguments, work))) not in WORKED:
+        raise SystemExit(f"{name} ended with {code}: {(folder / 'said').read_text()}")
+    return time.perf_counter() - start, contents_of(work)
+
+
+def kill_once(job: Killed, work: Path, seconds: float | None) -> tuple[float, bool]:
+    """Start a command and kill it after some seconds, or (None) as soon as something of its work is on disk.
+
+    Returns:
+        after how many seconds, and whether it was still running.
+    """
+    child, start = started(job.arguments, work), time.perf_counter()
+    if seconds is None:
+        while not progress_of(job, work) and runs(child):
+            time.sleep(0.01)
+    else:
+        time.sleep(seconds)
+    moment = time.perf_counter() - start
+    os.kill(child, signal.SIGKILL)
+    return moment, ended(child) == -signal.SIGKILL
+
+
+def kill(name: str, folder: Path, kills: int, *, seed: int, in_a_row: bool) -> Iterator[dict[str, Any]]:
     """Kill a command at random moments; a row a kill."""
     job, work = COMMANDS[name], folder / "work"
-
-    def fresh() -> None:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-
-    fresh()
-    begun = time.perf_counter()
-    if (code := ended(started(job.arguments, work))) not in WORKED:
-        raise SystemExit(f"{name} ended with {code}: {(folder / 'said').read_text()}")
-    length = time.perf_counter() - begun
-    expected = {path.name: path.read_bytes() for path in work.iterdir()}
+    length, expected = undisturbed(name, folder)
     rng = random.Random(f"{name} {seed}")
     latest = 0.7 * length if in_a_row and job.partial else length  # what goes on has less to do than at first
     rows: list[dict[str, Any]] = []  # of the run that is being killed
     for number in range(kills):
         if not rows:
-            fresh()
-        drawn = rng.uniform(0, latest)
-        before = progress_of(job, work)
-        child, start = started(job.arguments, work), time.perf_counter()
-        if in_a_row and job.partial and number == 1:  # a random moment may come before anything is on disk
-            while not progress_of(job, work) and runs(child):
-                time.sleep(0.01)
-        else:
-            time.sleep(drawn)
-        moment = time.perf_counter() - start
-        os.kill(child, signal.SIGKILL)
-        was_killed = ended(child) == -signal.SIGKILL
+            renew(work)
+        drawn, before = rng.uniform(0, latest), progress_of(job, work)
+        waits = in_a_row and job.partial and number == 1  # a random moment may come before anything is on disk
+        moment, was_killed = kill_once(job, work, None if waits else drawn)
         kept = progress_of(job, work)
-        rows.append(
-            {
-                "command": name,
-                "kill": number,
-                "share_percent": round(100 * moment / length, 1),
-                "killed": was_killed,
-                "kept": kept > 0,
-                "resumed": kept >= before or not was_killed,
-            }
-        )
+        row = {"command": name, "kill": number, "share_percent": round(100 * moment / length, 1), "killed": was_killed}
+        rows.append(row | {"kept": kept > 0, "resumed": kept >= before or not was_killed})
         if in_a_row and was_killed and number + 1 < kills:
             continue
         code = ended(started(job.arguments, work))
         rows[-1]["resumed"] &= not kept or "resuming" in (folder / "said").read_text()
-        left = {path.name: path.read_bytes() for path in work.iterdir()} if code in WORKED else {}
+        files = contents_of(work) if code in WORKED else {}
         end = {
             "ended": code in WORKED,
-            "outputs_whole": code in WORKED and set(expected) <= set(left),
-            "nothing_left_over": set(left) <= set(expected),
-            "identical": all(left.get(file) == expected[file] for file in job.exact),
+            "outputs_whole": code in WORKED and set(expected) <= set(files),
+            "nothing_left_over": set(files) <= set(expected),
+            "identical": all(files.get(file) == expected[file] for file in job.exact),
         }
         yield from (row | end for row in rows)
         rows.clear()
@@ -315,8 +322,8 @@ def make_samples(folder: Path) -> None:
 
 
 def samples_values(folder: Path) -> Any:
-    found = Samples.load(folder / "s.csv", SPACE)
-    return [found.genes.tolist(), found.top1_percent.tolist()]
+    samples = Samples.load(folder / "s.csv", SPACE)
+    return [samples.genes.tolist(), samples.top1_percent.tolist()]
 
 
 def make_shards(folder: Path) -> None:
@@ -374,8 +381,8 @@ def make_pack(folder: Path) -> None:
 
 def images_values(name: str) -> Callable[[Path], Any]:
     def load(folder: Path) -> Any:
-        found = load_data(str(folder / name), SPACE)
-        return [found.sha256(), found.mean, found.std, found.classes]
+        data = load_data(str(folder / name), SPACE)
+        return [data.sha256(), data.mean, data.std, data.classes]
 
     return load
 
@@ -402,14 +409,14 @@ def make_pth(folder: Path) -> None:
 
 
 def pth_values(folder: Path) -> Any:
-    found = len(tensors(folder / "w.pth"))
+    number = len(tensors(folder / "w.pth"))
     for convert in (
         lambda: convert_weights(folder / "w.pth", out=folder / "out.safetensors"),
         lambda: convert_predictor(folder / "w.pth", get_space("mbv3-w1.2"), folder / "out.safetensors"),
     ):
         with contextlib.suppress(OfaDeployError):
             convert()
-    return found
+    return number
 
 
 KINDS = {
@@ -423,7 +430,7 @@ KINDS = {
         lambda folder: checksum(checkpoint.load_supernet(folder / "w.safetensors", SPACE).state_dict()),
     ),
     "training state": Kind(make_training_state, training_state),
-    "search result": Kind(make_result, lambda folder: [one.to_json() for one in load_results(folder / "r.json")]),
+    "search result": Kind(make_result, lambda folder: [result.to_json() for result in load_results(folder / "r.json")]),
     "exported subnetwork": Kind(
         make_subnet, lambda folder: state_of(checkpoint.load_subnet(folder / "m.safetensors").state_dict())
     ),
@@ -462,14 +469,14 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
 
 
 def overwritten(content: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(content))
-    what = rng.choice([b"\xff" * 8, b"\x00" * 8, b"\x7f\xff\xff\xff", b"999999999999", b"NaN", b"-1", b'"', b"\n"])
-    return content[:at] + what + content[at + len(what) :]
+    start = rng.randrange(len(content))
+    garbage = rng.choice([b"\xff" * 8, b"\x00" * 8, b"\x7f\xff\xff\xff", b"999999999999", b"NaN", b"-1", b'"', b"\n"])
+    return content[:start] + garbage + content[start + len(garbage) :]
 
 
 def cut(content: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(content))
-    return content[:at] + content[at + rng.randrange(1, 200) :]
+    start = rng.randrange(len(content))
+    return content[:start] + content[start + rng.randrange(1, 200) :]
 
 
 def edited(content: bytes, rng: random.Random) -> bytes:
@@ -494,8 +501,8 @@ def edited(content: bytes, rng: random.Random) -> bytes:
 
 def damage(name: str, mutations: int, seed: int) -> list[dict[str, Any]]:
     """Rows of what came of each mutation, from a process of its own with little memory."""
-    with tempfile.TemporaryDirectory() as made:
-        original = Path(made)
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        original = Path(name_of_folder)
         KINDS[name].make(original)
         if (partial := original / "t.partial").exists():
             partial.with_suffix(".header").write_text(partial.read_text().split("\n", 1)[0])
@@ -532,10 +539,10 @@ def damaged(name: str, original: Path, mutations: int, seed: int) -> list[dict[s
             folder = Path(copied)
             for path in original.iterdir():
                 shutil.copy(path, folder)
-            chosen = rng.choice(list(contents))
-            way, content = mutated(contents[chosen], chosen, others, rng)
-            (folder / chosen).write_bytes(content)
-            rows.append({"kind": name, "file": chosen, "way": way, "outcome": outcome(kind, folder, expected)})
+            file = rng.choice(list(contents))
+            way, content = mutated(contents[file], file, others, rng)
+            (folder / file).write_bytes(content)
+            rows.append({"kind": name, "file": file, "way": way, "outcome": outcome(kind, folder, expected)})
     return rows
 
 
@@ -544,7 +551,7 @@ def outcome(kind: Kind, folder: Path, expected: Any) -> str:
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(SECONDS)
     try:
-        found = kind.load(folder)
+        values = kind.load(folder)
     except OfaDeployError as error:
         lines = str(error).strip().splitlines()
         return "refused" if len(lines) == 1 else f"an error of {len(lines)} lines"
@@ -552,7 +559,8 @@ def outcome(kind: Kind, folder: Path, expected: Any) -> str:
         return f"{type(error).__name__}: {error}"[:150]
     finally:
         signal.alarm(0)
-    same = found == expected or (kind.grows and all(one in expected for one in found)) or not kind.checked
+    part = kind.grows and all(value in expected for value in values)
+    same = values == expected or part or not kind.checked
     return "harmless" if same else "other values"
 
 
@@ -564,38 +572,37 @@ def too_long(*_: object) -> None:
 
 
 def run(
-    commands: Sequence[str], kills: int, in_a_row: bool, mutations: int, seed: int, images: int, results: Path
+    commands: Sequence[str], results: Path, *, kills: int, in_a_row: bool, mutations: int, seed: int, images: int
 ) -> None:
     torch.set_num_threads(1)
     if mutations:
         rows: list[dict[str, Any]] = []
         for name in KINDS:
             rows += damage(name, mutations, seed)
-            say(f"{name}: {dict(Counter(row['outcome'] for row in rows if row['kind'] == name))}")
-        found = pd.DataFrame(rows).groupby(["kind", "way", "outcome"], sort=False).size().rename("number")
-        atomic.write(results / "faults_damage.csv", found.reset_index().to_csv(index=False))
+            logger.info(f"{name}: {dict(Counter(row['outcome'] for row in rows if row['kind'] == name))}")
+        numbers = pd.DataFrame(rows).groupby(["kind", "way", "outcome"], sort=False).size().rename("number")
+        write_table(result_path("faults", "damage", folder=results), numbers.reset_index())
     if kills:
         with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-            tables = list(
-                pool.map(killed_often, commands, repeat(kills), repeat(in_a_row), repeat(seed), repeat(images))
-            )
-        path = results / "faults_kills.csv"
+            work = partial(killed_often, kills=kills, in_a_row=in_a_row, seed=seed, images=images)
+            tables = list(pool.map(work, commands))
+        path = result_path("faults", "kills", folder=results)
         if path.exists():
             before = pd.read_csv(path)
             tables.insert(0, before[~before.command.isin(commands)])
-        atomic.write(path, pd.concat(tables).to_csv(index=False))
+        write_table(path, pd.concat(tables))
 
 
-def killed_often(name: str, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
+def killed_often(name: str, *, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
     """A row for each kill of a command."""
     comparison.PAUSE, comparison.PASSES, comparison.ROUNDS = 0.0, 1, 4
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
         make_inputs(folder, images)
         if "--verify" in name:
             build_table(TableJob(SPACE, (16,), MeasurePlan(rounds=2)), "cpu", folder / "t.csv")
         progress, rows = Progress(kills, f"kills of {name}", seconds=30), []
-        for row in kill(name, folder, kills, seed, in_a_row):
+        for row in kill(name, folder, kills, seed=seed, in_a_row=in_a_row):
             rows.append(row)
             progress.add()
     return pd.DataFrame(rows)
@@ -619,20 +626,20 @@ def show_kills(kills: pd.DataFrame) -> None:
 
 
 def show_damage(damage: pd.DataFrame) -> None:
-    known = damage.outcome.where(damage.outcome.isin(["refused", "harmless"]), "violations")
-    found = damage.assign(outcome=known).pivot_table(
+    outcomes = damage.outcome.where(damage.outcome.isin(["refused", "harmless"]), "violations")
+    table = damage.assign(outcome=outcomes).pivot_table(
         index="kind", columns="outcome", values="number", aggfunc="sum", fill_value=0, sort=False
     )
     for column in ("refused", "harmless", "violations"):
-        if column not in found:
-            found[column] = 0
-    found.insert(0, "mutations", found.sum(axis=1))
+        if column not in table:
+            table[column] = 0
+    table.insert(0, "mutations", table.sum(axis=1))
     print("\nFiles damaged at random:")
-    print(found[["mutations", "refused", "harmless", "violations"]].astype(int).to_string())
+    print(table[["mutations", "refused", "harmless", "violations"]].astype(int).to_string())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--command",
         action="append",
@@ -645,20 +652,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=IMAGES, help="that commands which are killed work on")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
     arguments = parser.parse_args()
     if not arguments.show:
         run(
             arguments.command or list(COMMANDS),
-            arguments.kills,
-            arguments.in_a_row,
-            arguments.mutations,
-            arguments.seed,
-            arguments.images,
             arguments.out,
+            kills=arguments.kills,
+            in_a_row=arguments.in_a_row,
+            mutations=arguments.mutations,
+            seed=arguments.seed,
+            images=arguments.images,
         )
     show(arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -10,80 +10,64 @@ about five minutes of one core. Writes benchmarks/results/fitted-tables_gpu.csv.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import logger, make_parser, print_results, result_path, run_telling, write_table
 
 from ofa_deploy.files import atomic
 from ofa_deploy.latency.regression import fit_table
+from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces import arch_lists
+from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 
-RESULT = Path(__file__).parent / "results" / "fitted-tables_gpu.csv"
+RESULT = result_path("fitted-tables", "gpu")
 SOURCE = "gpu_latency_mbv3-w1.2.csv"
 GPUS, BATCHES = ("2080ti", "titan_rtx", "titan_xp", "v100"), (1, 32, 64)
 MANY, FEW, DRAWS = 900, 10, 10
 
 
+def judged(table: LatencyTable, genes: Genes, latency_ms: Floats) -> dict[str, float]:
+    """Errors of a table on networks that it was not fitted to, in percent, and what it expected of itself."""
+    relative = 100 * np.abs(table.latency_ms(genes) / latency_ms - 1)
+    return {
+        "mape_percent": relative.mean().round(3),
+        "median_percent": np.median(relative).round(3),
+        "expected_mape_percent": table.error["mape_percent"],
+    }
+
+
 def run(path: Path) -> pd.DataFrame:
     space = get_space("mbv3-w1.2")
-    archs, rows = arch_lists.read(path, space)
-    genes = space.genes(archs)
+    archs, lines = arch_lists.read(path, space)
     order = np.random.default_rng(0).permutation(len(archs))
     apart = order[MANY:]
-    out = []
+    genes = space.genes([archs[i] for i in apart])
+    rows = []
     for batch in BATCHES:
-        measured = {gpu: np.array([float(row[f"{gpu}_{batch}_ms"]) for row in rows]) for gpu in GPUS}
-        conditions = {"device": "gpu", "threads": 1, "batch": batch}
-
-        def fitted(some, latency, others=(), conditions=conditions):  # type: ignore[no-untyped-def]
-            some_archs = [archs[i] for i in some]
-            return fit_table(space, some_archs, latency_ms=latency[some], conditions=conditions, others=others)
-
-        tables = {}
-        for gpu, latency in measured.items():
-            tables[gpu] = table = fitted(order[:MANY], latency)
-            relative = 100 * np.abs(table.latency_ms(genes[apart]) / latency[apart] - 1)
-            out.append(
-                {
-                    "gpu": gpu,
-                    "batch": batch,
-                    "networks": MANY,
-                    "others": 0,
-                    "draw": 0,
-                    "mape_percent": relative.mean().round(3),
-                    "median_percent": np.median(relative).round(3),
-                    "expected_mape_percent": table.error["mape_percent"],
-                }
-            )
-            print(out[-1], file=sys.stderr)
-        for gpu, latency in measured.items():
+        latencies = {gpu: np.array([float(line[f"{gpu}_{batch}_ms"]) for line in lines]) for gpu in GPUS}
+        fit = partial(fit_table, space, conditions={"device": "gpu", "threads": 1, "batch": batch})
+        tables: dict[str, LatencyTable] = {}
+        for gpu, latency in latencies.items():
+            many = order[:MANY]
+            tables[gpu] = fit([archs[i] for i in many], latency_ms=latency[many])
+            row = {"gpu": gpu, "batch": batch, "networks": MANY, "others": 0, "draw": 0}
+            rows.append(row | judged(tables[gpu], genes, latency[apart]))
+            logger.info(str(rows[-1]))
+        for gpu, latency in latencies.items():
             others = [table for name, table in tables.items() if name != gpu]
             for draw in range(DRAWS):
-                some = np.random.default_rng(100 + draw).permutation(order[:MANY])[:FEW]
-                table = fitted(some, latency, others)
-                relative = 100 * np.abs(table.latency_ms(genes[apart]) / latency[apart] - 1)
-                out.append(
-                    {
-                        "gpu": gpu,
-                        "batch": batch,
-                        "networks": FEW,
-                        "others": len(others),
-                        "draw": draw,
-                        "mape_percent": relative.mean().round(3),
-                        "median_percent": np.median(relative).round(3),
-                        "expected_mape_percent": table.error["mape_percent"],
-                    }
-                )
-    return pd.DataFrame(out)
+                few = np.random.default_rng(100 + draw).permutation(order[:MANY])[:FEW]
+                table = fit([archs[i] for i in few], latency_ms=latency[few], others=others)
+                row = {"gpu": gpu, "batch": batch, "networks": FEW, "others": len(others), "draw": draw}
+                rows.append(row | judged(table, genes, latency[apart]))
+    return pd.DataFrame(rows)
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     wide = table.pivot_table(index=["networks", "others", "batch"], columns="gpu", values="mape_percent")
     wide["mean"] = wide[list(GPUS)].mean(axis=1)
     wide["median error"] = table.groupby(["networks", "others", "batch"]).median_percent.mean()
@@ -97,18 +81,16 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--published", type=Path, help=f"folder that holds {SOURCE}")
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
         if options.published is None:
             parser.error(f"--published FOLDER is missing: where {SOURCE} lies")
-        found = run(options.published / SOURCE)
-        head = f"# {SOURCE}, sha256 {atomic.sha256(options.published / SOURCE)[:16]}\n"
-        atomic.write(RESULT, head + found.to_csv(index=False))
-    show()
+        head = f"{SOURCE}, sha256 {atomic.sha256(options.published / SOURCE)[:16]}"
+        write_table(RESULT, run(options.published / SOURCE), head)
+    print_results([RESULT], show)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

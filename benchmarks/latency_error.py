@@ -13,111 +13,141 @@ Writes latency-error_SPACE_DEVICE_1t_PROCESSOR.csv into benchmarks/results, or -
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import RESULTS, head_of, logger, make_parser, read_table, result_path, run_telling, write_table
 
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.device.devices import DEVICES
-from ofa_deploy.device.rounds import MeasurePlan, Started, measure
-from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
+from ofa_deploy.device.timing import Visit
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.build import TableJob, build_table
-from ofa_deploy.latency.machine_state import estimates
+from ofa_deploy.latency.machine_state import Estimate, estimates
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.latency.table_files import file_name
 from ofa_deploy.spaces import families
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
-RESULTS = Path(__file__).parent / "results"
 SPACES = ("fmnist", "mbv3-w1.0")
 SLOWER = 1.03
 """While networks of the build take longer than then by this factor, there are `PASSES` times `--rounds` at most."""
 PASSES = 3
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class Measured:
+    """Networks as they were measured after a build.
+
+    Attributes:
+        archs: the networks.
+        visits: every visit, also to networks of the build.
+        rounds: of the last pass.
+        state: how much longer networks of the build take now, as a factor (median).
+    """
+
+    archs: list[Arch]
+    visits: Mapping[Key, Visit]
+    rounds: int
+    state: float
+
+    def latencies(self, visits: Mapping[Key, Visit]) -> list[Estimate]:
+        """Estimate of each network from some of the visits."""
+        by_name = estimates(visits)
+        return [by_name[str(arch)] for arch in self.archs]
 
 
-def run(name: str, device: str, networks: int, rounds: int, tables: Path | None, out: Path) -> Path:
+def measure_after(job: TableJob, device: str, table: LatencyTable, networks: int, *, rounds: int) -> Measured:
+    """Measure new networks, and those of the build, until these are about as quick as they were then."""
+    space = job.space
+    archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(space.resolutions)))
+    build_ms = {network["arch"]: network["measured_ms"] for network in table.networks}
+
+    def started(arch: Arch) -> Started:
+        return job.started(space.walk(arch), DEVICES[device])
+
+    names, sentinel = [*map(str, archs), *build_ms], started(space.extreme(False, min(space.resolutions)))
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(PASSES):
+            plan, partial = MeasurePlan(rounds=rounds * (number + 1)), Path(folder) / "again.partial"
+            visits = measure(
+                names, lambda name: started(Arch.parse(name)), sentinel=sentinel, plan=plan, partial=partial, header={}
+            )
+            measured = estimates(visits)
+            state = float(np.median([measured[name].latency_ms / before for name, before in build_ms.items()]))
+            if state < SLOWER:
+                break
+            logger.info(f"the machine is {100 * state - 100:.1f} % slower than during the build")
+    return Measured(archs, visits, plan.rounds, state)
+
+
+def run(name: str, device: str, tables: Path | None, out: Path, *, networks: int, rounds: int) -> Path:
     """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
     job = TableJob(space, space.resolutions, MeasurePlan())
     with tempfile.TemporaryDirectory() as folder:
         path = (tables or Path(folder)) / file_name(space, conditions(device, 1))
         table = LatencyTable.load(path, space) if path.exists() else build_table(job, device, path)
-        runtime = table.conditions["runtime"]
-        archs = space.archs(space.sample(np.random.default_rng(12345), networks, list(space.resolutions)))
-        known = {n["arch"]: n["measured_ms"] for n in table.networks}
-
-        def started(arch: Arch) -> Started:
-            return job.started(space.walk(arch), DEVICES[device])
-
-        names, sentinel = [*map(str, archs), *known], started(space.extreme(False, min(space.resolutions)))
-        partial = Path(folder) / "again.partial"
-        for number in range(PASSES):
-            plan = MeasurePlan(rounds=rounds * (number + 1))
-            visits = measure(
-                names, lambda arch: started(Arch.parse(arch)), sentinel=sentinel, plan=plan, partial=partial, header={}
-            )
-            measured = estimates(visits)
-            state = float(np.median([measured[arch].latency_ms / before for arch, before in known.items()]))
-            if state < SLOWER:
-                break
-            say(f"the machine is {100 * state - 100:.1f} % slower than during the build")
-    c = table.conditions
-    about = {
+        after = measure_after(job, device, table, networks, rounds=rounds)
+    cpu = table.conditions["machine"]["cpu"]
+    case = {
         "space": name,
         "device": device,
-        "runtime": f"{runtime} {c['runtime_version']}",
-        "cpu": c["machine"]["cpu"],
+        "runtime": f"{table.conditions['runtime']} {table.conditions['runtime_version']}",
+        "cpu": cpu,
         "threads": 1,
         "batch": 1,
-        "precision": c["precision"],
-        "rounds": plan.rounds,
-        "state_since_build": round(state, 4),
+        "precision": table.conditions["precision"],
+        "rounds": after.rounds,
+        "state_since_build": round(after.state, 4),
         "expected_mape_percent": table.error["mape_percent"],
     }
-    found = [measured[str(arch)] for arch in archs]
-    halves = [estimates({key: visit for key, visit in visits.items() if key[0] % 2 == half}) for half in (0, 1)]
-    apart = np.array([halves[0][str(arch)].latency_ms / halves[1][str(arch)].latency_ms for arch in archs])
-    rows = pd.DataFrame(
+    path = result_path("latency-error", name, device, "1t", artifacts.slug(cpu), folder=out)
+    write_table(path, compared(table, after), json.dumps(case))
+    return path
+
+
+def compared(table: LatencyTable, after: Measured) -> pd.DataFrame:
+    """A row a network: predicted and measured latency, and how far it is from itself in even and odd rounds."""
+    measured = after.latencies(after.visits)
+    even, odd = (
+        after.latencies({key: visit for key, visit in after.visits.items() if key[0] % 2 == half}) for half in (0, 1)
+    )
+    ratio = np.array([a.latency_ms / b.latency_ms for a, b in zip(even, odd, strict=True)])
+    return pd.DataFrame(
         {
-            "arch": list(map(str, archs)),
-            "predicted_ms": table.latency_ms(space.genes(archs)).round(5),
-            "measured_ms": [round(f.latency_ms, 5) for f in found],
-            "spread_percent": [round(f.spread_percent, 2) for f in found],
-            "halves_percent": (100 * (apart / np.median(apart) - 1)).round(2),
+            "arch": list(map(str, after.archs)),
+            "predicted_ms": table.latency_ms(table.space.genes(after.archs)).round(5),
+            "measured_ms": [round(estimate.latency_ms, 5) for estimate in measured],
+            "spread_percent": [round(estimate.spread_percent, 2) for estimate in measured],
+            "halves_percent": (100 * (ratio / np.median(ratio) - 1)).round(2),
         }
     )
-    path = out / f"latency-error_{name}_{device}_1t_{artifacts.slug(c['machine']['cpu'])}.csv"
-    atomic.write(path, f"# {json.dumps(about)}\n{rows.to_csv(index=False)}")
-    return path
 
 
 def show(path: Path) -> None:
     """Print the errors of a CSV that `run` wrote."""
-    about = json.loads(path.read_text().splitlines()[0][2:])
-    rows = pd.read_csv(path, comment="#")
+    case, rows = json.loads(head_of(path)), read_table(path)
     error = 100 * (rows.predicted_ms / rows.measured_ms - 1)
-    state = about["state_since_build"]
+    state = case["state_since_build"]
     rest = 100 * (rows.predicted_ms * state / rows.measured_ms - 1).abs()
     order = rows[["predicted_ms", "measured_ms"]].corr("spearman").iloc[0, 1]
-    own, off = rows.measured_ms, error.abs()
-    where = f"{about['space']} on {about['device']} ({about['runtime']}, {about['cpu']}, one thread)"
-    print(f"{where}: {len(rows)} networks, {own.min():.2f} to {own.max():.2f} ms")
+    measured, off = rows.measured_ms, error.abs()
+    where = f"{case['space']} on {case['device']} ({case['runtime']}, {case['cpu']}, one thread)"
+    print(f"{where}: {len(rows)} networks, {measured.min():.2f} to {measured.max():.2f} ms")
     print(
-        f"    MAPE {off.mean():.2f} % (the table itself expected {about['expected_mape_percent']:.2f} %), "
+        f"    MAPE {off.mean():.2f} % (the table itself expected {case['expected_mape_percent']:.2f} %), "
         f"bias {error.mean():+.2f} %, worst {off.max():.1f} %, within 5 % {(off <= 5).mean():.0%}, "
         f"Spearman {order:.4f}"
     )
-    print(f"    their own spread over {about['rounds']} rounds: {rows.spread_percent.median():.1f} % (median)")
+    print(f"    their own spread over {case['rounds']} rounds: {rows.spread_percent.median():.1f} % (median)")
     if "halves_percent" in rows:  # older results lack it
         noise = rows.halves_percent.abs().mean()
         print(f"    by the even rounds and by the odd ones they differ by {noise:.2f} %")
@@ -128,25 +158,26 @@ def show(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
     )
-    parser.add_argument("--space", action="append", choices=list(families.SPACES), help="likewise; default: the two")
+    parser.add_argument(
+        "--space", action="append", choices=list(families.SPACES), help="may be given twice; default: the two"
+    )
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument(
         "--lut", type=Path, help="folder of tables of this machine; those that it lacks are built there"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; default: the committed ones")
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if options.show:
         paths = sorted(RESULTS.glob("latency-error_*.csv"))
     else:
         spaces, devices = options.space or SPACES, options.device or ["cpu", "tflite"]
         paths = [
-            run(name, device, options.networks, options.rounds, options.lut, options.out)
+            run(name, device, options.lut, options.out, networks=options.networks, rounds=options.rounds)
             for name in spaces
             for device in devices
         ]
@@ -157,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

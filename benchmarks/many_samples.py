@@ -9,13 +9,11 @@ Writes benchmarks/results/many-samples_fmnist.csv.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import logger, make_parser, print_results, result_path, run_telling, write_table
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
@@ -23,19 +21,19 @@ from ofa_deploy.accuracy.predictors.estimator import make_estimator
 from ofa_deploy.accuracy.predictors.evaluate import errors, folds
 from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.accuracy.samples import Samples, file_name
-from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files import artifacts
 from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
 
-RESULT = Path(__file__).parent / "results" / "many-samples_fmnist.csv"
+RESULT = result_path("many-samples", "fmnist")
 MANY = "fmnist-trie_samples.csv"
 
 
-def about(name: str) -> str:
+def origin(name: str) -> str:
     """How shipped samples were measured."""
-    found = json.loads((artifacts.shipped("predictors") / name).with_suffix(".json").read_text())
-    minutes = found["cpu_seconds"] / 60
-    return f"{found['number']} networks ({found['design']}) measured in {minutes:.0f} CPU minutes"
+    description = json.loads((artifacts.shipped("predictors") / name).with_suffix(".json").read_text())
+    minutes = description["cpu_seconds"] / 60
+    return f"{description['number']} networks ({description['design']}) measured in {minutes:.0f} CPU minutes"
 
 
 def run() -> pd.DataFrame:
@@ -56,27 +54,24 @@ def run() -> pd.DataFrame:
             predicted["many"] = make_estimator(name, space).tuned(more, labels).fit(more, labels).predict(x)
         words = {"some": "800 drawn one by one", "many": f"{len(labels)} of tries", "both": "both"}
         for key, text in words.items():
-            found = errors(y, (predicted[key], np.zeros(len(y))), few.genes[:, 0])
-            rows.append({"model": name, "fitted_on": text, **found})
-            print(rows[-1], file=sys.stderr, flush=True)
+            figures = errors(y, (predicted[key], np.zeros(len(y))), few.genes[:, 0])
+            rows.append({"model": name, "fitted_on": text, **figures})
+            logger.info(str(rows[-1]))
     return pd.DataFrame(rows)
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     print(table.to_string(index=False))
     print("run again with: python benchmarks/many_samples.py\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
+    parser = make_parser(__doc__)
     if not parser.parse_args().show:
-        head = ", ".join(map(about, (file_name(get_space("fmnist")), MANY)))
-        atomic.write(RESULT, f"# {head}\n" + run().to_csv(index=False))
-    show()
+        head = ", ".join(map(origin, (file_name(get_space("fmnist")), MANY)))
+        write_table(RESULT, run(), head)
+    print_results([RESULT], show)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -13,16 +13,15 @@ it was. Writes benchmarks/results/predictor-error_LIST.csv.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+from common import RESULTS, logger, make_parser, print_results, result_path, run_telling, write_table
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
@@ -39,25 +38,20 @@ from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.encoding import features, layout_of
 from ofa_deploy.spaces.families import get_space
 
-RESULTS = Path(__file__).parent / "results"
 LABELS = (100, 250, 500, 0)  # 0: all of the 70 %
 ORDER = (*RECIPES, "auto", "published recipe", "line on log MACs")
 Rows = list[dict[str, object]]
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def lists(published: Path | None) -> dict[str, tuple[str, list[Path]]]:
     """Space of each list of measured accuracies, its file, and those that are further sources."""
-    found = {"fmnist": ("fmnist", [artifacts.shipped("predictors") / file_name(get_space("fmnist"))])}
+    places = {"fmnist": ("fmnist", [artifacts.shipped("predictors") / file_name(get_space("fmnist"))])}
     if published is not None:
-        one, several = (published / f"imagenet_mbv3-w1.0_top1_{name}.csv" for name in ("r224", "multires"))
-        found["imagenet-r224"] = "mbv3-w1.0", [one]
-        found["imagenet-multires"] = "mbv3-w1.0", [several]
-        found["imagenet-multires-with-r224"] = "mbv3-w1.0", [several, one]
-    return found
+        single, several = (published / f"imagenet_mbv3-w1.0_top1_{name}.csv" for name in ("r224", "multires"))
+        places["imagenet-r224"] = "mbv3-w1.0", [single]
+        places["imagenet-multires"] = "mbv3-w1.0", [several]
+        places["imagenet-multires-with-r224"] = "mbv3-w1.0", [several, single]
+    return places
 
 
 def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int) -> Rows:
@@ -73,34 +67,25 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
     x, y, resolution = features(space, samples.genes[apart]), samples.top1_percent[apart], samples.genes[apart, 0]
     rows: Rows = []
 
-    def add(model: str, predicted: tuple[np.ndarray, np.ndarray], seconds: float, chosen: str = "") -> None:
-        found = errors(y, predicted, resolution)
-        rows.append(
-            {
-                "list": name,
-                "labels": len(fitted),
-                "seed": seed,
-                "model": model,
-                **found,
-                "cpu_seconds": round(seconds, 2),
-                "chosen": chosen,
-            }
-        )
+    def add(model: str, predicted: tuple[np.ndarray, np.ndarray], seconds: float, blended: str = "") -> None:
+        row: dict[str, object] = {"list": name, "labels": len(fitted), "seed": seed, "model": model}
+        row |= errors(y, predicted, resolution)
+        rows.append(row | {"cpu_seconds": round(seconds, 2), "chosen": blended})
 
     with threadpool_limits(1):
         began = time.process_time()
         estimators = {key: make_estimator(key, space).tuned(a, b, weight) for key in RECIPES}
         unseen = cross_validated(estimators, a, b, weight, 0, 1)
-        chosen = choose(b, unseen, folds(a, 0), sure)
+        best = choose(b, unseen, folds(a, 0), sure)
         predicted = {}
         for key, estimator in estimators.items():
             start = time.process_time()
             predicted[key] = clone(estimator).fit(a, b, sample_weight=weight).predict(x, return_std=True)
             wide = widening(b, unseen[key], sure)
             add(key, (predicted[key][0], predicted[key][1] * wide), time.process_time() - start)
-        mean, std = blend([predicted[key] for key in chosen])
-        wide = widening(b, blend([unseen[key] for key in chosen]), sure)
-        add("auto", (mean, std * wide), time.process_time() - began, "+".join(chosen))
+        mean, std = blend([predicted[key] for key in best])
+        wide = widening(b, blend([unseen[key] for key in best]), sure)
+        add("auto", (mean, std * wide), time.process_time() - began, "+".join(best))
         layout = layout_of(space)
         for key, model in {"published recipe": PublishedMLP(layout), "line on log MACs": line(layout)}.items():
             start = time.process_time()
@@ -116,32 +101,30 @@ def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds
     rows: Rows = [row for text in journals.resume(partial, header) for row in json.loads(text)]
     done = {(row["labels"] if row["labels"] in labels else 0, row["seed"]) for row in rows}
     todo = [(n, seed) for seed in range(seeds) for n in labels if (n, seed) not in done]
-    say(f"{name}: {len(todo)} of {len(labels) * seeds} to do")
+    logger.info(f"{name}: {len(todo)} of {len(labels) * seeds} to do")
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
         joblib.delayed(judge)(name, space, paths, n, seed) for n, seed in todo
     )
     with partial.open("a") as file:
-        for number, found in enumerate(results, 1):
-            rows += found
-            file.write(json.dumps(found) + "\n")
+        for number, figures in enumerate(results, 1):
+            rows += figures
+            file.write(json.dumps(figures) + "\n")
             file.flush()
-            say(f"{name}: {number}/{len(todo)}")
+            logger.info(f"{name}: {number}/{len(todo)}")
     table = pd.DataFrame(rows)
     table["order"] = table.model.map(ORDER.index)
     table = table.sort_values(["labels", "seed", "order"]).drop(columns="order")
     others = "".join(f", with {path.name}" for path in paths[1:])
-    head = f"# {paths[0].name}, 30 % kept apart{others}, {this_machine()['cpu']}\n"
-    atomic.write(RESULTS / f"predictor-error_{name}.csv", head + table.to_csv(index=False))
+    head = f"{paths[0].name}, 30 % kept apart{others}, {this_machine()['cpu']}"
+    write_table(result_path("predictor-error", name), table, head)
     partial.unlink()
 
 
-def show(path: Path) -> None:
-    """Mean over the seeds of each error."""
-    table = pd.read_csv(path, comment="#")
+def show(table: pd.DataFrame) -> None:
+    """Print the mean over the seeds of each error."""
     tau = "kendall_tau_within_resolution"
     if tau not in table:
         tau = "kendall_tau"
-    print(path.read_text().splitlines()[0])
     print(f"RMSE in points / {tau.replace('_', ' ')} / % in the 90 % interval, mean of {table.seed.nunique()} splits")
     mean = table.groupby(["model", "labels"])[["rmse_points", tau, "coverage90_percent"]].mean()
     numbers = sorted(table.labels.unique())
@@ -152,29 +135,25 @@ def show(path: Path) -> None:
             rmse, order, inside = mean.loc[(model, n)]
             cells.append(f"{rmse:.3f} / {order:.3f} / " + (f"{inside:2.0f}" if inside == inside else " -"))
         print(f"{model:>18}" + "".join(f"{cell:>22}" for cell in cells))
-    chosen = table[(table.model == "auto") & (table.labels == numbers[-1])].chosen.value_counts()
-    print("auto took " + ", ".join(f"{name} ({n})" for name, n in chosen.items()) + " of the most labels\n")
+    blends = table[(table.model == "auto") & (table.labels == numbers[-1])].chosen.value_counts()
+    print("auto took " + ", ".join(f"{name} ({n})" for name, n in blends.items()) + " of the most labels\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--list", action="append", help="one of them; may be given several times; default: all")
     parser.add_argument("--labels", type=int, action="append", help=f"that are fitted, 0: all; default: {LABELS}")
     parser.add_argument("--published", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
         for name, (space, paths) in lists(options.published).items():
             if not options.list or name in options.list:
                 run(name, space, paths, tuple(options.labels or LABELS), options.seeds, options.jobs)
-    found = sorted(RESULTS.glob("predictor-error_*.csv"))
-    for path in found:
-        show(path)
-    print("run again with" if found else "no results yet; run", end="")
-    print(": python benchmarks/predictor_error.py --published FOLDER (its head says of what)")
+    print_results(sorted(RESULTS.glob("predictor-error_*.csv")), show)
+    print("run again with: python benchmarks/predictor_error.py --published FOLDER (its head says of what)")
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

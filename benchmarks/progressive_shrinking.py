@@ -16,9 +16,7 @@ a plot beside it.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +24,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
+from common import logger, make_parser, print_results, result_path, run_telling, shipped_weights, write_table
 
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
@@ -40,15 +39,11 @@ from ofa_deploy.supernet.evaluation import specialise, top1_percent
 from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
 from ofa_deploy.supernet.training import train_supernet
 
-RESULT = Path(__file__).parent / "results" / "progressive-shrinking_fmnist.csv"
+RESULT = result_path("progressive-shrinking", "fmnist")
 WORK = Path(".progressive-shrinking")
 SIZES = ((2, 3, 3), (2, 5, 4), (3, 3, 4), (3, 5, 6), (4, 5, 4), (4, 7, 6))  # depth, kernel, expansion
 METHODS = ("progressive shrinking", "joint", "alone")
 SHIPPED = "shipped"
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def network(space: SearchSpace, depth: int, kernel: int, expand: float) -> Arch:
@@ -67,7 +62,7 @@ def only(space: SearchSpace, arch: Arch) -> SearchSpace:
     return replace(space, parts=tuple(fixed(p) if isinstance(p, Stage) else p for p in space.parts))
 
 
-def macs_an_image(space: SearchSpace, phase: Phase, taught: bool) -> float:
+def macs_an_image(space: SearchSpace, phase: Phase, *, taught: bool) -> float:
     """Expected multiply-accumulates that an image costs in a phase."""
     part = phase.part_of(space)
     drawn = space.genes(part.archs(part.sample(np.random.default_rng(0), 4000)))
@@ -78,7 +73,7 @@ def macs_an_image(space: SearchSpace, phase: Phase, taught: bool) -> float:
 def compute(space: SearchSpace, recipe: Recipe, images: int) -> float:
     """Multiply-accumulates of a whole recipe."""
     return sum(
-        phase.epochs * images * macs_an_image(space, phase, recipe.teacher_epochs is not None and i > 0)
+        phase.epochs * images * macs_an_image(space, phase, taught=recipe.teacher_epochs is not None and i > 0)
         for i, phase in enumerate(recipe.phases)
     )
 
@@ -89,7 +84,7 @@ def recipes(space: SearchSpace, epochs: int, images: int, seed: int) -> dict[str
     budget = compute(space, shrinking, images)
     first, last = shrinking.phases[0], shrinking.phases[-1]
     joint = replace(last, name="joint", epochs=1, lr=first.lr / 2, warmup=1)
-    joint = replace(joint, epochs=round(budget / images / macs_an_image(space, joint, False)))
+    joint = replace(joint, epochs=round(budget / images / macs_an_image(space, joint, taught=False)))
     out: dict[str, dict[Arch | None, Recipe]] = {
         "progressive shrinking": {None: shrinking},
         "joint": {None: replace(shrinking, phases=(joint,))},
@@ -97,7 +92,7 @@ def recipes(space: SearchSpace, epochs: int, images: int, seed: int) -> dict[str
     }
     for size in SIZES:
         arch = network(space, *size)
-        cost = macs_an_image(only(space, arch), first, False)
+        cost = macs_an_image(only(space, arch), first, taught=False)
         alone = replace(first, name="alone", epochs=max(2, round(budget / len(SIZES) / images / cost)))
         out["alone"][arch] = replace(shrinking, phases=(alone,))
     return out
@@ -120,15 +115,15 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
             for arch, recipe in trainings.items():
                 part = space if arch is None else only(space, arch)
                 path = WORK / f"{method.replace(' ', '-')}_{arch or 'all'}_{seed}_{images}_{epochs}.safetensors"
-                say(f"-- {method}, seed {seed}, {arch or 'whole space'}: {recipe.epochs} epochs")
+                logger.info(f"-- {method}, seed {seed}, {arch or 'whole space'}: {recipe.epochs} epochs")
                 done = path.with_suffix(".result.json")
                 if not done.exists():
                     if not path.exists():
                         train_supernet(part, data, recipe=recipe, out=path)
                     seconds = artifacts.describe(path, checkpoint.KIND)["seconds"]
                     archs = [network(space, *size) for size in SIZES] if arch is None else [arch]
-                    found = {str(a): top1(path, part, a, data) for a in archs}
-                    atomic.write(done, json.dumps({"top1": found, "seconds": seconds}))
+                    accuracies = {str(a): top1(path, part, a, data) for a in archs}
+                    atomic.write(done, json.dumps({"top1": accuracies, "seconds": seconds}))
                 result = json.loads(done.read_text())
                 for name, percent in result["top1"].items():
                     genes = space.genes([Arch.parse(name)])
@@ -149,19 +144,19 @@ def run(seeds: int, images: int, epochs: int) -> pd.DataFrame:
 
 def shipped(space: SearchSpace, data: Dataset) -> pd.DataFrame:
     """The same networks of the supernet that ships."""
-    path = artifacts.shipped("supernets") / checkpoint.file_name(space)
-    about = artifacts.describe(path, checkpoint.KIND)
+    path = shipped_weights(space)
+    description = artifacts.describe(path, checkpoint.KIND)
     archs = [network(space, *size) for size in SIZES]
     return pd.DataFrame(
         {
             "method": SHIPPED,
-            "seed": about["recipe"]["seed"],
+            "seed": description["recipe"]["seed"],
             "arch": list(map(str, archs)),
             "macs": space.macs(space.genes(archs)),
             "top1_percent": [round(top1(path, space, a, data), 2) for a in archs],
-            "epochs": about["last_epoch"]["epoch"],
-            "seconds": about["seconds"],
-            "tera_macs": round(compute(space, get_recipe("short"), about["training_images"]) / 1e12, 1),
+            "epochs": description["last_epoch"]["epoch"],
+            "seconds": description["seconds"],
+            "tera_macs": round(compute(space, get_recipe("short"), description["training_images"]) / 1e12, 1),
         }
     )
 
@@ -173,9 +168,9 @@ def show(table: pd.DataFrame) -> None:
     for row in sizes.itertuples():
         cells = []
         for method in (*METHODS, SHIPPED):
-            found = table[(table.method == method) & (table.arch == row.arch)].top1_percent
-            many = f" ({found.min():.2f}-{found.max():.2f})" if len(found) > 1 else ""
-            cells.append(f"{found.mean():.2f}{many}")
+            percent = table[(table.method == method) & (table.arch == row.arch)].top1_percent
+            many = f" ({percent.min():.2f}-{percent.max():.2f})" if len(percent) > 1 else ""
+            cells.append(f"{percent.mean():.2f}{many}")
         stage = Arch.parse(row.arch).stages[0]
         name = f"d{len(stage)} k{stage[0][0]} e{stage[0][1]}"
         print(f"{name:>14} {row.macs / 1e6:6.2f} M  " + "".join(f"{c:>26}" for c in cells))
@@ -212,28 +207,22 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
         torch.set_num_threads(options.threads)
         table = run(options.seeds, options.images, options.epochs)
         cpu = this_machine()["cpu"]
         conditions = f"{options.images} training images, short recipe of {options.epochs} epochs"
-        head = f"# {conditions}, {options.threads} threads, {cpu}\n"
-        atomic.write(RESULT, head + table.to_csv(index=False))
+        write_table(RESULT, table, f"{conditions}, {options.threads} threads, {cpu}")
         plot(table, RESULT.with_suffix(".png"))
-    if not RESULT.exists():
-        print(f"no results of progressive shrinking yet: run python {sys.argv[0]}")
-        return
-    print(RESULT.read_text().splitlines()[0])
-    show(pd.read_csv(RESULT, comment="#"))
+    print_results([RESULT], show)
     print(f"every network: {RESULT}; plot beside it; run again with: python benchmarks/progressive_shrinking.py")
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

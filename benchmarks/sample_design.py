@@ -10,13 +10,12 @@ killed goes on where it was. Writes benchmarks/results/sample-design_fmnist.csv.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import logger, make_parser, print_results, result_path, run_telling, shipped_weights, write_table
 from threadpoolctl import threadpool_limits
 
 from ofa_deploy.accuracy.predictors.estimator import make_estimator
@@ -24,13 +23,11 @@ from ofa_deploy.accuracy.predictors.evaluate import errors
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.accuracy.sampling import sample_accuracies
 from ofa_deploy.accuracy.workers import Workers
-from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.encoding import features
 from ofa_deploy.spaces.families import get_space
-from ofa_deploy.supernet import checkpoint
 
-RESULT = Path(__file__).parent / "results" / "sample-design_fmnist.csv"
+RESULT = result_path("sample-design", "fmnist")
 WORK = Path(".sample-design")
 SHARES = (0.25, 0.5, 1.0)
 GROUP = {"uniform": 1, "trie": 108}
@@ -38,20 +35,16 @@ GROUP = {"uniform": 1, "trie": 108}
 PILOT = 432  # networks of the trie design that are measured first, to learn what one costs
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def measured(name: str, design: str, number: int, seed: int, jobs: int) -> tuple[Samples, float]:
     """Samples, and the CPU seconds of one network."""
     space = get_space("fmnist")
     out = WORK / f"{name}_{number}.csv"
     if not out.exists():
-        say(f"-- {name}: {number} networks")
-        weights = artifacts.shipped("supernets") / checkpoint.file_name(space)
+        logger.info(f"-- {name}: {number} networks")
+        weights = shipped_weights(space)
         sample_accuracies(weights, space, None, number, seed, Workers(jobs), out, design)
-    about = json.loads(out.with_suffix(".json").read_text())
-    return Samples.load(out, space), about["cpu_seconds"] / number
+    description = json.loads(out.with_suffix(".json").read_text())
+    return Samples.load(out, space), description["cpu_seconds"] / number
 
 
 def run(number: int, jobs: int) -> pd.DataFrame:
@@ -73,7 +66,7 @@ def run(number: int, jobs: int) -> pd.DataFrame:
             for name, model in {"gp": make_estimator("gp", space), "mlp": make_estimator("mlp", space)}.items():
                 with threadpool_limits(1):
                     predicted = model.fit(x, y).predict(unseen, return_std=True)
-                found = errors(apart.top1_percent, predicted, apart.genes[:, 0])
+                figures = errors(apart.top1_percent, predicted, apart.genes[:, 0])
                 rows.append(
                     {
                         "design": design,
@@ -81,37 +74,31 @@ def run(number: int, jobs: int) -> pd.DataFrame:
                         "cpu_minutes": round(len(y) * seconds / 60, 1),
                         "cpu_seconds_each": round(seconds, 3),
                         "model": name,
-                        **found,
+                        **figures,
                     }
                 )
-                say(str(rows[-1]))
+                logger.info(str(rows[-1]))
     return pd.DataFrame(rows)
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     print(table.drop(columns="coverage90_percent").to_string(index=False))
     print("errors on networks kept apart; run again with: python benchmarks/sample_design.py")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--number", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
         WORK.mkdir(exist_ok=True)
         table = run(options.number, options.jobs)
         noise = json.loads((WORK / f"apart_{options.number}.json").read_text())["label_noise"]
-        head = f"# {options.number} uniformly drawn networks kept apart, label noise {noise}, {this_machine()['cpu']}"
-        atomic.write(RESULT, f"{head}\n{table.to_csv(index=False)}")
-    if RESULT.exists():
-        show()
-    else:
-        print("no results yet: run python benchmarks/sample_design.py")
+        head = f"{options.number} uniformly drawn networks kept apart, label noise {noise}, {this_machine()['cpu']}"
+        write_table(RESULT, table, head)
+    print_results([RESULT], show)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -11,34 +11,31 @@ Takes about two minutes a group. Writes benchmarks/results/sampling-speed_fmnist
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from common import logger, make_parser, print_results, result_path, run_telling, shipped_supernet, timed, write_table
 
 from ofa_deploy.accuracy import prefixes
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import BATCH_PIXELS, classified
 from ofa_deploy.data.dataset import Dataset
 from ofa_deploy.data.loading import load_data
-from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
-from ofa_deploy.supernet import checkpoint
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recalibration import recalibrate
 
-RESULT = Path(__file__).parent / "results" / "sampling-speed_fmnist.csv"
+RESULT = result_path("sampling-speed", "fmnist")
 PARTS = ("loop over subnet(arch)", "+ channels last", "+ folded batch norms", "+ shared beginnings")
 
 
-def loop(net: Supernet, archs: Sequence[Arch], images: Dataset, channels_last: bool, fold: bool) -> list[int]:
+def loop(net: Supernet, archs: Sequence[Arch], images: Dataset, *, channels_last: bool, fold: bool) -> list[int]:
     """Correct held-out images of each network, one network after the other."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     counts = []
@@ -60,16 +57,10 @@ def loop(net: Supernet, archs: Sequence[Arch], images: Dataset, channels_last: b
     return counts
 
 
-def timed(run: Callable[[], list[int]]) -> tuple[list[int], float]:
-    start = time.thread_time()
-    counts = run()
-    return counts, time.thread_time() - start
-
-
 def run(groups: int, networks: int) -> pd.DataFrame:
     torch.set_num_threads(1)
     space = get_space("fmnist")
-    net = checkpoint.load_supernet(artifacts.shipped("supernets") / checkpoint.file_name(space), space)
+    net = shipped_supernet(space)
     images = load_data(None, space)
     drawn = [group for group in draw(space, "trie", 16_000, 0) if len(group) > 100]
     rng = np.random.default_rng(0)
@@ -79,15 +70,15 @@ def run(groups: int, networks: int) -> pd.DataFrame:
         some = rng.choice(len(archs), networks, replace=False)
         few = [archs[i] for i in some]
         ways: dict[str, Callable[[], list[int]]] = {
-            PARTS[0]: lambda few=few: loop(net, few, images, False, False),
-            PARTS[1]: lambda few=few: loop(net, few, images, True, False),
-            PARTS[2]: lambda few=few: loop(net, few, images, True, True),
+            PARTS[0]: lambda few=few: loop(net, few, images, channels_last=False, fold=False),
+            PARTS[1]: lambda few=few: loop(net, few, images, channels_last=True, fold=False),
+            PARTS[2]: lambda few=few: loop(net, few, images, channels_last=True, fold=True),
             PARTS[3]: lambda archs=archs: classified(net, archs, images).sum(axis=1).tolist(),
         }
         counts = {}
         for part in rng.permutation(PARTS).tolist():
-            found, seconds = timed(ways[part])
-            counts[part] = [found[i] for i in some] if part == PARTS[3] else found
+            correct, seconds = timed(ways[part], time.thread_time)
+            counts[part] = [correct[i] for i in some] if part == PARTS[3] else correct
             measured = len(archs) if part == PARTS[3] else networks
             rows.append(
                 {
@@ -104,13 +95,11 @@ def run(groups: int, networks: int) -> pd.DataFrame:
         rows[-1]["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         alone = float(space.macs(space.genes(archs)).sum())
         rows[-1]["macs_saved"] = round(1 - prefixes.macs(prefixes.trie(space, archs)) / alone, 4)
-        print(f"{number + 1}/{groups}", flush=True)
+        logger.info(f"{number + 1}/{groups}")
     return pd.DataFrame(rows)
 
 
-def show() -> None:
-    table = pd.read_csv(RESULT, comment="#")
-    print(RESULT.read_text().splitlines()[0])
+def show(table: pd.DataFrame) -> None:
     wide = table.pivot_table(index="group", columns="part", values="cpu_seconds_each")[list(PARTS)]
     print(f"{'':24}{'CPU s a network':>24}{'times faster than the loop':>36}")
     for part in PARTS:
@@ -129,19 +118,15 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--networks", type=int, default=4)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
         table = run(options.groups, options.networks)
-        atomic.write(RESULT, f"# one thread, {this_machine()['cpu']}\n" + table.to_csv(index=False))
-    if RESULT.exists():
-        show()
-    else:
-        print("no results yet: run python benchmarks/sampling_speed.py")
+        write_table(RESULT, table, f"one thread, {this_machine()['cpu']}")
+    print_results([RESULT], show)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

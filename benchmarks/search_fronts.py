@@ -10,18 +10,25 @@ minutes. Writes benchmarks/results/search-fronts.csv.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from common import (
+    check_results,
+    logger,
+    make_parser,
+    read_table,
+    result_path,
+    run_telling,
+    shipped_predictor,
+    timed,
+    write_table,
+)
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.predictor import Predictor
-from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit, latency_limit
@@ -32,11 +39,7 @@ from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
-RESULT = Path(__file__).parent / "results" / "search-fronts.csv"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+RESULT = result_path("search-fronts")
 
 
 def canonical(space: SearchSpace, x: np.ndarray, sizes: list[int]) -> Genes:
@@ -79,28 +82,26 @@ def pymoo(space: SearchSpace, predictor: Predictor, limit: Limit, evaluations: i
         crossover=SBX(vtype=float, repair=RoundingRepair()),
         mutation=PM(vtype=float, repair=RoundingRepair()),
     )
-    found = minimize(Networks(), algorithm, ("n_eval", evaluations), seed=seed)
-    return -found.F[:, 0], found.F[:, 1]
+    result = minimize(Networks(), algorithm, ("n_eval", evaluations), seed=seed)
+    return -result.F[:, 0], result.F[:, 1]
 
 
 def run(seeds: int) -> pd.DataFrame:
     rows = []
     for name in ("fmnist", "mbv3-w1.0"):
         space = get_space(name)
-        predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
+        predictor = shipped_predictor(space)
         table = LatencyTable.load(sorted(artifacts.shipped("lut").glob(f"{name}_cpu_*.csv"))[0], space)
         limit = latency_limit(table, "100%", 0.0)
         for seed in range(seeds):
-            begun = time.process_time()
-            found = find_network(Problem(space, [limit], predictor), SearchSettings(seed=seed), risk=0, front=True)
-            seconds = time.process_time() - begun
-            front = found.front_frame()
+            problem, settings = Problem(space, [limit], predictor), SearchSettings(seed=seed)
+            result, seconds = timed(partial(find_network, problem, settings, risk=0, front=True))
+            front = result.front_frame()
             worst = float(predictor.predict(space.genes([space.extreme(False)]))[0]), limit.allowed
             volumes = {"ofa-deploy": hypervolume(front["score"].to_numpy(), front["latency_ms"].to_numpy(), *worst)}
             times = {"ofa-deploy": seconds}
-            begun = time.process_time()
-            other = pymoo(space, predictor, limit, found.evaluations, seed)
-            volumes["pymoo"], times["pymoo"] = hypervolume(*other, *worst), time.process_time() - begun
+            other, times["pymoo"] = timed(partial(pymoo, space, predictor, limit, result.evaluations, seed))
+            volumes["pymoo"] = hypervolume(*other, *worst)
             rows += [
                 {
                     "space": name,
@@ -108,25 +109,23 @@ def run(seeds: int) -> pd.DataFrame:
                     "seed": seed,
                     "hypervolume": round(volume, 5),
                     "cpu_seconds": round(times[method], 3),
-                    "evaluations": found.evaluations,
+                    "evaluations": result.evaluations,
                 }
                 for method, volume in volumes.items()
             ]
-            say(str(rows[-2:]))
+            logger.info(str(rows[-2:]))
     return pd.DataFrame(rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
     arguments = parser.parse_args()
     if not arguments.show:
         with threadpool_limits(1):
-            atomic.write(RESULT, run(arguments.seeds).to_csv(index=False))
-    if not RESULT.exists():
-        raise SystemExit("no results are here yet; run this without --show")
-    rows = pd.read_csv(RESULT)
+            write_table(RESULT, run(arguments.seeds))
+    check_results([RESULT])
+    rows = read_table(RESULT)
     figures = rows.groupby(["space", "method"])[["hypervolume", "cpu_seconds", "evaluations"]]
     print(figures.agg(["median", "min", "max"]).round(4).to_string())
     print("\nHypervolume in points times ms, CPU seconds of one thread. To run it anew (needs pymoo):")
@@ -134,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -10,58 +10,64 @@ benchmarks/results/search-promises_fmnist_DEVICE.csv.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import (
+    RESULTS,
+    check_results,
+    logger,
+    make_parser,
+    read_table,
+    result_path,
+    run_telling,
+    shipped_predictor,
+    write_table,
+)
 
-from ofa_deploy.accuracy.predictors import file_name
-from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.delivery.verification import find_verified_network
 from ofa_deploy.device.devices import get_device
 from ofa_deploy.device.rounds import MeasurePlan
-from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency.build import TableJob, build_table
 from ofa_deploy.latency.comparison import beside_table
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
 
 def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
     space = get_space("fmnist")
-    predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
+    predictor = shipped_predictor(space)
     job = TableJob(space, space.resolutions, MeasurePlan())
     with tempfile.TemporaryDirectory() as folder:
         table = build_table(job, device, Path(folder) / "table.csv")
     rows = []
     for share in np.linspace(4, 60, budgets):
-        found = find_verified_network(Problem(space, predictor=predictor), table, f"{share:.1f}%", number=candidates)
-        verified = found.verified
+        result = find_verified_network(Problem(space, predictor=predictor), table, f"{share:.1f}%", number=candidates)
+        verified = result.verified
         assert verified is not None
         rows.append(
             {
                 "share_percent": round(share, 1),
                 "budget_ms": verified.budget_ms,
-                "arch": str(found.arch),
-                "table_ms": round(float(table.latency_ms(space.genes([found.arch]))[0]), 5),
+                "arch": str(result.arch),
+                "table_ms": round(float(table.latency_ms(space.genes([result.arch]))[0]), 5),
                 "measured_ms": verified.measured_ms,
                 "within_budget": verified.within_budget,
                 "rounds": verified.rounds,
             }
         )
+<<<<<<< HEAD
         say(str(rows[-1]))
     nets, target = [space.walk(Arch.parse(str(row["arch"]))) for row in rows], get_device(device)
     sessions = {str(i): job.started(net, target) for i, net in enumerate(nets)}
+=======
+        logger.info(str(rows[-1]))
+    runtime = table.conditions["runtime"]
+    sessions = {str(i): job.started(space.walk(Arch.parse(str(row["arch"]))), runtime) for i, row in enumerate(rows)}
+>>>>>>> d5c4a55 (Benchmarks: what they share in one module; progress by logging, printed beside the package's; no function over 50 lines)
     again, slower = beside_table(sessions, table, 1)
     for i, row in enumerate(rows):
         row |= {"again_ms": again[str(i)]["latency_ms"], "machine_slower_percent": slower}
@@ -86,22 +92,20 @@ def summary(rows: pd.DataFrame, device: str) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--device", action="append", choices=("cpu", "tflite"))
     parser.add_argument("--budgets", type=int, default=15)
     parser.add_argument("--candidates", type=int, default=3)
-    parser.add_argument("--show", action="store_true", help="print the committed results, measure nothing")
     arguments = parser.parse_args()
     for device in [] if arguments.show else arguments.device or ["cpu", "tflite"]:
         frame = run(device, arguments.budgets, arguments.candidates)
-        atomic.write(RESULTS / f"search-promises_fmnist_{device}.csv", frame.to_csv(index=False))
-    files = sorted(RESULTS.glob("search-promises_*.csv"))
-    if not files:
-        raise SystemExit("no results are here yet; run this without --show")
-    print(pd.DataFrame([summary(pd.read_csv(f), f.stem.split("_")[-1]) for f in files]).to_string(index=False))
+        write_table(result_path("search-promises", "fmnist", device), frame)
+    paths = sorted(RESULTS.glob("search-promises_*.csv"))
+    check_results(paths)
+    print(pd.DataFrame([summary(read_table(path), path.stem.split("_")[-1]) for path in paths]).to_string(index=False))
     print("\nLatencies of networks that `search --verify` delivered, relative to the budget. To run it anew:")
     print("python benchmarks/search_promises.py")
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -17,10 +17,8 @@ writes benchmarks/results/search-quality_CASE.csv, a case that is there is left 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,16 +30,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from common import (
+    RESULTS,
+    check_results,
+    logger,
+    make_parser,
+    read_table,
+    result_path,
+    run_telling,
+    shipped_predictor,
+    timed,
+    write_table,
+)
 from threadpoolctl import threadpool_limits
 
-from ofa_deploy.accuracy.predictors import file_name
 from ofa_deploy.accuracy.predictors.concave import Concave
 from ofa_deploy.accuracy.predictors.model import Labels, fit_model
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.predictors.published import PublishedMLP
 from ofa_deploy.accuracy.predictors.sources import Merged, merge
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.files import artifacts, atomic
+from ofa_deploy.files import artifacts
 from ofa_deploy.latency.foreign_tables import import_tables
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.certificates import certify
@@ -55,18 +64,13 @@ from ofa_deploy.spaces.encoding import layout_of
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
-RESULTS = Path(__file__).parent / "results"
-PREFIX = "search-quality_"
+BENCHMARK = "search-quality"
 LONG = 1_000_000
 SOURCES = ("imagenet_mbv3-w1.0_top1_r224.csv", "imagenet_mbv3-w1.0_top1_multires.csv")
 NEAR = 0.01
 """Points of the best known within which a search counts as having found it."""
 ROUNDED = 1e-5
 """Points that rounding may have added to a score on record."""
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Watched:
 
     def __init__(self, case: Case) -> None:
         self._case, self.space, self.evaluations = case, case.space, 0
-        self._begun = time.process_time()
+        self._start = time.process_time()
         self.best: list[tuple[float, float, int]] = []
 
     def predict(self, genes: Genes, *, return_std: bool = False) -> Any:
@@ -95,7 +99,7 @@ class Watched:
         self.evaluations += len(genes)
         within = scores[self._case.limit.excess(genes) == 0]
         if len(within) and (not self.best or within.max() > self.best[-1][1]):
-            self.best.append((time.process_time() - self._begun, float(within.max()), self.evaluations))
+            self.best.append((time.process_time() - self._start, float(within.max()), self.evaluations))
         return scores
 
     def gains(self, genes: Genes) -> Floats:
@@ -129,11 +133,11 @@ class Published:
         scored = list(zip(self.accuracies(population), population, strict=True))
         best = -1.0
         for _ in range(generations):
-            chosen = sorted(scored, key=lambda pair: -pair[0])[: round(parents * size)]
-            best = max(best, chosen[0][0])
-            mutants = [self.fitting(partial(self.mutated, chosen)) for _ in range(round(mutate * size))]
-            children = mutants + [self.fitting(partial(self.crossed, chosen)) for _ in range(size - len(mutants))]
-            scored = chosen + list(zip(self.accuracies(children), children, strict=True))
+            best_pairs = sorted(scored, key=lambda pair: -pair[0])[: round(parents * size)]
+            best = max(best, best_pairs[0][0])
+            mutants = [self.fitting(partial(self.mutated, best_pairs)) for _ in range(round(mutate * size))]
+            children = mutants + [self.fitting(partial(self.crossed, best_pairs)) for _ in range(size - len(mutants))]
+            scored = best_pairs + list(zip(self.accuracies(children), children, strict=True))
         return best
 
     def fitting(self, make: Callable[[], Config]) -> Config:
@@ -198,7 +202,7 @@ class Published:
 def shipped_cases() -> Iterator[Case]:
     for name, budgets in (("fmnist", ("10%", "30%", "60%")), ("mbv3-w1.0", ("15%", "40%"))):
         space = get_space(name)
-        predictor = Predictor.load(artifacts.shipped("predictors") / file_name(space), space)
+        predictor = shipped_predictor(space)
         for table in sorted(artifacts.shipped("lut").glob(f"{name}_*.csv")):
             loaded = LatencyTable.load(table, space)
             if loaded.conditions["precision"] != "fp32":
@@ -214,8 +218,8 @@ def samples(folder: Path, space: SearchSpace) -> Merged:
 
 def official_shape(folder: Path) -> Predictor:
     """A predictor as the official ones are, for mbv3-w1.2; its training data are of w1.0."""
-    known = samples(folder, get_space("mbv3-w1.0"))
-    model = PublishedMLP(layout_of(known.space)).fit(known.x, known.y)
+    measured = samples(folder, get_space("mbv3-w1.0"))
+    model = PublishedMLP(layout_of(measured.space)).fit(measured.x, measured.y)
     layers = [layer for layer in model.net_ if isinstance(layer, torch.nn.Linear)]
     arrays = {f"weight{i}": layer.weight.detach().numpy().T[None].copy() for i, layer in enumerate(layers)}
     arrays |= {f"bias{i}": layer.bias.detach().numpy()[None] for i, layer in enumerate(layers[:-1])}
@@ -239,9 +243,9 @@ def published_cases(folder: Path) -> Iterator[Case]:
     for budget in ("200M", "300M", "600M"):
         yield Case(f"official shape, {budget} MACs", space, predictor, cost_limit(space, "macs", budget))
     space = get_space("mbv3-w1.0")
-    known = samples(folder, space)
+    measured = samples(folder, space)
     recipe = Concave(members=1, units=16, weight_decay=1.0)
-    concave = fit_model(recipe, Labels(known.x, known.y, known.weight, layout_of(space)))
+    concave = fit_model(recipe, Labels(measured.x, measured.y, measured.weight, layout_of(space)))
     proved = Predictor(space, (("concave", concave.arrays),))
     i7 = imported([folder / "i7-8700K_lut.yaml"], space, "i7-8700K")
     for budget in ("10ms", "15ms", "20ms", "30ms"):
@@ -262,25 +266,26 @@ def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:
                 "evaluations": evaluations,
             }
         )
-        say(f"{case.name}: {method}, seed {seed}: {score:.4f} in {seconds:.2f} s")
+        logger.info(f"{case.name}: {method}, seed {seed}: {score:.4f} in {seconds:.2f} s")
 
     for seed in range(max(1, seeds // 2)):
-        begun = time.process_time()
-        add("published", seed, Published(case, seed).run(), time.process_time() - begun, 50_100)
+        score, seconds = timed(Published(case, seed).run)
+        add("published", seed, score, seconds, 50_100)
     target = float(np.median([row["score"] for row in rows]))
     for seed in range(seeds):
-        watched, begun = Watched(case), time.process_time()
-        found = find_network(Problem(case.space, [case.limit], watched), SearchSettings(seed=seed), risk=0)
-        add("ofa-deploy", seed, found.score, time.process_time() - begun, found.evaluations)
+        watched = Watched(case)
+        problem = Problem(case.space, [case.limit], watched)
+        result, seconds = timed(partial(find_network, problem, SearchSettings(seed=seed), risk=0))
+        add("ofa-deploy", seed, result.score, seconds, result.evaluations)
         rows[-1]["seconds_to_published"] = round(watched.seconds_to(target), 4)
     settings, stopping = SearchSettings(population=1000, restarts=40), Stopping(LONG // 1000, patience=LONG)
     for seed in range(long):
-        watched, begun = Watched(case), time.process_time()
-        problem = Problem(case.space, [case.limit], watched)
-        found = find_network(problem, replace(settings, seed=1000 + seed), stopping=stopping, risk=0)
-        add("long", seed, found.score, time.process_time() - begun, watched.evaluations)
+        watched = Watched(case)
+        problem, longer = Problem(case.space, [case.limit], watched), replace(settings, seed=1000 + seed)
+        result, seconds = timed(partial(find_network, problem, longer, stopping=stopping, risk=0))
+        add("long", seed, result.score, seconds, watched.evaluations)
     if case.prove:
-        proof = certify(Problem(case.space, [case.limit], case.predictor), 60, case.space.genes([found.arch]))
+        proof = certify(Problem(case.space, [case.limit], case.predictor), 60, case.space.genes([result.arch]))
         add("proof", 0, proof.found_percent, proof.seconds, 0)
         rows[-1]["bound"] = round(proof.bound_percent, 5)
         assert proof.proven
@@ -289,10 +294,10 @@ def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:
 
 def table(rows: pd.DataFrame) -> str:
     out = []
-    for case, of in rows.groupby("case", sort=False):
-        best = of["score"].max()
-        by = dict(iter(of.groupby("method")))
-        ours, published = by["ofa-deploy"], by["published"]
+    for case, searches in rows.groupby("case", sort=False):
+        best = searches["score"].max()
+        methods = dict(iter(searches.groupby("method")))
+        ours, published = methods["ofa-deploy"], methods["published"]
         quicker = published["cpu_seconds"].median() / ours["seconds_to_published"].median()
         out.append(
             {
@@ -307,35 +312,33 @@ def table(rows: pd.DataFrame) -> str:
                 "best known": f"{best:.3f}",
                 f"within {NEAR}": f"{(ours['score'] > best - NEAR).sum()}/{len(ours)}",
                 "worst": f"{best - ours['score'].min():.4f}",
-                "proved in s": f"{by['proof']['cpu_seconds'].iloc[0]:.2f}" if "proof" in by else "-",
+                "proved in s": f"{methods['proof']['cpu_seconds'].iloc[0]:.2f}" if "proof" in methods else "-",
             }
         )
     return pd.DataFrame(out).to_string(index=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--published", type=Path, help="folder of the published measurements")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--long", type=int, default=3, help="searches of a million evaluations")
-    parser.add_argument("--show", action="store_true", help="print the committed results, run nothing")
     arguments = parser.parse_args()
     if not arguments.show:
         torch.set_num_threads(1)
         cases = [*(published_cases(arguments.published) if arguments.published else []), *shipped_cases()]
         for case in cases:
-            path = RESULTS / f"{PREFIX}{case.name.replace(', ', '_').replace(' ', '-')}.csv"
+            path = result_path(BENCHMARK, *case.name.replace(", ", "_").replace(" ", "-").split("_"))
             if not path.exists():
                 with threadpool_limits(1):
                     frame = pd.DataFrame(judge(case, arguments.seeds, arguments.long))
-                atomic.write(path, frame.to_csv(index=False))
-    files = sorted(RESULTS.glob(f"{PREFIX}*.csv"))
-    if not files:
-        raise SystemExit("no results are here yet; run this without --show")
-    print(table(pd.concat(map(pd.read_csv, files), ignore_index=True)))
+                write_table(path, frame)
+    paths = sorted(RESULTS.glob(f"{BENCHMARK}_*.csv"))
+    check_results(paths)
+    print(table(pd.concat(map(read_table, paths), ignore_index=True)))
     print("\nScores in points, s: CPU seconds of one thread. To run it anew, remove the results first:")
     print("python benchmarks/search_quality.py --published FOLDER")
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

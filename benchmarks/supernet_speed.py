@@ -10,19 +10,17 @@ benchmarks/results/supernet-speed_cpu_1t.csv.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from common import check_results, head_of, make_parser, read_table, result_path, run_telling, timed, write_table
 from torch import nn
 from torch.nn import functional as F
 
-from ofa_deploy.files import atomic
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -30,21 +28,15 @@ from ofa_deploy.supernet.epochs import sgd
 from ofa_deploy.supernet.network import Supernet
 from ofa_deploy.supernet.recipes import Phase, Recipe
 
-RESULT = Path(__file__).parent / "results" / "supernet-speed_cpu_1t.csv"
+RESULT = result_path("supernet-speed", "cpu", "1t")
 BATCH = 64
-
-
-def cpu_ms(work: Callable[[], object]) -> float:
-    start = time.thread_time()
-    work()
-    return 1e3 * (time.thread_time() - start)
 
 
 def interleaved(repeats: int, *works: Callable[[], object]) -> list[np.ndarray]:
     """CPU milliseconds of each piece of work, shape (repeats,), taken in turn after one warm-up each."""
     for work in works:
         work()
-    rows = np.array([[cpu_ms(work) for work in works] for _ in range(repeats)])
+    rows = np.array([[1e3 * timed(work, time.thread_time)[1] for work in works] for _ in range(repeats)])
     return list(rows.T)
 
 
@@ -117,16 +109,14 @@ def cutting(name: str, repeats: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if not options.show:
         measure(options.repeats)
-    with RESULT.open() as file:
-        print(file.readline()[2:])
-        table = pd.read_csv(file)
-    print(table.drop(columns="arch").to_string(index=False, na_rep="-"))
+    check_results([RESULT])
+    print(f"{head_of(RESULT)}\n")
+    print(read_table(RESULT).drop(columns="arch").to_string(index=False, na_rep="-"))
     print(
         "\nratio: ours to plain, median and 10 to 90 % of the repeats. Aims: forward at most 1.05, training step at "
         "most 1.1, subnet of mbv3-w1.0 below 40 ms. Run again with: python benchmarks/supernet_speed.py"
@@ -139,9 +129,9 @@ def measure(repeats: int) -> None:
     for name, resolution in (("fmnist", 28), ("fmnist", 16), ("mbv3-w1.0", 128)):
         rows += forward(name, resolution, repeats) + step(name, resolution, repeats)
     table = pd.DataFrame(rows)
-    head = f"# {this_machine()['cpu']}, torch {torch.__version__}, 1 thread, batch {BATCH}, CPU ms, channels last\n"
-    atomic.write(RESULT, head + table.to_csv(index=False))
+    head = f"{this_machine()['cpu']}, torch {torch.__version__}, 1 thread, batch {BATCH}, CPU ms, channels last"
+    write_table(RESULT, table, head)
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)

@@ -14,29 +14,25 @@ and goes on where it was when it is killed. Writes benchmarks/results/timing-pro
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import RESULTS, head_of, make_parser, read_table, result_path, run_telling, write_table
 from scipy.optimize import lsq_linear
 
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Session, Visit, preempted, time_by_samples
-from ofa_deploy.files import atomic
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.cross_validation import errors
 from ofa_deploy.latency.machine_state import estimates
 from ofa_deploy.spaces.families import get_space
 
-RESULTS = Path(__file__).parent / "results"
 SPACE = "fmnist"
 COLD_BYTES = 16 << 20
 CALIBRATED = 12
@@ -46,10 +42,6 @@ Visits = Mapping[Key, Visit]
 ERRORS = ("mape_percent", "p95_percent", "bias_percent")
 CALIBRATIONS = {"none": (), "scale": (0,), "affine": (0, 1), "per_million": (0, 1, 2), "constant": (0, 1, 2, 3)}
 """Which of the terms sum of the operators, number of operators, million parameters, constant are fitted."""
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class Cold:
@@ -78,24 +70,24 @@ class Cold:
 
 def median(visits: Visits) -> dict[str, float]:
     """Latency of each entry, as tables have it."""
-    found = estimates(visits, lambda name: name.split("op")[0] if ":op" in name else "networks")
-    return {name: one.latency_ms for name, one in found.items()}
+    by_name = estimates(visits, lambda name: name.split("op")[0] if ":op" in name else "networks")
+    return {name: estimate.latency_ms for name, estimate in by_name.items()}
 
 
 def plain(visits: Visits) -> dict[str, float]:
     """The median of each entry's visits, in whatever state the machine was."""
-    own: dict[str, list[float]] = {}
+    medians: dict[str, list[float]] = {}
     for (_, name), visit in visits.items():
-        own.setdefault(name, []).append(visit.median_ms)
-    return {name: float(np.median(medians)) for name, medians in own.items()}
+        medians.setdefault(name, []).append(visit.median_ms)
+    return {name: float(np.median(values)) for name, values in medians.items()}
 
 
 def smallest(visits: Visits) -> dict[str, float]:
     """The smallest median of each entry's visits."""
-    found: dict[str, float] = {}
-    for (_, name), own in visits.items():
-        found[name] = min(own.median_ms, found.get(name, own.median_ms))
-    return found
+    latencies: dict[str, float] = {}
+    for (_, name), visit in visits.items():
+        latencies[name] = min(visit.median_ms, latencies.get(name, visit.median_ms))
+    return latencies
 
 
 ESTIMATES: Mapping[str, Callable[[Visits], dict[str, float]]] = {"median": median, "plain": plain, "smallest": smallest}
@@ -114,7 +106,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
 
     names = [f"{state}:{name}" for name in job.operators for state in ("warm", "cold")]
     names += [f"warm:{net}" for net in job.networks]
-    path = RESULTS / f"timing-protocol_{SPACE}_{runtime}.csv"
+    path = result_path("timing-protocol", SPACE, runtime)
     partial = path.with_suffix(".partial")
     began = time.monotonic()
     header = {**job.about, **measured, "study": "timing protocol"}
@@ -126,7 +118,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
         partial=partial,
         header=header,
     )
-    about = {
+    case = {
         "space": SPACE,
         "resolutions": list(resolutions),
         "runtime": f"{runtime} {measured['runtime_version']}",
@@ -138,69 +130,66 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
         "test_networks": networks,
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
-    atomic.write(path, f"# {json.dumps(about)}\n{analysed(job, visits).to_csv(index=False)}")
+    write_table(path, analysed(job, visits), json.dumps(case))
     partial.unlink()
     return path
 
 
-def analysed(job: TableJob, visits: dict[tuple[int, str], Visit]) -> pd.DataFrame:
+def analysed(job: TableJob, visits: Visits) -> pd.DataFrame:
     """Errors in percent by state of the weights, rounds and calibration; and the noise floor."""
-    space, nets, own = job.space, job.networks, CALIBRATED
-    counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6, 1.0] for net in nets])
     rows = []
-    wholes = {estimate: latencies(visits) for estimate, latencies in ESTIMATES.items()}
-    for rounds, (estimate, latencies) in itertools.product(range(1, job.plan.rounds + 1), ESTIMATES.items()):
-        truth = np.array([wholes[estimate][f"warm:{net}"] for net in nets])
-        found = latencies({key: visit for key, visit in visits.items() if key[0] < rounds})
-        calibration = np.array([found[f"warm:{net}"] for net in nets[:own]])
-        shown_in_full = estimate == "median"
-        ways = tuple(CALIBRATIONS) if shown_in_full else ("constant",)
-        for state in ("warm", "cold") if shown_in_full else ("warm",):
-            of = {op: found[f"{state}:{name}"] for name, op in job.operators.items()}
-            terms = np.column_stack([[sum(of[op] for op in space.ops(net)) for net in nets], counts])
-            for way in ways:
-                predicted, used = terms[:, 0], CALIBRATIONS[way]
-                if used:
-                    chosen = terms[:, used]
-                    bounds = ([0.0, -np.inf, 0.0, -np.inf][: len(used)], np.inf)
-                    predicted = chosen @ lsq_linear(chosen[:own] / calibration[:, None], np.ones(own), bounds).x
-                found_errors = errors(predicted[own:], truth[own:])
-                rows.append(
-                    {
-                        "weights": state,
-                        "estimate": estimate,
-                        "rounds": rounds,
-                        "calibration": way,
-                        **{key: found_errors[key] for key in ERRORS},
-                    }
-                )
-    if job.plan.rounds > 1:
-        half = job.plan.rounds // 2
-        for estimate, latencies in ESTIMATES.items():
-            halves = [
-                latencies({key: visit for key, visit in visits.items() if (key[0] < half) == first})
-                for first in (True, False)
-            ]
-            floor = errors(*(np.array([found[f"warm:{net}"] for net in nets]) for found in halves))
-            rows.append(
-                {
-                    "weights": "noise floor",
-                    "estimate": estimate,
-                    "rounds": half,
-                    "calibration": "none",
-                    **{key: floor[key] for key in ERRORS},
-                }
-            )
-    return pd.DataFrame(rows)
+    for estimate, latencies in ESTIMATES.items():
+        whole = latencies(visits)
+        truth = np.array([whole[f"warm:{net}"] for net in job.networks])
+        in_full = estimate == "median"
+        for rounds in range(1, job.plan.rounds + 1):
+            measured = latencies({key: visit for key, visit in visits.items() if key[0] < rounds})
+            for state in ("warm", "cold") if in_full else ("warm",):
+                row = {"weights": state, "estimate": estimate, "rounds": rounds}
+                ways = tuple(CALIBRATIONS) if in_full else ("constant",)
+                rows += [row | judged(job, measured, truth, state=state, calibration=way) for way in ways]
+    rows.sort(key=lambda row: row["rounds"])  # those of an estimate stay in order
+    return pd.DataFrame(rows + (noise_floor(job, visits) if job.plan.rounds > 1 else []))
+
+
+def judged(
+    job: TableJob, measured: Mapping[str, float], truth: np.ndarray, *, state: str, calibration: str
+) -> dict[str, object]:
+    """Errors of a table on the networks that it was not calibrated with, in percent."""
+    space, nets, terms_used = job.space, job.networks, CALIBRATIONS[calibration]
+    counts = np.array([[len(space.ops(net)), sum(op.params for op in space.ops(net)) / 1e6, 1.0] for net in nets])
+    operators = {op: measured[f"{state}:{name}"] for name, op in job.operators.items()}
+    terms = np.column_stack([[sum(operators[op] for op in space.ops(net)) for net in nets], counts])
+    predicted = terms[:, 0]
+    if terms_used:
+        calibrated_ms = np.array([measured[f"warm:{net}"] for net in nets[:CALIBRATED]])
+        columns, bounds = terms[:, terms_used], ([0.0, -np.inf, 0.0, -np.inf][: len(terms_used)], np.inf)
+        scaled = columns[:CALIBRATED] / calibrated_ms[:, None]
+        predicted = columns @ lsq_linear(scaled, np.ones(CALIBRATED), bounds).x
+    figures = errors(predicted[CALIBRATED:], truth[CALIBRATED:])
+    return {"calibration": calibration, **{key: figures[key] for key in ERRORS}}
+
+
+def noise_floor(job: TableJob, visits: Visits) -> list[dict[str, object]]:
+    """How far the latencies of the same networks are apart in the two halves of the rounds, for each estimate."""
+    half, rows = job.plan.rounds // 2, []
+    for estimate, latencies in ESTIMATES.items():
+        halves = [
+            latencies({key: visit for key, visit in visits.items() if (key[0] < half) == first})
+            for first in (True, False)
+        ]
+        floor = errors(*(np.array([latency[f"warm:{net}"] for net in job.networks]) for latency in halves))
+        row = {"weights": "noise floor", "estimate": estimate, "rounds": half, "calibration": "none"}
+        rows.append(row | {key: floor[key] for key in ERRORS})
+    return rows
 
 
 def show(path: Path) -> None:
     """Print a CSV that `run` wrote."""
-    about = json.loads(path.read_text().splitlines()[0][2:])
-    rows = pd.read_csv(path, comment="#")
+    case, rows = json.loads(head_of(path)), read_table(path)
     print(
-        f"{about['space']} with {about['runtime']} on {about['cpu']}, one thread: {about['test_networks']} networks, "
-        f"{about['minutes']} minutes; MAPE in %"
+        f"{case['space']} with {case['runtime']} on {case['cpu']}, one thread: {case['test_networks']} networks, "
+        f"{case['minutes']} minutes; MAPE in %"
     )
     tables = rows[rows.weights != "noise floor"]
     index = ["weights", "estimate", "calibration"]
@@ -215,20 +204,19 @@ def show(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--device", action="append", choices=list(DEVICES), help="may be given twice; default: cpu, tflite"
     )
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--networks", type=int, default=40, help="to test on")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[16, 20, 24, 28])
-    parser.add_argument("--show", action="store_true", help="only print the committed results")
     options = parser.parse_args()
     if options.show:
         paths = sorted(RESULTS.glob(f"timing-protocol_{SPACE}_*.csv"))
     else:
-        given = options.rounds, options.networks, tuple(options.resolutions)
-        paths = [run(device, *given) for device in options.device or ["cpu", "tflite"]]
+        plan = options.rounds, options.networks, tuple(options.resolutions)
+        paths = [run(device, *plan) for device in options.device or ["cpu", "tflite"]]
     for path in paths:
         show(path)
     if options.show:
@@ -236,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_telling(main)
