@@ -59,15 +59,9 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
                 "rounds": verified.rounds,
             }
         )
-<<<<<<< HEAD
-        say(str(rows[-1]))
+        logger.info(str(rows[-1]))
     nets, target = [space.walk(Arch.parse(str(row["arch"]))) for row in rows], get_device(device)
     sessions = {str(i): job.started(net, target) for i, net in enumerate(nets)}
-=======
-        logger.info(str(rows[-1]))
-    runtime = table.conditions["runtime"]
-    sessions = {str(i): job.started(space.walk(Arch.parse(str(row["arch"]))), runtime) for i, row in enumerate(rows)}
->>>>>>> d5c4a55 (Benchmarks: what they share in one module; progress by logging, printed beside the package's; no function over 50 lines)
     again, slower = beside_table(sessions, table, 1)
     for i, row in enumerate(rows):
         row |= {"again_ms": again[str(i)]["latency_ms"], "machine_slower_percent": slower}
