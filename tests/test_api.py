@@ -77,7 +77,7 @@ def classes_annotated(module: str, annotations: dict[str, Any]) -> set[type]:
     """The package's classes that the text of annotations names."""
     nodes = [node for text in annotations.values() for node in ast.walk(ast.parse(str(text), mode="eval"))]
     values = [names_of(module).get(node.id) for node in nodes if isinstance(node, ast.Name)]
-    return {found for value in values for found in classes_in(value)}
+    return {named for value in values for named in classes_in(value)}
 
 
 def classes_in(value: Any) -> set[type]:
@@ -85,7 +85,7 @@ def classes_in(value: Any) -> set[type]:
     if inspect.isclass(value):
         return {value} if value.__module__.startswith("ofa_deploy.") else set()
     parts = value if isinstance(value, (list, tuple)) else typing.get_args(value)
-    return {found for part in parts for found in classes_in(part)}
+    return {named for part in parts for named in classes_in(part)}
 
 
 @cache
@@ -119,8 +119,8 @@ def test_it_takes_texts_and_numbers_of_numpy(tmp_path: Path, space: SearchSpace)
     settings = ofa_deploy.SearchSettings(population=np.int16(8), restarts=0, recombinations=0, seed=np.int64(3))
     stopping = ofa_deploy.Stopping(generations=np.int16(2), seconds=np.float32(60))
     problem = ofa_deploy.Problem(space, [ofa_deploy.latency_limit(table, "50%")])
-    found = ofa_deploy.find_network(problem, settings, stopping=stopping)
-    ofa_deploy.write_results([found], str(tmp_path / "r.json"))
+    result = ofa_deploy.find_network(problem, settings, stopping=stopping)
+    ofa_deploy.write_results([result], str(tmp_path / "r.json"))
     assert ofa_deploy.load_result(str(tmp_path / "r.json")).settings == settings
     assert ofa_deploy.load_result(str(tmp_path / "r.json")).stopping == stopping
     with pytest.raises(TypeError):

@@ -67,7 +67,7 @@ def test_search_result_feeds_export(ofa: Run, tmp_path: Path) -> None:
     data = load_data(None, get_space("fmnist"))
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     x = data.tensor(data.heldout.pixels[:100], size).numpy()
-    right = [session.run(None, {"image": one[None]})[0].argmax() for one in x] == data.heldout.labels[:100]
+    right = [session.run(None, {"image": image[None]})[0].argmax() for image in x] == data.heldout.labels[:100]
     assert np.mean(right) > 0.7
 
 
@@ -85,7 +85,7 @@ def test_tflite_from_a_table_to_a_model(ofa: Run, tmp_path: Path) -> None:
     data = load_data(None, get_space("fmnist"))
     session = tflite.start((tmp_path / "m.tflite").read_bytes(), 1)
     x = data.tensor(data.heldout.pixels[:100], 16).numpy()
-    right = [session(one[None].transpose(0, 2, 3, 1).copy()).argmax() for one in x] == data.heldout.labels[:100]
+    right = [session(image[None].transpose(0, 2, 3, 1).copy()).argmax() for image in x] == data.heldout.labels[:100]
     assert np.mean(right) > 0.7
 
 
@@ -96,26 +96,26 @@ def test_search_verifies_on_this_machine(ofa: Run, tmp_path: Path) -> None:
     table = made_up_table(space, (16,))
     table.save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
     done = ofa("search", "--latency", "40%", "--verify", 1, "--json", "--generations", 5)
-    found = json.loads(done.stdout)
-    about = found["verified"]
-    assert done.returncode == (0 if about["within_budget"] else 3)
-    chosen = next(row for row in about["candidates"] if row["arch"] == found["arch"])
-    assert chosen["measured_ms"] == about["measured_ms"] > 0
-    assert 80 < chosen["measured_top1_percent"] < 95
-    assert about["within_budget"] == (about["measured_ms"] <= about["budget_ms"])
-    assert found["limits"][0]["upper"] == about["budget_ms"]
+    result = json.loads(done.stdout)
+    verified = result["verified"]
+    assert done.returncode == (0 if verified["within_budget"] else 3)
+    candidate = next(row for row in verified["candidates"] if row["arch"] == result["arch"])
+    assert candidate["measured_ms"] == verified["measured_ms"] > 0
+    assert 80 < candidate["measured_top1_percent"] < 95
+    assert verified["within_budget"] == (verified["measured_ms"] <= verified["budget_ms"])
+    assert result["limits"][0]["upper"] == verified["budget_ms"]
 
 
 @pytest.mark.usefixtures("few_images")
 def test_deploy_measures_what_it_delivers(ofa: Run, tmp_path: Path) -> None:
     """With a made-up table of this machine in lut/: it is used, and the delivered file is measured all the same."""
     space = get_space("fmnist")
-    own = tables.file_name(space, conditions("cpu", 1))
-    made_up_table(space).save(tmp_path / "lut" / own, {})
+    table = tables.file_name(space, conditions("cpu", 1))
+    made_up_table(space).save(tmp_path / "lut" / table, {})
     done = ofa("deploy", "--latency", "10%", "--latency", "30%", "--out", "models", "--report", "page.html", "--json")
     rows = json.loads(done.stdout)
     assert done.returncode == (0 if all(row["within_budget"] for row in rows) else 3)
-    assert f"using lut/{own}" in done.stderr
+    assert f"using lut/{table}" in done.stderr
     assert [row["budget"] for row in rows] == ["10%", "30%"]
     for row in rows:
         card = json.loads(Path(row["file"]).with_suffix(".json").read_text())
@@ -141,7 +141,7 @@ def test_deploy_searches_again_where_a_file_takes_too_long(ofa: Run, tmp_path: P
     table = dataclasses.replace(made_up_table(space), scale=0.1)
     table.save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
     done = ofa("deploy", "--latency", "0.1ms", "--json")
-    (row,) = json.loads(done.stdout)
+    [row] = json.loads(done.stdout)
     assert done.returncode == (0 if row["within_budget"] else 3)
     first, *more = [line for line in done.stderr.splitlines() if "exporting" in line]
     assert more, "it searched again"
@@ -153,7 +153,7 @@ def test_deploy_searches_again_where_a_file_takes_too_long(ofa: Run, tmp_path: P
     assert row["within_budget"] == (row["measured_ms"] <= 0.1)
     card = json.loads((tmp_path / "models" / "fmnist_0.1ms.json").read_text())
     assert card["arch"] == row["arch"]
-    assert [str(one.arch) for one in load_results(tmp_path / "models" / "fmnist_results.json")] == [row["arch"]]
+    assert [str(result.arch) for result in load_results(tmp_path / "models" / "fmnist_results.json")] == [row["arch"]]
 
 
 @pytest.mark.usefixtures("few_images")
@@ -201,8 +201,8 @@ def test_build_lut_for_the_imagenet_space_then_search_it(ofa: Run) -> None:
     )
     assert built["operators"] == len(get_space("mbv3-w1.0").all_ops([128]))
     search = ["search", "--latency", "50%", "--margin", 5, "--space", "mbv3-w1.0", "--generations", 3, "--json"]
-    found = json.loads(succeeded(ofa(*search)))
-    assert 60 < found["score"] < 78, "the shipped predictor says ImageNet top-1 in percent"
+    result = json.loads(succeeded(ofa(*search)))
+    assert 60 < result["score"] < 78, "the shipped predictor says ImageNet top-1 in percent"
     done = ofa(*search, "--objective", "macs", env={"OFA_DEPLOY_SPACE": "fmnist"})
     result = json.loads(succeeded(done))
     assert done.stderr.startswith("note: that table has 1 of the 25 resolutions of mbv3-w1.0 (128)")
@@ -218,17 +218,17 @@ def test_own_images_from_training_to_a_model(
     monkeypatch.setitem(kinds.RECIPES, "mlp", functools.partial(MLP, steps=100))
     with np.load(images) as some:
         np.savez(tmp_path / "few.npz", images=some["images"][:150], labels=some["labels"][:150])
-    own = ["--data", "few.npz"]
+    images_option = ["--data", "few.npz"]
     options = ["--epochs", 6, "--batch", 50, "--threads", 1, "--licence", "CC0-1.0", "--json"]
-    trained = json.loads(succeeded(ofa("train", *own, *options)))
+    trained = json.loads(succeeded(ofa("train", *images_option, *options)))
     assert (trained["file"], trained["last_epoch"]["epoch"]) == ("supernets/fmnist.safetensors", 6)
-    succeeded(ofa("sample", *own, "--number", 24))
+    succeeded(ofa("sample", *images_option, "--number", 24))
     fitted = json.loads(succeeded(ofa("fit-predictor", "--json")))
     assert fitted["error"]["fitted"] == 24
     assert {"ridge", "gp", "concave", "mlp", "published recipe"} < set(fitted["models"])
     assert set(fitted["model"].split("+")) <= set(fitted["models"])
     succeeded(ofa("search", "--latency", "50%", "--generations", 3))
-    succeeded(ofa("export", *own, "--arch", SMALL))
+    succeeded(ofa("export", *images_option, "--arch", SMALL))
     names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*") if p.is_file()}
     assert names == {
         "few.npz",
@@ -245,8 +245,8 @@ def test_own_images_from_training_to_a_model(
         "fmnist.md",
     }
     assert json.loads((tmp_path / "fmnist.json").read_text())["licences"]["weights"] == "CC0-1.0"
-    about = json.loads((tmp_path / "supernets/fmnist.json").read_text())
-    assert [phase["epochs"] for phase in about["recipe"]["phases"]] == [1] * 6
+    record = json.loads((tmp_path / "supernets/fmnist.json").read_text())
+    assert [phase["epochs"] for phase in record["recipe"]["phases"]] == [1] * 6
     assert len((tmp_path / "supernets/fmnist_log.csv").read_text().splitlines()) == 7
 
 
@@ -267,8 +267,8 @@ def test_train_refuses(ofa: Run, images: Path, tmp_path: Path, options: str, wor
 
 
 def test_bundle_says_as_json_what_to_type_there(ofa: Run) -> None:
-    about = json.loads(succeeded(ofa("lut", "bundle", "--networks", 5, "--resolutions", 16, "--json")))
-    assert about == {"file": "fmnist_cpu.zip", "graphs": 5, "command": "python3 fmnist_cpu.zip"}
+    answer = json.loads(succeeded(ofa("lut", "bundle", "--networks", 5, "--resolutions", 16, "--json")))
+    assert answer == {"file": "fmnist_cpu.zip", "graphs": 5, "command": "python3 fmnist_cpu.zip"}
     assert Path("fmnist_cpu.zip").exists()
 
 
@@ -569,8 +569,8 @@ def commands_of(*pages: Path) -> list[str]:
 def test_every_command_of_the_documents_is_understood(ofa: Run) -> None:
     """Each is parsed as it would be, with its values; those that take minutes are run by other tests."""
     listed = commands_of(*PAGES)
-    known = set(re.findall(r"^  ([a-z][a-z-]+)  ", succeeded(ofa("--help")), re.MULTILINE))
-    assert {shlex.split(line, comments=True)[1] for line in listed} == known
+    commands = set(re.findall(r"^  ([a-z][a-z-]+)  ", succeeded(ofa("--help")), re.MULTILINE))
+    assert {shlex.split(line, comments=True)[1] for line in listed} == commands
     root = typer.main.get_command(app)
     for line in listed:
         _, *words = shlex.split(line, comments=True)

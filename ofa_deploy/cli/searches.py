@@ -156,7 +156,7 @@ def _run(request: Request, measuring: _Measuring, *, each: bool, out: Path | Non
         if each:
             searches.checked(listed)
         weights, data = measuring.weights, measuring.data
-        return [refine_files(asked, measuring.refine, weights=weights, data=data) for asked in listed]
+        return [refine_files(single, measuring.refine, weights=weights, data=data) for single in listed]
     return searches.search_each(request) if each else [searches.search_files(request)]
 
 

@@ -19,24 +19,24 @@ from tests.conftest import Run, made_up_table, refused, succeeded
 
 def test_what_ships_and_what_is_here(ofa: Run) -> None:
     made_up_table(get_space("fmnist")).save(Path("lut/mine.csv"), {})
-    found = json.loads(succeeded(ofa("list", "--json")))
-    assert list(found) == ["spaces", "supernets", "samples", "predictors", "tables"]
-    assert {one["space"] for one in found["spaces"]} >= {"fmnist", "mbv3-w1.0", "resnet50d"}
-    mine, *others = found["tables"]
+    inventory_json = json.loads(succeeded(ofa("list", "--json")))
+    assert list(inventory_json) == ["spaces", "supernets", "samples", "predictors", "tables"]
+    assert {item["space"] for item in inventory_json["spaces"]} >= {"fmnist", "mbv3-w1.0", "resnet50d"}
+    mine, *others = inventory_json["tables"]
     assert (mine["path"], mine["origin"], mine["space"], mine["error"]["mape_percent"]) == (
         "lut/mine.csv",
         "here",
         "fmnist",
         1.0,
     )
-    assert {one["origin"] for one in others} == {"shipped"}
-    assert [one["model"] for one in found["predictors"] if one["space"] == "fmnist"] == ["gp"]
-    assert [one["number"] for one in found["samples"]] == [16000, 1000]
-    assert all(Path(one["path"]).is_file() for kind in list(found)[1:] for one in found[kind])
+    assert {item["origin"] for item in others} == {"shipped"}
+    assert [item["model"] for item in inventory_json["predictors"] if item["space"] == "fmnist"] == ["gp"]
+    assert [item["number"] for item in inventory_json["samples"]] == [16000, 1000]
+    assert all(Path(item["path"]).is_file() for kind in list(inventory_json)[1:] for item in inventory_json[kind])
     shown = succeeded(ofa("list"))
-    assert all(one["path"] in shown for kind in list(found)[1:] for one in found[kind])
+    assert all(item["path"] in shown for kind in list(inventory_json)[1:] for item in inventory_json[kind])
     assert "2.2e+19" in shown
-    assert json.loads(succeeded(ofa("lut", "show", "--json"))) == found["tables"]
+    assert json.loads(succeeded(ofa("lut", "show", "--json"))) == inventory_json["tables"]
 
 
 def test_damaged_artifacts_are_named_and_the_others_listed(ofa: Run) -> None:
@@ -45,10 +45,12 @@ def test_damaged_artifacts_are_named_and_the_others_listed(ofa: Run) -> None:
     Path("lut/half.json").write_text('{"kind": "latency-tab')
     Path("lut/notes.json").write_text("{}")
     Path("supernets").mkdir()
-    about = {"kind": "supernet", "space": "fmnist", "schema": 1, "file": "../gone.safetensors", "sha256": "0"}
-    Path("supernets/gone.json").write_text(json.dumps(about))
-    found = json.loads(succeeded(ofa("list", "--json")))
-    problems = {Path(one["path"]).name: one["problem"] for kind in found for one in found[kind] if "problem" in one}
+    record = {"kind": "supernet", "space": "fmnist", "schema": 1, "file": "../gone.safetensors", "sha256": "0"}
+    Path("supernets/gone.json").write_text(json.dumps(record))
+    listed = json.loads(succeeded(ofa("list", "--json")))
+    problems = {
+        Path(item["path"]).name: item["problem"] for kind in listed for item in listed[kind] if "problem" in item
+    }
     assert "checksum" in problems.pop("torn.csv")
     assert "is not JSON" in problems.pop("half.json")
     assert "cannot read supernets/gone.safetensors" in problems.pop("gone.safetensors"), "not of a folder above"
@@ -67,32 +69,34 @@ def test_numbers_of_networks() -> None:
 
 def test_doctor(ofa: Run) -> None:
     made_up_table(get_space("fmnist")).save(Path("lut/mine.csv"), {})
-    found = json.loads(succeeded(ofa("doctor", "--json")))
-    assert found["runtimes"]["onnxruntime"]["providers"]
-    assert found["runtimes"]["torch"]["version"] == torch.__version__
-    assert found["packages"]["numpy"] == installed_version("numpy")
-    assert 1 <= found["machine"]["usable_cores"] <= found["machine"]["cores"]
-    assert found["clock"]["samples"] >= 20
-    assert 0 <= found["clock"]["preempted_percent"] <= 100
-    mine = found["tables"][0]
+    findings = json.loads(succeeded(ofa("doctor", "--json")))
+    assert findings["runtimes"]["onnxruntime"]["providers"]
+    assert findings["runtimes"]["torch"]["version"] == torch.__version__
+    assert findings["packages"]["numpy"] == installed_version("numpy")
+    assert 1 <= findings["machine"]["usable_cores"] <= findings["machine"]["cores"]
+    assert findings["clock"]["samples"] >= 20
+    assert 0 <= findings["clock"]["preempted_percent"] <= 100
+    mine = findings["tables"][0]
     assert (mine["path"], mine["of_this_machine"], mine["differs"]) == ("lut/mine.csv", True, [])
     shown = succeeded(ofa("doctor"))
     assert "lut/mine.csv: of this machine" in shown
-    theirs = sum(not table["of_this_machine"] for table in found["tables"])
+    theirs = sum(not table["of_this_machine"] for table in findings["tables"])
     assert theirs == 0 or f"{theirs} that ship are of another machine" in shown
-    assert found["clock"]["verdict"].split(":")[0].split()[0] in ("quiet", "usable", "noisy", "interrupted")
+    assert findings["clock"]["verdict"].split(":")[0].split()[0] in ("quiet", "usable", "noisy", "interrupted")
 
 
 def test_doctor_says_in_what_a_table_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = made_up_table(get_space("fmnist"))
     table.save(Path("lut/a.csv"), {})
-    about = json.loads(Path("lut/a.json").read_text())
+    record = json.loads(Path("lut/a.json").read_text())
     for name, change in {"a": {"threads": 3}, "b": {"runtime_version": "0.1"}, "c": {"device": "pi"}}.items():
         Path(f"lut/{name}.csv").write_bytes(Path("lut/a.csv").read_bytes())
-        Path(f"lut/{name}.json").write_text(json.dumps({**about, "file": f"{name}.csv", **change}))
-    found = {Path(one["path"]).name: one["differs"] for one in doctor.tables() if one["origin"] == "here"}
-    assert found == {"a.csv": [], "b.csv": ["runtime_version"], "c.csv": ["device"]}
+        Path(f"lut/{name}.json").write_text(json.dumps({**record, "file": f"{name}.csv", **change}))
+    differences = {
+        Path(compared["path"]).name: compared["differs"] for compared in doctor.tables() if compared["origin"] == "here"
+    }
+    assert differences == {"a.csv": [], "b.csv": ["runtime_version"], "c.csv": ["device"]}
     assert conditions("cpu", 3)["threads"] == 3
 
 
@@ -100,10 +104,10 @@ def test_doctor_says_in_what_a_table_differs(tmp_path: Path, monkeypatch: pytest
 def test_doctor_survives_what_is_missing_or_broken(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
-    found = doctor.examine(0)["runtimes"]
+    runtimes = doctor.examine(0)["runtimes"]
     name = {"ai_edge_litert.interpreter": "LiteRT"}.get(module, module)
-    assert found[name]["version"] is None
-    assert found[name]["problem"]
+    assert runtimes[name]["version"] is None
+    assert runtimes[name]["problem"]
 
     def broken() -> Json:
         raise OSError("libcuda.so: wrong ELF class\nmore")
