@@ -24,7 +24,7 @@ from ofa_deploy.device.tflite import interpreter_class, start
 from ofa_deploy.export.checks import PARITY_IMAGES
 from ofa_deploy.export.subject import Subject
 from ofa_deploy.graphs import tflite
-from ofa_deploy.latency.comparison import side_by_side
+from ofa_deploy.latency.comparison import ComparisonPlan, side_by_side
 from ofa_deploy.supernet.network import Subnet
 
 RESULT = result_path("converters", "fmnist")
@@ -67,7 +67,7 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     outputs = {
         maker: np.concatenate([run(image[None]) for image in layouts[maker]]) for maker, (run, _) in sessions.items()
     }
-    times = side_by_side(sessions, 1, rounds)
+    times = side_by_side(sessions, 1, plan=ComparisonPlan(rounds=rounds))
     rows: list[dict[str, object]] = []
     for maker, content in contents.items():
         rows.append(

@@ -34,7 +34,7 @@ from ofa_deploy.export.formats import FORMATS
 from ofa_deploy.export.subject import Subject
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.formats import format_of
-from ofa_deploy.latency.comparison import side_by_side
+from ofa_deploy.latency.comparison import ComparisonPlan, side_by_side
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.ops import Op
@@ -93,7 +93,7 @@ def measured(name: str, subject: Subject, rounds: int) -> list[dict[str, object]
     sessions = {}
     for form, content in contents.items():
         sessions[form] = devices[form].session(content, 1), format_of(devices[form]).native(x)
-    times = side_by_side(sessions, 1, rounds)
+    times = side_by_side(sessions, 1, plan=ComparisonPlan(rounds=rounds))
     macs = int(net.space.macs(net.space.genes([net.arch]))[0])
     network = {"network": name, "arch": str(net.arch), "macs": macs}
     reference = correct(subject, None)

@@ -273,7 +273,9 @@ def state_of(state: Mapping[str, torch.Tensor]) -> list[Any]:
 
 def small_table(folder: Path) -> LatencyTable:
     path = folder / "t.csv"
-    build_table(TableJob(SPACE, (16, 20), MeasurePlan(rounds=1, runs=3, seconds=0.002, networks=10)), "cpu", path)
+    build_table(
+        TableJob(SPACE, (16, 20), plan=MeasurePlan(rounds=1, runs=3, seconds=0.002, networks=10)), "cpu", out=path
+    )
     return LatencyTable.load(path, SPACE)
 
 
@@ -595,12 +597,12 @@ def run(
 
 def killed_often(name: str, *, kills: int, in_a_row: bool, seed: int, images: int) -> pd.DataFrame:
     """A row for each kill of a command."""
-    comparison.PAUSE, comparison.PASSES, comparison.ROUNDS = 0.0, 1, 4
+    comparison.DEFAULT_PLAN = comparison.ComparisonPlan(rounds=4, pause_seconds=0.0, passes=1)
     with tempfile.TemporaryDirectory() as name_of_folder:
         folder = Path(name_of_folder)
         make_inputs(folder, images)
         if "--verify" in name:
-            build_table(TableJob(SPACE, (16,), MeasurePlan(rounds=2)), "cpu", folder / "t.csv")
+            build_table(TableJob(SPACE, (16,), plan=MeasurePlan(rounds=2)), "cpu", out=folder / "t.csv")
         progress, rows = Progress(kills, f"kills of {name}", seconds=30), []
         for row in kill(name, folder, kills, seed=seed, in_a_row=in_a_row):
             rows.append(row)

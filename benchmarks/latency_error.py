@@ -91,10 +91,10 @@ def measure_after(job: TableJob, device: str, table: LatencyTable, networks: int
 def run(name: str, device: str, tables: Path | None, out: Path, *, networks: int, rounds: int) -> Path:
     """Measure a case and write its CSV, whose first line is a comment with the conditions as JSON."""
     space = get_space(name)
-    job = TableJob(space, space.resolutions, MeasurePlan())
+    job = TableJob(space, space.resolutions, plan=MeasurePlan())
     with tempfile.TemporaryDirectory() as folder:
         path = (tables or Path(folder)) / file_name(space, conditions(device, 1))
-        table = LatencyTable.load(path, space) if path.exists() else build_table(job, device, path)
+        table = LatencyTable.load(path, space) if path.exists() else build_table(job, device, out=path)
         after = measure_after(job, device, table, networks, rounds=rounds)
     cpu = table.conditions["machine"]["cpu"]
     case = {

@@ -40,9 +40,9 @@ from ofa_deploy.spaces.families import get_space
 def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
     space = get_space("fmnist")
     predictor = shipped_predictor(space)
-    job = TableJob(space, space.resolutions, MeasurePlan())
+    job = TableJob(space, space.resolutions, plan=MeasurePlan())
     with tempfile.TemporaryDirectory() as folder:
-        table = build_table(job, device, Path(folder) / "table.csv")
+        table = build_table(job, device, out=Path(folder) / "table.csv")
     rows = []
     for share in np.linspace(4, 60, budgets):
         result = find_verified_network(Problem(space, predictor=predictor), table, f"{share:.1f}%", number=candidates)
@@ -62,7 +62,7 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
         logger.info(str(rows[-1]))
     nets, target = [space.walk(Arch.parse(str(row["arch"]))) for row in rows], get_device(device)
     sessions = {str(i): job.started(net, target) for i, net in enumerate(nets)}
-    again, slower = beside_table(sessions, table, 1)
+    again, slower = beside_table(sessions, table, threads=1)
     for i, row in enumerate(rows):
         row |= {"again_ms": again[str(i)]["latency_ms"], "machine_slower_percent": slower}
     return pd.DataFrame(rows).assign(cpu=table.conditions["machine"]["cpu"])

@@ -231,7 +231,7 @@ def official_shape(folder: Path) -> Predictor:
 
 def imported(files: list[Path], space: SearchSpace, device: str) -> LatencyTable:
     with tempfile.TemporaryDirectory() as folder:
-        return import_tables(files, space, device, Path(folder) / "table.csv")
+        return import_tables(files, space, device=device, out=Path(folder) / "table.csv")
 
 
 def published_cases(folder: Path) -> Iterator[Case]:

@@ -95,7 +95,7 @@ ESTIMATES: Mapping[str, Callable[[Visits], dict[str, float]]] = {"median": media
 
 def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -> Path:
     """Measure, analyse, and write the CSV, whose first line is a comment with the conditions as JSON."""
-    job = TableJob(get_space(SPACE), resolutions, MeasurePlan(rounds=rounds, networks=CALIBRATED + networks))
+    job = TableJob(get_space(SPACE), resolutions, plan=MeasurePlan(rounds=rounds, networks=CALIBRATED + networks))
     measured = conditions(device, 1)
     runtime = measured["runtime"]
 
@@ -109,7 +109,7 @@ def run(device: str, rounds: int, networks: int, resolutions: tuple[int, ...]) -
     path = result_path("timing-protocol", SPACE, runtime)
     partial = path.with_suffix(".partial")
     began = time.monotonic()
-    header = {**job.about, **measured, "study": "timing protocol"}
+    header = {**job.description, **measured, "study": "timing protocol"}
     visits = measure(
         names,
         started,

@@ -28,6 +28,7 @@ from ofa_deploy.data.loading import load_data
 from ofa_deploy.data.packing import pack, pack_name
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.latency import comparison
+from ofa_deploy.latency.comparison import ComparisonPlan
 from ofa_deploy.latency.machine_state import Estimate
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.spaces.families import get_space, mobilenet_v3
@@ -40,7 +41,7 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this one
-comparison.PAUSE, comparison.ROUNDS = 0.02, 4  # no test is about how good a measurement is
+comparison.DEFAULT_PLAN = ComparisonPlan(rounds=4, pause_seconds=0.02)  # no test is about how good they are
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -102,7 +103,7 @@ def few_images(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     For tests of commands, which are about no exact accuracy or latency.
     """
     shutil.copytree(packed, tmp_path / "supernets")
-    monkeypatch.setattr(comparison, "PASSES", 1)
+    monkeypatch.setattr(comparison, "DEFAULT_PLAN", dataclasses.replace(comparison.DEFAULT_PLAN, passes=1))
 
 
 @pytest.fixture(scope="session")

@@ -112,8 +112,8 @@ def test_it_takes_texts_and_numbers_of_numpy(tmp_path: Path, space: SearchSpace)
     assert again.top1_percent[0] == 91
     with pytest.raises(ofa_deploy.OfaDeployError, match="25 architectures do not go with 24 accuracies"):
         ofa_deploy.Samples(space, genes, samples.top1_percent[1:])
-    job = ofa_deploy.TableJob(space, np.array([16, 20]), ofa_deploy.MeasurePlan(threads=np.int64(1)))
-    assert json.loads(json.dumps(job.about))["resolutions"] == [16, 20]
+    job = ofa_deploy.TableJob(space, np.array([16, 20]), plan=ofa_deploy.MeasurePlan(threads=np.int64(1)))
+    assert json.loads(json.dumps(job.description))["resolutions"] == [16, 20]
     made_up_table(space).save(str(tmp_path / "t.csv"))
     table = ofa_deploy.LatencyTable.load(str(tmp_path / "t.csv"), space)
     settings = ofa_deploy.SearchSettings(population=np.int16(8), restarts=0, recombinations=0, seed=np.int64(3))

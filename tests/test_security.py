@@ -86,7 +86,7 @@ def test_a_bundle_writes_nothing_outside(tmp_path: Path) -> None:
     """Collecting reads the manifest alone; files that lead out of the folder stay in the zip."""
     space, folder = get_space("fmnist"), tmp_path / "in" / "here"
     folder.mkdir(parents=True)
-    write_bundle(TableJob(space, (16,), MeasurePlan(rounds=1), blocks=False), "cpu", out=folder / "good.zip")
+    write_bundle(TableJob(space, (16,), plan=MeasurePlan(rounds=1), blocks=False), "cpu", out=folder / "good.zip")
     with zipfile.ZipFile(folder / "good.zip") as good, zipfile.ZipFile(folder / "bad.zip", "w") as bad:
         for name in good.namelist():
             bad.writestr(f"../../{name}" if name.startswith("models/") else name, good.read(name))

@@ -50,7 +50,7 @@ class Samples:
         """Write a CSV of `arch,top1_percent` and its JSON, with `details`."""
         percents = [f"{percent:.4f}".rstrip("0").rstrip(".") for percent in self.top1_percent.tolist()]
         text = csv_text(["arch", "top1_percent"], zip(self.space.archs(self.genes), percents, strict=True))
-        return artifacts.save(Path(path), text.encode(), KIND, self.space.name, details or {})
+        return artifacts.save(Path(path), text.encode(), kind=KIND, space=self.space.name, details=details or {})
 
     @classmethod
     def load(cls, path: Path | str, space: SearchSpace | None = None) -> Samples:
@@ -67,7 +67,7 @@ class Samples:
         """
         path, about = Path(path), Json()
         if path.name and path.with_suffix(".json").exists():
-            data, about = artifacts.load(path, KIND, space.name if space else None)
+            data, about = artifacts.load(path, KIND, space=space.name if space else None)
             space = space or get_space(about["space"])
         else:
             data = atomic.read(path)

@@ -116,7 +116,9 @@ def sample_accuracies(
     inputs = Inputs(str(weights.resolve()), header["weights_sha256"], space.name, place, header["images_sha256"], batch)
     partial = out.with_suffix(".partial")
     if out.exists() and not partial.exists():
-        outputs.made_already(out, KIND, {**header, **({"number": None, "at_most": number} if until_flat else {})})
+        outputs.made_already(
+            out, KIND, expected={**header, **({"number": None, "at_most": number} if until_flat else {})}
+        )
         return Samples.load(out, space)
     with atomic.locked(out), _Shards(partial, header) as shards:
         if shards.found:

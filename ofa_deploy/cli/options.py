@@ -64,7 +64,7 @@ def weights_of(path: Path | None, space: SearchSpace) -> Path:
 
     get, verb = ("get the official one", "weights") if space.name in FILES else ("train one", "train --space")
     hint = f"{get} with: ofa-deploy {verb} {space.name}, or name it with --weights"
-    return path or artifacts.find_artifact("supernets", file_name(space), hint)
+    return path or artifacts.find_artifact("supernets", file_name(space), hint=hint)
 
 
 def predictor_of(path: Path | None, space: SearchSpace) -> Path:
@@ -72,7 +72,7 @@ def predictor_of(path: Path | None, space: SearchSpace) -> Path:
     from ofa_deploy.accuracy.predictors import file_name
 
     return path or artifacts.find_artifact(
-        "predictors", file_name(space), f"run ofa-deploy fit-predictor --space {space.name}"
+        "predictors", file_name(space), hint=f"run ofa-deploy fit-predictor --space {space.name}"
     )
 
 

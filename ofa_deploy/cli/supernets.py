@@ -128,6 +128,6 @@ def weights(
         return
     address = file_of(space)
     file = output(get_space(space), out).parent / address.rpartition("/")[2]
-    download(address, file, f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
+    download(address, file, hint=f"fetch it elsewhere and run: ofa-deploy import-weights {file.name}")
     print(convert(file, space=get_space(space), out=out, source=address))
     file.unlink()

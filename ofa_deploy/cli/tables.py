@@ -86,14 +86,16 @@ def build_lut(
     sizes = resolutions_of(resolutions) if resolutions else covered(measured, others)
     number = networks or (FEW if others else None)
     plan = plan_of(threads=threads, seed=seed, rounds=rounds, networks=number)
-    job = TableJob(measured, tuple(sizes), plan, blocks=number is None, batch=batch)
+    job = TableJob(measured, tuple(sizes), plan=plan, blocks=number is None, batch=batch)
     if ssh is not None:
         if interpolate is not None:
             raise OfaDeployError("--interpolate needs to see what is measured; leave it out, or measure without --ssh")
         table, path = build_over_ssh(job, device, host=ssh, python=python, out=out, others=others)
     else:
-        path = out or Path("lut") / tables.file_name(measured, conditions(device, threads, batch=batch), job.blocks)
-        table = build_table(job, device, path, others, interpolate)
+        path = out or Path("lut") / tables.file_name(
+            measured, conditions(device, threads, batch=batch), blocks=job.blocks
+        )
+        table = build_table(job, device, out=path, others=others, interpolate=interpolate)
     print_table(table, path, as_json=as_json)
 
 
@@ -184,7 +186,7 @@ def import_(
 
     imported = get_space(space)
     path = out or path_elsewhere(imported, device)
-    table = import_tables(files, imported, device, path)
+    table = import_tables(files, imported, device=device, out=path)
     print_table(table, path, as_json=as_json, origin=f"at {listed(table.resolutions)} pixels")
 
 
@@ -216,7 +218,7 @@ def bundle(
     measured, device = get_space(space), with_precision(device, precision)
     sizes = tuple(resolutions_of(resolutions) if resolutions else measured.resolutions)
     plan = plan_of(threads=threads, seed=seed, rounds=rounds, networks=networks)
-    job = TableJob(measured, sizes, plan, blocks=networks is None, batch=batch)
+    job = TableJob(measured, sizes, plan=plan, blocks=networks is None, batch=batch)
     several = f"_{threads}t" * (threads != 1) + f"_b{batch}" * (batch != 1)
     path = out or Path(f"{measured.name}_{device}{several}.zip")
     bundles.write_bundle(job, device, out=path, runner=runner)
@@ -312,7 +314,7 @@ def networks(
 
     sampled, device = get_space(space), with_precision(device, precision)
     sizes = tuple(resolutions_of(resolutions) if resolutions else sampled.resolutions)
-    job = TableJob(sampled, sizes, MeasurePlan(seed=seed, networks=number), blocks=False, batch=batch)
+    job = TableJob(sampled, sizes, plan=MeasurePlan(seed=seed, networks=number), blocks=False, batch=batch)
     path = write_networks(job, device, folder=out)
     if as_json:
         print(json.dumps({"file": str(path), "networks": len(job.networks)}))

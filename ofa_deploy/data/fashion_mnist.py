@@ -61,7 +61,7 @@ def download(folder: Path, url: str = URL) -> None:
             except DataError as error:
                 raise DataError(f"{error}; remove {file} first") from error
             continue
-        download_file(f"{url}{file.name}", file, hint)
+        download_file(f"{url}{file.name}", file, hint=hint)
         try:
             _read_idx(file.read_bytes(), name, file)
         except DataError:

@@ -31,7 +31,7 @@ def load_data(data: str | None, space: SearchSpace, *, training: bool = False) -
         dataset = _fashion_mnist(training=training)
     elif data is None:
         hint = "name the images with --data (and pack them with: ofa-deploy pack-data)"
-        dataset = packing.read_pack(artifacts.find_artifact("supernets", packing.pack_name(space), hint))
+        dataset = packing.read_pack(artifacts.find_artifact("supernets", packing.pack_name(space), hint=hint))
     else:
         dataset = _read(Path(data), space)
     _check_fit(dataset, space, data or "the packed images")
@@ -47,7 +47,7 @@ def _fashion_mnist(*, training: bool) -> Dataset:
     if training:
         return fashion_mnist.read_installed()
     name = f"{FASHION_MNIST}-images.npz"
-    return packing.read_pack(artifacts.find_artifact("supernets", name, "name the images with --data"))
+    return packing.read_pack(artifacts.find_artifact("supernets", name, hint="name the images with --data"))
 
 
 def _read(path: Path, space: SearchSpace) -> Dataset:

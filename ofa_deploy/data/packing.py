@@ -56,7 +56,7 @@ def pack(dataset: Dataset, path: Path, space: str) -> Json:
         "images": {part: len(images) for part, images in parts.items()},
         "split": "numpy default_rng(0).permutation of the training images; the last sixth (at most 10,000) held out",
     }
-    return artifacts.save(path, buffer.getvalue(), KIND, space, details)
+    return artifacts.save(path, buffer.getvalue(), kind=KIND, space=space, details=details)
 
 
 def read_pack(path: Path) -> Dataset:

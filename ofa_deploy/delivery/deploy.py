@@ -100,7 +100,7 @@ def _read(job: DeployJob) -> tuple[_Sources, Predictor]:
     """
     space = job.space
     file = artifacts.find_artifact(
-        "predictors", predictor_file(space), "run ofa-deploy sample and ofa-deploy fit-predictor"
+        "predictors", predictor_file(space), hint="run ofa-deploy sample and ofa-deploy fit-predictor"
     )
     predictor = Predictor.load(file, space)
     if predictor.doubt:
@@ -148,7 +148,7 @@ class _Deployment:
         cards = {budget: self._exported(budget, result) for budget, result in candidates.items()}
         sessions = {budget: self._session(budget, result) for budget, result in candidates.items()}
         logger.info("measuring the exported files")
-        latencies, slower_percent = beside_table(sessions, self._table, threads)
+        latencies, slower_percent = beside_table(sessions, self._table, threads=threads)
         measured = {"machine_slower_percent": slower_percent, "conditions": dict(self._table.conditions)}
         for budget, result in candidates.items():
             cards[budget]["measured"] = {"latency": latencies[budget] | measured}
@@ -230,6 +230,6 @@ def own_table(job: DeployJob) -> LatencyTable:
             logger.info(f"using {path}: {table.error_in_words}")
             return table
     logger.info(f"building {path}")
-    table = build_table(TableJob(space, space.resolutions, job.plan), job.device, path)
+    table = build_table(TableJob(space, space.resolutions, plan=job.plan), job.device, out=path)
     logger.info(f"built {path}: {table.error_in_words}")
     return LatencyTable.load(path, space)

@@ -44,9 +44,9 @@ def measure_latencies(table: LatencyTable, archs: Sequence[Arch]) -> tuple[dict[
     """
     logger.info(f"measuring {len(archs)} candidate{'s' * (len(archs) > 1)} on this machine")
     threads, device = int(table.conditions["threads"]), get_device(table.conditions["device"])
-    job = TableJob(table.space, table.resolutions, MeasurePlan(threads=threads), batch=table.conditions["batch"])
+    job = TableJob(table.space, table.resolutions, plan=MeasurePlan(threads=threads), batch=table.conditions["batch"])
     sessions = {str(arch): job.started(table.space.walk(arch), device) for arch in archs}
-    return beside_table(sessions, table, threads)
+    return beside_table(sessions, table, threads=threads)
 
 
 def accuracies_at_hand(
@@ -66,7 +66,7 @@ def accuracies_at_hand(
     """
     space, predictor = prepared.space, prepared.predictor
     try:
-        file = weights or artifacts.find_artifact("supernets", checkpoint.file_name(space), "")
+        file = weights or artifacts.find_artifact("supernets", checkpoint.file_name(space), hint="")
         images = load_data(data, space)
     except (ArtifactError, DataError):
         if weights is not None or data is not None:

@@ -228,7 +228,7 @@ def _samples_of(weights: Path, space: SearchSpace) -> Samples:
         ArtifactError: there are none, or the first that would do are damaged.
     """
     hint = f"run ofa-deploy sample --space {space.name}, with the --weights and --data of this search"
-    first = artifacts.find_artifact("predictors", samples_file(space), hint)
+    first = artifacts.find_artifact("predictors", samples_file(space), hint=hint)
     others = [path.with_suffix(".csv") for path in artifacts.candidates("predictors", f"{space.name}*_samples.json")]
     sha256 = checkpoint.origin(weights)["sha256"]
     for path in (first, *others):

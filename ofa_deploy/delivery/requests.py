@@ -150,7 +150,7 @@ def prepare(request: Request) -> Prepared:
     predictor = None
     if request.objective == "accuracy":
         hint = f"run ofa-deploy fit-predictor --space {space.name}, or search with --objective macs"
-        file = request.predictor or artifacts.find_artifact("predictors", predictor_file(space), hint)
+        file = request.predictor or artifacts.find_artifact("predictors", predictor_file(space), hint=hint)
         predictor = Predictor.load(Path(file), space)
         inputs["predictor_sha256"] = predictor.sha256
         if predictor.doubt:

@@ -21,7 +21,7 @@ from ofa_deploy.export.memory import measure_memory
 from ofa_deploy.export.subject import FEWEST, Subject
 from ofa_deploy.files import atomic
 from ofa_deploy.files.json_text import Json
-from ofa_deploy.latency.comparison import side_by_side
+from ofa_deploy.latency.comparison import ComparisonPlan, side_by_side
 from ofa_deploy.search.result import load_result
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.arch_lists import read_one
@@ -31,10 +31,8 @@ from ofa_deploy.supernet.evaluation import specialise
 from ofa_deploy.supernet.finetuning import RECIPE, SUFFIX, finetune
 from ofa_deploy.supernet.network import Supernet
 
-ROUNDS = 5
-"""Visits to each file when latencies are measured."""
-PAUSE = 0.1
-"""Seconds between them."""
+LATENCY_PLAN = ComparisonPlan(rounds=5, pause_seconds=0.1)
+"""How the latencies of the files are measured."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +297,7 @@ def time_and_write(models: Sequence[ModelFile]) -> dict[Path, Json]:
             x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
             sessions[model.path.name] = device.session(model.content, 1), x
             measured[model.path.name] = model, device
-    for name, latency in side_by_side(sessions, 1, ROUNDS, PAUSE).items():
+    for name, latency in side_by_side(sessions, 1, plan=LATENCY_PLAN).items():
         model, device = measured[name]
         model.card["measured"] = {
             "latency": {**latency, "conditions": conditions(device.name, 1)},

@@ -21,7 +21,9 @@ from ofa_deploy.files.json_text import Json, check_seal, dumps, loads, sealed
 from ofa_deploy.files.machine import made_with
 
 SCHEMA = 1
+"""Of the JSON that describes an artifact; releases read those up to their own."""
 FOLDERS = ("lut", "predictors", "supernets")
+"""Of artifacts, in a working folder and in what ships."""
 
 
 def shipped(folder: str) -> Path:
@@ -31,8 +33,8 @@ def shipped(folder: str) -> Path:
     return checkout / folder if (checkout / "pyproject.toml").exists() else package / "_shipped" / folder
 
 
-def find_artifact(folder: str, name: str, hint: str = "make it, or name it") -> Path:
-    """The artifact's data file `name` of `folder`: the working folder's own, else the one that ships.
+def find_artifact(folder: str, name: str, *, hint: str = "make it, or name it") -> Path:
+    """The artifact's data file `name` of `folder`: that of the working folder, else the one that ships.
 
     Raises:
         ArtifactError: there is none; the message ends with `hint`, the next step.
@@ -45,12 +47,12 @@ def find_artifact(folder: str, name: str, hint: str = "make it, or name it") -> 
 
 def candidates(folder: str, pattern: str) -> list[Path]:
     """JSON files of a folder that match a glob pattern: the working folder's first, then what ships."""
-    mine = sorted(Path(folder).glob(pattern))
-    seen = {path.resolve() for path in mine}
-    return [*mine, *(path for path in sorted(shipped(folder).glob(pattern)) if path.resolve() not in seen)]
+    here = sorted(Path(folder).glob(pattern))
+    resolved = {path.resolve() for path in here}
+    return [*here, *(path for path in sorted(shipped(folder).glob(pattern)) if path.resolve() not in resolved)]
 
 
-def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, Any]) -> Json:
+def save(path: Path, data: bytes, *, kind: str, space: str, details: Mapping[str, Any]) -> Json:
     """Save an artifact: the data at `path`, and beside it the JSON that describes it.
 
     Args:
@@ -84,7 +86,7 @@ def save(path: Path, data: bytes, kind: str, space: str, details: Mapping[str, A
     return description
 
 
-def load(path: Path, kind: str, space: str | None = None) -> tuple[bytes, Json]:
+def load(path: Path, kind: str, *, space: str | None = None) -> tuple[bytes, Json]:
     """Read an artifact and check it: kind, schema, space and checksum.
 
     Args:

@@ -15,9 +15,10 @@ from ofa_deploy.progress import Progress
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 18
+"""Bytes that are read at once."""
 
 
-def download(url: str, path: Path, hint: str) -> None:
+def download(url: str, path: Path, *, hint: str) -> None:
     """Download `url` to `path`; until it is whole it lies at `<path>.partial`, from where a repeated call goes on.
 
     Args:
@@ -52,11 +53,11 @@ def download(url: str, path: Path, hint: str) -> None:
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error) or type(error).__name__
         raise DataError(f"cannot download {url}: {reason}; repeat to go on, or, without a network, {hint}") from error
-    found = partial.stat().st_size
-    if size is not None and found != size:
-        if found > size:
+    arrived = partial.stat().st_size
+    if size is not None and arrived != size:
+        if arrived > size:
             partial.unlink()
-        raise DataError(f"{url} has {size} bytes, {found} arrived; repeat the command to go on")
+        raise DataError(f"{url} has {size} bytes, {arrived} arrived; repeat the command to go on")
     partial.replace(path)
 
 

@@ -34,21 +34,21 @@ def dumps(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def sealed(about: Mapping[str, Any]) -> Json:
+def sealed(values: Mapping[str, Any]) -> Json:
     """JSON values with a checksum of themselves, as `seal`; one that is there already is replaced."""
-    plain = {key: value for key, value in about.items() if key != "seal"}
+    plain = {key: value for key, value in values.items() if key != "seal"}
     return {**plain, "seal": _checksum(plain)}
 
 
-def check_seal(about: Mapping[str, Any], path: Path) -> None:
+def check_seal(values: Mapping[str, Any], path: Path) -> None:
     """Find out whether JSON values are as `sealed` left them; what has no seal passes.
 
     Raises:
         ArtifactError: they are not.
     """
-    if "seal" in about and about["seal"] != sealed(about)["seal"]:
+    if "seal" in values and values["seal"] != sealed(values)["seal"]:
         raise ArtifactError(f"{path} is damaged or was edited: it does not match its own checksum; make it anew")
 
 
-def _checksum(about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

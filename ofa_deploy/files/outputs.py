@@ -21,7 +21,7 @@ def check_output(path: Path, *suffixes: str) -> None:
     """Refuse an artifact that cannot be written before the work for it begins.
 
     Raises:
-        ArtifactError: see `check_file`; or the JSON that would describe it is there and is something else.
+        ArtifactError: `check_file` refuses it, or the JSON that would describe it is there and is something else.
     """
     check_file(path, *suffixes)
     beside = path.with_suffix(".json")
@@ -44,10 +44,10 @@ def check_file(path: Path, *suffixes: str) -> None:
 
 
 def check_plain(path: Path, *suffixes: str) -> None:
-    """Refuse a file that is no artifact before the work for it begins; see `check_file`.
+    """Refuse a file that is no artifact and cannot be written, before the work for it begins.
 
     Raises:
-        ArtifactError: likewise; or an artifact, or the description of one, lies there.
+        ArtifactError: `check_file` refuses it, or an artifact, or the description of one, lies there.
     """
     check_file(path, *suffixes)
     if described := described_by(path):
@@ -57,26 +57,26 @@ def check_plain(path: Path, *suffixes: str) -> None:
         raise ArtifactError(f"{path} is what {beside} describes and would be overwritten; choose another --out")
 
 
-def made_already(path: Path, kind: str, asked: Mapping[str, Any]) -> Json:
-    """The description of an artifact that is there already, if it was made as is asked for now.
+def made_already(path: Path, kind: str, *, expected: Mapping[str, Any]) -> Json:
+    """The description of an artifact that is there already, if it was made as it would be made now.
 
     Args:
         path: of its data file.
         kind: what it must be.
-        asked: what its description must say, where it says anything; a None asks for nothing.
+        expected: what its description must say, where it says anything; None is anything.
 
     Raises:
         ArtifactError: it was made otherwise, or its description is missing or damaged.
     """
     if not path.with_suffix(".json").exists():
         raise ArtifactError(f"{path} is there already, of somebody else's making; remove it, or choose another --out")
-    about = artifacts.describe(path, kind)
-    others = [key for key, value in asked.items() if value is not None and about.get(key, value) != value]
+    description = artifacts.describe(path, kind)
+    others = [key for key, value in expected.items() if value is not None and description.get(key, value) != value]
     if others:
-        told = ", ".join(key.replace("_", " ") for key in others)
-        raise ArtifactError(f"{path} is there already, made otherwise ({told}); remove it, or choose another --out")
+        names = ", ".join(key.replace("_", " ") for key in others)
+        raise ArtifactError(f"{path} is there already, made otherwise ({names}); remove it, or choose another --out")
     logger.info(f"{path} is there already, made like this; remove it to make it anew")
-    return about
+    return description
 
 
 def described_by(path: Path) -> str | None:

@@ -1,9 +1,41 @@
-"""Building a latency table: operators as graphs of their own and whole networks, in shuffled, interleaved rounds."""
+"""Building a latency table: operators as graphs of their own and whole networks, in shuffled, interleaved rounds.
+
+    operators at some resolutions      whole networks, drawn at random
+                  |                              |
+                  v                              v
+         `TableJob.entries`: one graph each, random weights, by the device's emitter
+                                 |
+                                 v
+         `device.rounds.measure`: every round visits each graph once, in a shuffled order;
+         before each visit the sentinel, one small network, is timed as well
+                                 |     (each visit is appended to <stem>.partial)
+                                 v
+         `machine_state.states`: how much slower than its fast state the machine was, visit by visit,
+         from what visits that are close in time, and their sentinels, have in common
+                                 |
+                                 v
+         `machine_state.estimates`: for each graph, the median of its visits carried to the fast state
+                  |                              |
+              operators                   whole networks
+                  v                              |
+         rows of the table                       |
+                  |                              v
+                  +----------------> `calibration.calibrated`: what rows are worth inside of networks,
+                  |                  and by cross-validation how wrong that is about networks not seen
+                  v                              |
+             `LatencyTable` <--------------------+
+                  |
+                  v
+         <stem>.csv, a row an operator, and <stem>.json
+
+Two ways part from it: with `--interpolate`, `interpolation` decides after each measure which resolutions are measured
+next, and fills in the others; without blocks, `regression` fits the rows to the whole networks alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +61,7 @@ from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
 QUANTILES = {"median": 0.5, "worst_tenth": 0.9}
-"""Of how much slower than its fast state the machine was, see `TableJob.details`."""
+"""Of how much slower than its fast state the machine was in the visits, for a table's JSON."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +69,20 @@ class TableJob:
     """What is measured for a table: every operator of some resolutions, and whole networks.
 
     Attributes:
-        space: whose operators.
-        resolutions: in pixels.
-        plan: how.
-        blocks: whether operators are measured; otherwise the table is fitted to the plan's whole networks alone, see
-            `fitted`.
+        space: whose operators and networks are measured.
+        resolutions: in pixels, each one of the space's.
+        plan: rounds, runs and seconds of a visit, threads, number of whole networks, and the seed that draws them.
+        blocks: whether operators are measured; otherwise the table is fitted to the plan's whole networks alone, by
+            `regression.fit_table`.
         batch: images a run; latencies are those of a batch.
 
     Raises:
-        MeasureError: a resolution is not the space's, or the batch not positive.
+        MeasureError: there is no resolution, one is not the space's, or the batch is not positive.
     """
 
     space: SearchSpace
     resolutions: Sequence[int]
+    _: KW_ONLY
     plan: MeasurePlan = field(default_factory=MeasurePlan)
     blocks: bool = True
     batch: int = 1
@@ -66,13 +99,13 @@ class TableJob:
 
     @cached_property
     def operators(self) -> dict[str, Op]:
-        """Operators by the name of their entry."""
+        """The operators that are measured, by the names of their entries."""
         ops = self.space.all_ops(self.resolutions) if self.blocks else []
         return {f"op{i}": op for i, op in enumerate(ops)}
 
     @cached_property
     def networks(self) -> list[Arch]:
-        """Whole networks."""
+        """The whole networks that are measured, drawn by the plan's seed."""
         rng = np.random.default_rng(self.plan.seed)
         return self.space.archs(self.space.sample(rng, self.plan.networks, list(self.resolutions)))
 
@@ -88,12 +121,11 @@ class TableJob:
         return self.space.walk(self.space.extreme(False, min(self.resolutions)))
 
     @property
-    def about(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """What identifies the job, as JSON values."""
-        resolutions = list(self.resolutions)
         return {
             "space": self.space.name,
-            "resolutions": resolutions,
+            "resolutions": list(self.resolutions),
             "plan": asdict(self.plan),
             "blocks": self.blocks,
             "batch": self.batch,
@@ -108,14 +140,15 @@ class TableJob:
         return model, file_format.native(x)
 
     def started(self, parts: Parts, device: Device) -> Started:
-        """What `model` makes, ready to run."""
+        """A model of some operators in sequence, as `model` makes it, ready to run on a device."""
         model, x = self.model(parts, device)
         return Started(device.session(model, self.plan.threads), x)
 
     def table(
         self,
         visits: Mapping[Key, Visit],
-        measured: Mapping[str, Any],
+        conditions: Mapping[str, Any],
+        *,
         others: Sequence[LatencyTable] = (),
         interpolated: Mapping[Op, Estimate] | None = None,
     ) -> LatencyTable:
@@ -123,39 +156,39 @@ class TableJob:
 
         Args:
             visits: to every entry.
-            measured: the conditions, see `device.conditions`.
+            conditions: under which they were made, as `device.conditions` gives them.
             others: tables of other devices, for a table without blocks.
             interpolated: rows of operators that were not measured.
 
         Raises:
-            MeasureError: see `fitted.fit_table`.
+            MeasureError: a table without blocks cannot be fitted.
         """
-        found = estimates(visits, self.operators.__contains__)
+        estimated = estimates(visits, self.operators.__contains__)
+        networks_ms = {str(arch): estimated[str(arch)].latency_ms for arch in self.networks}
         if not self.blocks:
-            latency_ms = np.array([found[str(net)].latency_ms for net in self.networks])
             return fit_table(
                 self.space,
                 self.networks,
-                latency_ms=latency_ms,
-                conditions=measured,
+                latency_ms=np.array([networks_ms[str(arch)] for arch in self.networks]),
+                conditions=conditions,
                 others=others,
                 seed=self.plan.seed,
                 resolutions=tuple(sorted(self.resolutions)),
             )
-        guessed = interpolated or {}
-        rows = {op: guessed[op] if op in guessed else found[name] for name, op in self.operators.items()}
-        whole = {str(net): found[str(net)].latency_ms for net in self.networks}
-        table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), measured)
-        return calibrated(table, whole, seed=self.plan.seed)
+        filled = interpolated or {}
+        rows = {op: filled[op] if op in filled else estimated[name] for name, op in self.operators.items()}
+        table = LatencyTable(self.space, rows, tuple(sorted(self.resolutions)), conditions)
+        return calibrated(table, networks_ms, seed=self.plan.seed)
 
     def details(self, visits: Mapping[Key, Visit]) -> dict[str, Any]:
         """How the measuring went, for a table's JSON."""
-        samples, slower = list(visits.values()), states(visits, self.operators.__contains__) - 1
-        dropped, runs = sum(v.dropped for v in samples), sum(v.runs for v in samples)
+        slower = states(visits, self.operators.__contains__) - 1
+        percent = {name: round(100 * float(np.quantile(slower, level)), 1) for name, level in QUANTILES.items()}
+        dropped, runs = (sum(getattr(visit, name) for visit in visits.values()) for name in ("dropped", "runs"))
         return {
             "protocol": asdict(self.plan),
-            "visits": len(samples),
-            "slower_percent": {name: round(100 * float(np.quantile(slower, q)), 1) for name, q in QUANTILES.items()},
+            "visits": len(visits),
+            "slower_percent": percent,
             "dropped_percent": round(100 * dropped / (runs + dropped), 2),
         }
 
@@ -163,6 +196,7 @@ class TableJob:
 def build_table(
     job: TableJob,
     name: str,
+    *,
     out: Path | str,
     others: Sequence[LatencyTable] = (),
     interpolate: float | None = None,
@@ -173,9 +207,9 @@ def build_table(
         job: what to measure.
         name: of the device, see `device.devices.DEVICES`.
         out: the CSV file to write; beside it lies `<stem>.partial` while the build lasts.
-        others: see `TableJob.table`.
-        interpolate: percent that interpolated entries may be off, see `interpolation.fill`; None measures every
-            operator.
+        others: tables of other devices that tell the work of operators, for a job without blocks.
+        interpolate: percent that interpolated entries may be off in a check before their resolution is measured; None
+            measures every operator.
 
     Returns:
         the calibrated table.
@@ -188,20 +222,19 @@ def build_table(
     check_cover(job.resolutions, others)
     if interpolate is not None and not job.blocks:
         raise MeasureError("only operators are interpolated; leave out --interpolate where whole networks are measured")
-    plan = job.plan
-    device, measured = get_device(name), conditions(name, plan.threads, batch=job.batch)
+    device, measured = get_device(name), conditions(name, job.plan.threads, batch=job.batch)
     outputs.check_output(out, ".csv")
-    check_replaces(out, job.resolutions, others)
+    check_replaces(out, job.resolutions, others=others)
 
     partial = out.with_suffix(".partial")
-    header = {**job.about, **measured, "interpolate": interpolate}
+    header = {**job.description, **measured, "interpolate": interpolate}
 
     def visit(names: Sequence[str]) -> Mapping[Key, Visit]:
         return measure(
             names,
             lambda entry: job.started(job.entries[entry], device),
             sentinel=job.started(job.sentinel, device),
-            plan=plan,
+            plan=job.plan,
             partial=partial,
             header=header,
         )
@@ -212,22 +245,28 @@ def build_table(
         else:
             visits, filled = _filled(job, interpolate, visit)
             rows, details = filled.rows, {"interpolated": filled.details}
-        table = job.table(visits, measured, others, rows)
+        table = job.table(visits, measured, others=others, interpolated=rows)
         table.save(out, {**job.details(visits), **details})
         partial.unlink()
     return table
 
 
 def _filled(
-    job: TableJob, tolerance: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]]
+    job: TableJob, tolerance_percent: float, visit: Callable[[Sequence[str]], Mapping[Key, Visit]]
 ) -> tuple[Mapping[Key, Visit], interpolation.Filled]:
     """What `interpolation.fill` measures and interpolates; whole networks are measured with the first operators."""
-    networks = [str(net) for net in job.networks]
-    names = {op: name for name, op in job.operators.items()}
+    networks = [str(arch) for arch in job.networks]
 
-    def visits_to(some: Sequence[str]) -> Mapping[Key, Visit]:
+    def visits_to(operators: Sequence[str]) -> Mapping[Key, Visit]:
         """Without what a killed run has visited later: that would change what was decided."""
-        wanted = {*some, *networks}
-        return {key: found for key, found in visit([*some, *networks]).items() if key[1] in wanted}
+        entries = dict.fromkeys([*operators, *networks])
+        return {key: made for key, made in visit(list(entries)).items() if key[1] in entries}
 
-    return interpolation.fill(job.space, job.resolutions, names, tolerance, job.plan.seed, visits_to)
+    return interpolation.fill(
+        job.space,
+        job.resolutions,
+        names={op: name for name, op in job.operators.items()},
+        tolerance_percent=tolerance_percent,
+        seed=job.plan.seed,
+        visit=visits_to,
+    )

@@ -93,7 +93,7 @@ def write_bundle(job: TableJob, name: str, *, out: Path, runner: str = "python")
         manifest = {
             "schema": SCHEMA,
             "kind": KIND,
-            **job.about,
+            **job.description,
             "runner": runner,
             "device": name,
             "runtime": device.runtime,
@@ -172,10 +172,10 @@ def collect(
     if not _fits(header, job, device) or lines[-1:] != [""]:
         raise ArtifactError(f"{results} is damaged; carry it back once more")
     visits = _visits(lines[:-1], results, job)
-    table = job.table(visits, header, others)
-    target = out or Path("lut") / file_name(job.space, header, job.blocks)
+    table = job.table(visits, header, others=others)
+    target = out or Path("lut") / file_name(job.space, header, blocks=job.blocks)
     outputs.check_output(target, ".csv")
-    check_replaces(target, job.resolutions, others)
+    check_replaces(target, job.resolutions, others=others)
     with atomic.locked(target):
         table.save(target, {**job.details(visits), "bundle_manifest_sha256": identity})
     return table, target
@@ -198,7 +198,9 @@ def _job(path: Path, manifest: Json) -> tuple[TableJob, Device]:
     """
     with _damage(path):
         space, plan = get_space(manifest["space"]), MeasurePlan(**manifest["plan"])
-        job = TableJob(space, tuple(manifest["resolutions"]), plan, manifest["blocks"], manifest["batch"])
+        job = TableJob(
+            space, tuple(manifest["resolutions"]), plan=plan, blocks=manifest["blocks"], batch=manifest["batch"]
+        )
         return job, get_device(manifest["device"])
 
 

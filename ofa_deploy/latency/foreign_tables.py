@@ -55,7 +55,7 @@ FORMATS: dict[str, tuple[str, Keys]] = {
 """For each format, how its blocks' keys begin, and the key of an operator."""
 
 
-def import_tables(files: Sequence[Path], space: SearchSpace, device: str, out: Path) -> LatencyTable:
+def import_tables(files: Sequence[Path], space: SearchSpace, *, device: str, out: Path) -> LatencyTable:
     """Convert tables of others, one file a resolution or one for all, and save the result.
 
     Args:

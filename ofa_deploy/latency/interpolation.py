@@ -86,6 +86,7 @@ class Filled:
 def fill(
     space: SearchSpace,
     resolutions: Sequence[int],
+    *,
     names: Mapping[Op, str],
     tolerance_percent: float,
     seed: int,

@@ -194,7 +194,7 @@ def fit_file(
     table = fit_table(
         space, archs, latency_ms=latency_ms, conditions=conditions, others=tables, seed=seed, additive=additive
     )
-    check_replaces(out, table.resolutions, tables)
+    check_replaces(out, table.resolutions, others=tables)
     sources = [{"file": source.name, "sha256": atomic.sha256(source)} for source in (path, *others)]
     table.save(out, {"column": column, "sources": sources})
     return table

@@ -57,7 +57,7 @@ def build_over_ssh(
     check_cover(job.resolutions, others)
     if out is not None:
         outputs.check_output(out, ".csv")
-        check_replaces(out, job.resolutions, others)
+        check_replaces(out, job.resolutions, others=others)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle.zip"
         logger.info("making the bundle")

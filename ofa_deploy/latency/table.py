@@ -196,7 +196,7 @@ class LatencyTable:
             **(details or {}),
         }
         text = frame_csv(self.to_frame())
-        return artifacts.save(Path(path), text.encode(), KIND, self.space.name, description)
+        return artifacts.save(Path(path), text.encode(), kind=KIND, space=self.space.name, details=description)
 
     @classmethod
     def load(cls, path: Path | str, space: SearchSpace | None = None) -> LatencyTable:
@@ -211,7 +211,7 @@ class LatencyTable:
             OfaDeployError: its space is unknown.
         """
         path = Path(path)
-        data, description = artifacts.load(path, KIND, None if space is None else space.name)
+        data, description = artifacts.load(path, KIND, space=None if space is None else space.name)
         space = space or get_space(description["space"])
         records = read_records(data, path)  # by the csv module: pandas alone would double a search's start-up
         try:

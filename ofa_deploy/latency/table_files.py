@@ -13,12 +13,12 @@ from ofa_deploy.latency.table import CONDITIONS, KIND, LatencyTable
 from ofa_deploy.spaces.space import SearchSpace
 
 
-def file_name(space: SearchSpace, measured: Mapping[str, Any], blocks: bool = True) -> str:
+def file_name(space: SearchSpace, conditions: Mapping[str, Any], *, blocks: bool = True) -> str:
     """Name of a table's file: space, device, threads, batch, processor; without `blocks`, that it is fitted."""
-    machine = measured["machine"]
+    machine = conditions["machine"]
     where = machine.get("gpu", f"{machine['cpu']} {machine['cores']} cores")
-    kind, batch = "" if blocks else "_fitted", "" if measured["batch"] == 1 else f"_b{measured['batch']}"
-    return f"{space.name}_{measured['device']}_{measured['threads']}t{batch}_{artifacts.slug(where)}{kind}.csv"
+    kind, batch = "" if blocks else "_fitted", "" if conditions["batch"] == 1 else f"_b{conditions['batch']}"
+    return f"{space.name}_{conditions['device']}_{conditions['threads']}t{batch}_{artifacts.slug(where)}{kind}.csv"
 
 
 def path_elsewhere(space: SearchSpace, device: str) -> Path:
@@ -32,19 +32,19 @@ def path_elsewhere(space: SearchSpace, device: str) -> Path:
     return Path("lut") / f"{space.name}_{device}.csv"
 
 
-def build_command(space: SearchSpace, measured: Mapping[str, Any]) -> str:
+def build_command(space: SearchSpace, conditions: Mapping[str, Any]) -> str:
     """What a user types to build a table for these conditions."""
-    threads = f" --threads {measured['threads']}" if measured["threads"] != 1 else ""
-    batch = f" --batch {measured['batch']}" if measured["batch"] != 1 else ""
-    return f"ofa-deploy build-lut --device {measured['device']} --space {space.name}{threads}{batch}"
+    threads = f" --threads {conditions['threads']}" if conditions["threads"] != 1 else ""
+    batch = f" --batch {conditions['batch']}" if conditions["batch"] != 1 else ""
+    return f"ofa-deploy build-lut --device {conditions['device']} --space {space.name}{threads}{batch}"
 
 
-def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTable, bool]:
+def select(space: SearchSpace, conditions: Mapping[str, Any]) -> tuple[LatencyTable, bool]:
     """The table for these conditions, else the reference table that ships.
 
     Args:
         space: of the table.
-        measured: the conditions wanted (see `device.conditions`).
+        conditions: the conditions wanted (see `device.conditions`).
 
     Returns:
         a table, and whether it was measured under these very conditions on a machine of this kind.
@@ -52,36 +52,37 @@ def select(space: SearchSpace, measured: Mapping[str, Any]) -> tuple[LatencyTabl
     Raises:
         ArtifactError: there is neither.
     """
-    found: dict[Path, Json] = {}
+    descriptions: dict[Path, Json] = {}
     damaged: ArtifactError | None = None
-    for beside in artifacts.candidates("lut", f"{space.name}_{measured['device']}_*.json"):
+    for beside in artifacts.candidates("lut", f"{space.name}_{conditions['device']}_*.json"):
         try:
-            about = artifacts.describe(beside, KIND)
+            description = artifacts.describe(beside, KIND)
         except ArtifactError as error:  # another file there may be the right one
             damaged = error
             continue
-        if about["space"] == space.name:
-            found[beside.with_suffix(".csv")] = about
-    for path, about in found.items():
-        if not differing(about, measured):
+        if description["space"] == space.name:
+            descriptions[beside.with_suffix(".csv")] = description
+    for path, description in descriptions.items():
+        if not differing(description, conditions):
             return LatencyTable.load(path, space), True
     if damaged is not None:
         raise damaged
     ships = artifacts.shipped("lut").resolve()
     reference = [
         path
-        for path, about in found.items()
-        if path.parent.resolve() == ships and about.get("batch") == measured["batch"]
+        for path, description in descriptions.items()
+        if path.parent.resolve() == ships and description.get("batch") == conditions["batch"]
     ]
     if not reference:
-        images = f", batches of {measured['batch']}" if measured["batch"] != 1 else ""
+        images = f", batches of {conditions['batch']}" if conditions["batch"] != 1 else ""
         raise ArtifactError(
-            f"no latency table of {space.name} for {measured['device']}{images}; run: {build_command(space, measured)}"
+            f"no latency table of {space.name} for {conditions['device']}{images}; "
+            f"run: {build_command(space, conditions)}"
         )
     return LatencyTable.load(reference[0], space), False
 
 
-def check_replaces(out: Path, resolutions: Sequence[int], others: Sequence[LatencyTable] = ()) -> None:
+def check_replaces(out: Path, resolutions: Sequence[int], *, others: Sequence[LatencyTable] = ()) -> None:
     """Refuse to write a table in the place of one that says more, or that it is made from.
 
     Args:
@@ -93,18 +94,18 @@ def check_replaces(out: Path, resolutions: Sequence[int], others: Sequence[Laten
         ArtifactError: naming the file.
     """
     try:
-        about = artifacts.describe(out, KIND)
+        description = artifacts.describe(out, KIND)
     except ArtifactError:
         return
-    if about.get("sha256") in {table.sha256 for table in others}:
+    if description.get("sha256") in {table.sha256 for table in others}:
         raise ArtifactError(f"the table would overwrite {out}, which it is made from; choose another --out")
-    if lost := sorted(set(about.get("resolutions", [])) - set(resolutions)):
+    if lost := sorted(set(description.get("resolutions", [])) - set(resolutions)):
         raise ArtifactError(
             f"{out} has the resolutions {', '.join(map(str, lost))}, which the new table would lack; name another "
             "--out, or remove it"
         )
 
 
-def differing(about: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
-    """Which conditions of a table, by its JSON, are not those of a machine (see `device.conditions`)."""
-    return [key for key in CONDITIONS if about.get(key) != measured[key]]
+def differing(description: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
+    """Which conditions of a table, by its JSON, are not those of a machine."""
+    return [key for key in CONDITIONS if description.get(key) != conditions[key]]

@@ -43,7 +43,7 @@ def save(path: Path, net: Supernet, details: Mapping[str, Any]) -> Json:
         the description that was written.
     """
     state = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
-    return artifacts.save(path, safetensors.torch.save(state), KIND, net.space.name, details)
+    return artifacts.save(path, safetensors.torch.save(state), kind=KIND, space=net.space.name, details=details)
 
 
 def load_supernet(path: Path | str, space: SearchSpace | None = None) -> Supernet:
@@ -57,7 +57,7 @@ def load_supernet(path: Path | str, space: SearchSpace | None = None) -> Superne
         ArtifactError: the file is missing, damaged, of another space, or its tensors are not the space's.
     """
     path = Path(path)
-    data, description = artifacts.load(path, KIND, space.name if space else None)
+    data, description = artifacts.load(path, KIND, space=space.name if space else None)
     net = Supernet(space or _space_named(description["space"], path))
     fill(net, tensors(data, path), path)
     return net.eval()

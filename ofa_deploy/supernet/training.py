@@ -144,7 +144,7 @@ def _result_there(job: _Job) -> Json:
         "images_sha256": job.images_sha256,
         "licence": job.licence,
     }
-    return outputs.made_already(job.out, checkpoint.KIND, details)
+    return outputs.made_already(job.out, checkpoint.KIND, expected=details)
 
 
 def _train(job: _Job, stop_after: int | None) -> Json:

@@ -253,15 +253,15 @@ def test_what_is_no_predictor_is_refused(space: SearchSpace, tmp_path: Path) -> 
     recipe = MLP(members=2, hidden=8, steps=30, weight_decay=1.0)
     mlp = Estimator(recipe, layout_of(space)).fit(features(space, some.genes), some.top1_percent)
     whole = {f"mlp.{key}": value for key, value in mlp.model_.arrays.items()} | {"widen": np.ones(1)}
-    artifacts.save(path, save(whole), KIND, "fmnist", {})
+    artifacts.save(path, save(whole), kind=KIND, space="fmnist", details={})
     assert Predictor.load(path, space).model == "mlp"
     lacking = {key: value for key, value in whole.items() if key != "mlp.bias3"}
     broken = whole | {"mlp.bias3": np.full_like(whole["mlp.bias3"], np.nan)}
     for content in (save(lacking), save(broken), save({"widen": np.ones(1)})):
-        artifacts.save(path, content, KIND, "fmnist", {})
+        artifacts.save(path, content, kind=KIND, space="fmnist", details={})
         with pytest.raises(ArtifactError, match="fit it anew"):
             Predictor.load(path, space)
-    artifacts.save(path, b"no tensors", KIND, "fmnist", {})
+    artifacts.save(path, b"no tensors", kind=KIND, space="fmnist", details={})
     with pytest.raises(ArtifactError, match="damaged"):
         Predictor.load(path, space)
 

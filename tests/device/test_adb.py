@@ -90,7 +90,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
     tiny: SearchSpace, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(families.SPACES, "tiny", tiny)
-    write_bundle(TableJob(tiny, (8,), QUICK), "tflite", out=tmp_path / "b.zip", runner="adb")
+    write_bundle(TableJob(tiny, (8,), plan=QUICK), "tflite", out=tmp_path / "b.zip", runner="adb")
     options = ("--benchmark-model", "benchmark_model", "--taskset", "f0")
     (phone / "unplugged").touch()
     done = run(tmp_path, *options)
@@ -125,7 +125,7 @@ def test_a_phone_that_is_unplugged_and_plugged_in_again(
 def test_what_is_missing_is_one_line(
     tiny: SearchSpace, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_bundle(TableJob(tiny, (8,), QUICK, blocks=False), "tflite", out=tmp_path / "b.zip", runner="adb")
+    write_bundle(TableJob(tiny, (8,), plan=QUICK, blocks=False), "tflite", out=tmp_path / "b.zip", runner="adb")
     given = ("--benchmark-model", "benchmark_model")
     cases = [
         ((), "--benchmark-model FILE"),
@@ -140,7 +140,7 @@ def test_what_is_missing_is_one_line(
     monkeypatch.setenv("PATH", "/nowhere")
     assert "install Android's platform tools" in run(tmp_path, *given).stderr
     with pytest.raises(MeasureError, match="choose --device tflite"):
-        write_bundle(TableJob(tiny, (8,), QUICK), "cpu", out=tmp_path / "c.zip", runner="adb")
+        write_bundle(TableJob(tiny, (8,), plan=QUICK), "cpu", out=tmp_path / "c.zip", runner="adb")
 
 
 @pytest.mark.parametrize(

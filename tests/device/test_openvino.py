@@ -67,7 +67,7 @@ def test_without_openvino_the_command_says_what_to_install(ofa: Run, monkeypatch
 
 def test_a_bundle_runs_openvino(tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(families.SPACES, "tiny", tiny)
-    job = TableJob(tiny, (8,), MeasurePlan(rounds=1, runs=3, seconds=0.01, networks=6))
+    job = TableJob(tiny, (8,), plan=MeasurePlan(rounds=1, runs=3, seconds=0.01, networks=6))
     write_bundle(job, "openvino", out=tmp_path / "b.zip")
     done = subprocess.run([sys.executable, "b.zip"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

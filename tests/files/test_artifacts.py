@@ -12,8 +12,8 @@ from ofa_deploy.files import artifacts, atomic, outputs
 
 def test_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "thing.csv"
-    artifacts.save(path, b"a,b\n", "thing", "fmnist", {"number": 3})
-    data, about = artifacts.load(path, "thing", "fmnist")
+    artifacts.save(path, b"a,b\n", kind="thing", space="fmnist", details={"number": 3})
+    data, about = artifacts.load(path, "thing", space="fmnist")
     assert (data, about["number"]) == (b"a,b\n", 3)
     assert sorted(p.name for p in path.parent.iterdir()) == ["thing.csv", "thing.json"]
 
@@ -46,16 +46,16 @@ def test_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
 )
 def test_damage_is_named(tmp_path: Path, change: object, word: str) -> None:
     path = tmp_path / "thing.csv"
-    artifacts.save(path, b"a,b\n", "thing", "fmnist", {})
+    artifacts.save(path, b"a,b\n", kind="thing", space="fmnist", details={})
     change(path)  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=word):
         artifacts.load(path, "thing")
 
 
 def test_other_space_is_refused(tmp_path: Path) -> None:
-    artifacts.save(tmp_path / "thing.csv", b"", "thing", "fmnist", {})
+    artifacts.save(tmp_path / "thing.csv", b"", kind="thing", space="fmnist", details={})
     with pytest.raises(ArtifactError, match=r"of the space fmnist, not of mbv3-w1\.0"):
-        artifacts.load(tmp_path / "thing.csv", "thing", "mbv3-w1.0")
+        artifacts.load(tmp_path / "thing.csv", "thing", space="mbv3-w1.0")
 
 
 def test_unwritable_place_is_one_error(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_unwritable_place_is_one_error(tmp_path: Path) -> None:
 
 def test_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = artifacts.find_artifact("supernets", "fmnist-images.npz", "")
+    shipped = artifacts.find_artifact("supernets", "fmnist-images.npz", hint="")
     assert shipped.parent == artifacts.shipped("supernets")
     os.mkdir("supernets")
     Path("supernets/fmnist-images.npz").touch()
-    assert artifacts.find_artifact("supernets", "fmnist-images.npz", "") == Path("supernets/fmnist-images.npz")
+    assert artifacts.find_artifact("supernets", "fmnist-images.npz", hint="") == Path("supernets/fmnist-images.npz")
     with pytest.raises(ArtifactError, match="do this next"):
-        artifacts.find_artifact("lut", "nothing.csv", "do this next")
+        artifacts.find_artifact("lut", "nothing.csv", hint="do this next")
 
 
 def test_all_that_ships_is_whole_and_says_how_it_came_to_be() -> None:
@@ -80,7 +80,7 @@ def test_all_that_ships_is_whole_and_says_how_it_came_to_be() -> None:
     for folder in artifacts.FOLDERS:
         for beside in artifacts.shipped(folder).glob("*.json"):
             about = json.loads(beside.read_text())
-            artifacts.load(beside.with_name(about["file"]), about["kind"], about["space"])
+            artifacts.load(beside.with_name(about["file"]), about["kind"], space=about["space"])
             assert about["made_with"]["packages"]["ofa-deploy"]
             found += 1
     assert found >= 5
@@ -99,7 +99,7 @@ def test_the_next_write_removes_what_a_killed_one_has_left(tmp_path: Path) -> No
 
 def test_edited_descriptions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "thing.csv"
-    artifacts.save(path, b"a,b\n", "thing", "fmnist", {"number": 3, "pair": (1, 2)})
+    artifacts.save(path, b"a,b\n", kind="thing", space="fmnist", details={"number": 3, "pair": (1, 2)})
     text = path.with_suffix(".json").read_text()
     path.with_suffix(".json").write_text(text.replace('"number": 3', '"number": 4'))
     with pytest.raises(ArtifactError, match="does not match its own checksum"):
@@ -113,7 +113,7 @@ def test_an_error_is_one_line_whatever_a_file_put_into_it() -> None:
 
 
 def test_what_is_no_artifact_does_not_replace_one(tmp_path: Path) -> None:
-    artifacts.save(tmp_path / "thing.csv", b"a,b\n", "thing", "x", {})
+    artifacts.save(tmp_path / "thing.csv", b"a,b\n", kind="thing", space="x", details={})
     for name, words in (("thing.json", "describes thing.csv"), ("thing.csv", "is what .*thing.json describes")):
         with pytest.raises(ArtifactError, match=rf"{words} and would be overwritten"):
             outputs.check_plain(tmp_path / name, ".json", ".csv")

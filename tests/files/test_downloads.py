@@ -66,7 +66,7 @@ def server() -> Iterator[Server]:
 
 
 def fetch(server: Server, path: Path, name: str = "file") -> None:
-    download(f"http://127.0.0.1:{server.server_port}/{name}", path, "do something else")
+    download(f"http://127.0.0.1:{server.server_port}/{name}", path, hint="do something else")
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -111,5 +111,5 @@ def test_refusals_name_the_next_step(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="404 .*do something else"):
         fetch(server, tmp_path / "file", "other")
     with pytest.raises(DataError, match="without a network, do something else"):
-        download("http://127.0.0.1:9/file", tmp_path / "file", "do something else")
+        download("http://127.0.0.1:9/file", tmp_path / "file", hint="do something else")
     assert not (tmp_path / "file").exists()

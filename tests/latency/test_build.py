@@ -34,7 +34,7 @@ def pool(channels: int, size: int) -> bytes:
 
 def test_table_of_a_small_space(tiny: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "t.csv"
-    table = build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", out)
+    table = build_table(TableJob(tiny, tiny.resolutions, plan=QUICK), "cpu", out=out)
     assert set(table.rows) == set(tiny.all_ops())
     assert all(row.minimum_ms <= row.latency_ms for row in table.rows.values())
     assert all(row.runs >= 3 for row in table.rows.values())
@@ -103,13 +103,13 @@ def test_what_lies_there_must_be_of_this_build(tiny: SearchSpace, tmp_path: Path
     for content, word in (('{"other": 1}\n', "other options"), ("torn", "damaged")):
         out.with_suffix(".partial").write_text(content)
         with pytest.raises(ArtifactError, match=word):
-            build_table(TableJob(tiny, (8,), QUICK), "cpu", out)
+            build_table(TableJob(tiny, (8,), plan=QUICK), "cpu", out=out)
     assert not out.exists()
 
 
 def test_resolution_that_the_space_does_not_have(tiny: SearchSpace) -> None:
     with pytest.raises(MeasureError, match="resolution 10 is not one of tiny's: 8, 12"):
-        TableJob(tiny, (8, 10), QUICK)
+        TableJob(tiny, (8, 10), plan=QUICK)
 
 
 def test_plan_is_checked() -> None:
@@ -186,7 +186,7 @@ def test_a_runtime_that_returns_nan_ends_the_build_with_one_line(
     broken = dataclasses.replace(DEVICES["cpu"], start=lambda content, threads: session)
     monkeypatch.setitem(DEVICES, "cpu", broken)
     with pytest.raises(MeasureError, match="not finite"):
-        build_table(TableJob(tiny, (8,), QUICK), "cpu", tmp_path / "t.csv")
+        build_table(TableJob(tiny, (8,), plan=QUICK), "cpu", out=tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -195,12 +195,12 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     tiny: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = TableJob(tiny, (8,), QUICK, batch=3)
+    job = TableJob(tiny, (8,), plan=QUICK, batch=3)
     assert job.started(job.sentinel, DEVICES[device]).x.shape[0] == 3
     wanted = conditions(device, 1, batch=3)
     out = Path("lut") / file_name(tiny, wanted)
     assert "_1t_b3_" in out.name
-    build_table(job, device, out)
+    build_table(job, device, out=out)
     table, own = select(tiny, wanted)
     assert own
     assert table.conditions["batch"] == 3
@@ -208,7 +208,7 @@ def test_a_table_of_batches_is_measured_named_and_found_as_one(
     with pytest.raises(ArtifactError, match=r"no latency table of tiny for .*, batches of 2; run: .* --batch 2"):
         select(tiny, conditions(device, 1, batch=2))
     with pytest.raises(MeasureError, match="at least 1 image"):
-        TableJob(tiny, (8,), QUICK, batch=0)
+        TableJob(tiny, (8,), plan=QUICK, batch=0)
 
 
 def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
@@ -230,7 +230,7 @@ def test_everything_is_visited_once_a_round_in_an_order_of_its_own(
 
     bare = dataclasses.replace(DEVICES["cpu"], start=lambda graph, threads: Recorded(graph))
     monkeypatch.setitem(DEVICES, "cpu", bare)
-    build_table(TableJob(tiny, tiny.resolutions, QUICK), "cpu", tmp_path / "t.csv")
+    build_table(TableJob(tiny, tiny.resolutions, plan=QUICK), "cpu", out=tmp_path / "t.csv")
     number = 2 * (len(tiny.all_ops()) + QUICK.networks)  # the sentinel before each
     assert calls[:number] != calls[number : 2 * number]
     assert sorted(calls[:number]) == sorted(calls[number : 2 * number])

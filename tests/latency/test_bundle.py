@@ -55,7 +55,7 @@ def elsewhere(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def job(space: SearchSpace) -> TableJob:
-    return TableJob(space, (16,), QUICK)
+    return TableJob(space, (16,), plan=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_missing_runtime_is_one_line(made: Path, tmp_path: Path, elsewhere: di
 
 def test_results_of_another_bundle_are_refused(results: Path, space: SearchSpace, tmp_path: Path) -> None:
     other = tmp_path / "other.zip"
-    write_bundle(TableJob(space, (20,), QUICK), "cpu", out=other)
+    write_bundle(TableJob(space, (20,), plan=QUICK), "cpu", out=other)
     with pytest.raises(ArtifactError, match="was measured with another bundle"):
         collect(other, results, out=tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()

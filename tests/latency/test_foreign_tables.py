@@ -53,7 +53,7 @@ def test_a_network_costs_the_sum_of_its_entries(name: str, tmp_path: Path) -> No
     files = [tmp_path / f"{r}.yaml" for r in (128, 160)]
     for file, r in zip(files, (128, 160), strict=True):
         file.write_text(yaml.safe_dump(made_up(name, r)))
-    import_tables(files, space, "phone", tmp_path / "t.csv")
+    import_tables(files, space, device="phone", out=tmp_path / "t.csv")
     table = LatencyTable.load(tmp_path / "t.csv", space)
     assert table.resolutions == (128, 160)
     genes = space.sample(np.random.default_rng(0), 5, [128, 160])
@@ -79,7 +79,7 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, ofa: Run) -> None:
     for name, (content, space, message) in bad.items():
         (tmp_path / name).write_text(content)
         with pytest.raises(ArtifactError, match=message):
-            import_tables([tmp_path / name], get_space(space), "phone", tmp_path / "t.csv")
+            import_tables([tmp_path / name], get_space(space), device="phone", out=tmp_path / "t.csv")
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "t.csv").exists()
     done = ofa("lut", "import", "gone.yaml", "--device", "phone")
@@ -107,10 +107,13 @@ def test_show_and_search_with_an_imported_table(tmp_path: Path, ofa: Run) -> Non
 @pytest.mark.skipif(not SHARED.exists(), reason="the published measurements are not beside this checkout")
 def test_published_tables_have_the_geometry_of_our_spaces(tmp_path: Path) -> None:
     note10 = import_tables(
-        sorted((SHARED / "note10_lut_mbv3-w1.2").glob("*.yaml")), get_space("mbv3-w1.2"), "note10", tmp_path / "n.csv"
+        sorted((SHARED / "note10_lut_mbv3-w1.2").glob("*.yaml")),
+        get_space("mbv3-w1.2"),
+        device="note10",
+        out=tmp_path / "n.csv",
     )
     assert note10.resolutions == (160, 176, 192, 208, 224)
-    i7 = import_tables([SHARED / "i7-8700K_lut.yaml"], get_space("mbv3-w1.0"), "i7", tmp_path / "i.csv")
+    i7 = import_tables([SHARED / "i7-8700K_lut.yaml"], get_space("mbv3-w1.0"), device="i7", out=tmp_path / "i.csv")
     assert i7.resolutions == get_space("mbv3-w1.0").resolutions
     space = get_space("mbv3-w1.0")
     ends = i7.latency_ms(space.genes([space.extreme(False), space.extreme(True)]))

@@ -41,7 +41,7 @@ def filled(device: Callable[[Op], float], tolerance: float) -> tuple[Filled, lis
         asked[:] = some
         return {(0, name): Visit(device(of[name]), device(of[name]), 5, 0) for name in some}
 
-    _, found = fill(space, SIZES, names, tolerance, 0, visit)
+    _, found = fill(space, SIZES, names=names, tolerance_percent=tolerance, seed=0, visit=visit)
     return found, asked, names
 
 
@@ -71,7 +71,7 @@ def test_where_interpolation_is_off_resolutions_are_measured() -> None:
 
 def test_what_a_killed_run_has_visited_later_decides_nothing(space: SearchSpace) -> None:
     """A resumed run is given the visits to all that it will ask for: it decides as if they were not there."""
-    job = TableJob(space, space.resolutions, MeasurePlan(rounds=3, networks=6))
+    job = TableJob(space, space.resolutions, plan=MeasurePlan(rounds=3, networks=6))
 
     def visited(names: Sequence[str], state: float) -> dict[tuple[int, str], Visit]:
         """The machine becomes slower from round to round, and what it runs with it."""

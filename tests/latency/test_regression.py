@@ -108,7 +108,7 @@ def test_it_covers_what_is_asked_for(space: SearchSpace) -> None:
     archs = [a for a in drawn(space, 200, 0) if a.resolution in (20, 28)]
     table = fitted(space, archs, device(space, archs), resolutions=(16, 28))
     assert table.resolutions == (16, 20, 28)
-    job = TableJob(space, (16, 28), MeasurePlan(networks=5), blocks=False)
+    job = TableJob(space, (16, 28), plan=MeasurePlan(networks=5), blocks=False)
     assert {net.resolution for net in job.networks} <= {16, 28}
 
 
@@ -187,14 +187,14 @@ def test_rows_that_are_not_filled_in_yet_are_left_out(space: SearchSpace, tmp_pa
 
 def test_few_networks_are_measured_instead_of_operators(tiny: SearchSpace, tmp_path: Path) -> None:
     plan = MeasurePlan(rounds=2, runs=3, seconds=0.005, networks=8)
-    job = TableJob(tiny, tiny.resolutions, plan, blocks=False)
+    job = TableJob(tiny, tiny.resolutions, plan=plan, blocks=False)
     assert list(job.entries) == [str(net) for net in job.networks]
-    table = build_table(job, "cpu", tmp_path / "t.csv", [made_up_table(tiny)])
+    table = build_table(job, "cpu", out=tmp_path / "t.csv", others=[made_up_table(tiny)])
     assert table.error["networks"] == len(table.networks) == 8
     loaded = LatencyTable.load(tmp_path / "t.csv", tiny)
     assert (loaded.latency_ms(tiny.sample(np.random.default_rng(0), 20)) > 0).all()
     with pytest.raises(MeasureError, match="lacks the resolution 12"):
-        build_table(job, "cpu", tmp_path / "t2.csv", [made_up_table(tiny, (8,))])
+        build_table(job, "cpu", out=tmp_path / "t2.csv", others=[made_up_table(tiny, (8,))])
 
 
 @pytest.mark.skipif(not GPUS.exists(), reason=f"no {GPUS.name}: latencies of HELP (MIT) on four GPUs")

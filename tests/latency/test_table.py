@@ -118,7 +118,7 @@ def test_a_table_is_not_replaced_by_one_that_says_less(space: SearchSpace, tmp_p
     with pytest.raises(ArtifactError, match="has the resolutions 28, which the new table would lack"):
         tables.check_replaces(out, (16, 20))
     with pytest.raises(ArtifactError, match="which it is made from"):
-        tables.check_replaces(out, space.resolutions, [LatencyTable.load(out, space)])
+        tables.check_replaces(out, space.resolutions, others=[LatencyTable.load(out, space)])
 
 
 def test_a_damaged_table_is_in_nobodys_way(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,9 @@ def test_bad_rows_are_refused(space: SearchSpace, tmp_path: Path, old: str, new:
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="checksum"):
         LatencyTable.load(path, space)
-    artifacts.save(path, content, KIND, space.name, {k: v for k, v in about.items() if k != "sha256"})
+    artifacts.save(
+        path, content, kind=KIND, space=space.name, details={k: v for k, v in about.items() if k != "sha256"}
+    )
     with pytest.raises(ArtifactError, match="not a latency table"):
         LatencyTable.load(path, space)
 

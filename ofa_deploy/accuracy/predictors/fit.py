@@ -191,7 +191,7 @@ def fit_file(
 
     check_model(model)
     hint = f"measure some with: ofa-deploy sample --space {space.name}"
-    paths = list(samples) or [artifacts.find_artifact("predictors", samples_file(space), hint)]
+    paths = list(samples) or [artifacts.find_artifact("predictors", samples_file(space), hint=hint)]
     sources = [Samples.load(path, space) for path in paths]
     others = None if apart is None else Samples.load(apart, space)
     outputs.check_output(out, ".safetensors")

@@ -116,7 +116,7 @@ class Predictor:
         arrays: dict[str, Array] = {f"{name}.{key}": value for name, fit in self.fits for key, value in fit.items()}
         plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()} | {"widen": np.array([self.widen])}
         description = {"model": self.model, "error": dict(self.error), **(details or {})}
-        return artifacts.save(Path(path), save(plain), KIND, self.space.name, description)
+        return artifacts.save(Path(path), save(plain), kind=KIND, space=self.space.name, details=description)
 
     @classmethod
     def load(cls, path: Path | str, space: SearchSpace | None = None) -> Predictor:
@@ -133,7 +133,7 @@ class Predictor:
         from safetensors.numpy import load
 
         path = Path(path)
-        data, description = artifacts.load(path, KIND, space.name if space else None)
+        data, description = artifacts.load(path, KIND, space=space.name if space else None)
         space = space or get_space(description["space"])
         try:
             arrays = load(data)
