@@ -34,6 +34,7 @@ from ofa_deploy.export.formats import FORMATS
 from ofa_deploy.export.subject import Subject
 from ofa_deploy.graphs import tflite
 from ofa_deploy.graphs.formats import format_of
+from ofa_deploy.graphs.tflite_graph import Arrays, Graph
 from ofa_deploy.latency.comparison import ComparisonPlan, side_by_side
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.families import get_space
@@ -46,11 +47,11 @@ TIMED = ("onnx", "onnx-int8", "tflite", "tflite-int8")
 WHOLE = "tflite, 7x7 as one"
 
 
-class Whole(tflite.Graph):
+class Whole(Graph):
     """A graph with depthwise windows as they are."""
 
-    def conv(self, x: int, name: str, weight: np.ndarray, bias: np.ndarray, act: str, op: Op | None) -> int:
-        return self.act(self.window(x, name, weight, bias, act, op), act)
+    def conv(self, x: int, name: str, arrays: Arrays, *, act: str, op: Op | None = None) -> int:
+        return self.act(self.window(x, name, arrays, act=act, op=op), act)
 
 
 def middle(space: SearchSpace, resolutions: Sequence[int] | None = None) -> Arch:

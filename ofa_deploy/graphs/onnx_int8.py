@@ -40,25 +40,12 @@ def quantised(
     """
     from onnxruntime import quantization
 
-    full = len(images) // batch
-    runs = images[: full * batch].reshape(full, batch, *images.shape[1:])
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Gives the images batch by batch."""
-
-        def __init__(self) -> None:
-            self.left: Iterator[npt.NDArray[np.float32]] = iter(runs)
-
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-            run = next(self.left, None)
-            return None if run is None else {INPUT: run}
-
     with tempfile.TemporaryDirectory() as folder, _silence():
         path = Path(folder) / "quantised.onnx"
         quantization.quantize_static(
             model_of(parts, weights, batch=batch),
             path,
-            Reader(),
+            _Reader(images, batch),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -67,6 +54,24 @@ def quantised(
         model = onnx.load(path)
     helper.set_model_props(model, dict(notes or {}))
     return bytes(model.SerializeToString())
+
+
+class _Reader:
+    """Gives images batch by batch, as onnxruntime's quantiser asks for them; those that do not fill one are left out.
+
+    Args:
+        images: (n, channels, height, width).
+        batch: images a run.
+    """
+
+    def __init__(self, images: npt.NDArray[np.float32], batch: int) -> None:
+        full = len(images) // batch
+        self._runs = iter(images[: full * batch].reshape(full, batch, *images.shape[1:]))
+
+    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        """The next run; None after the last one."""
+        run = next(self._runs, None)
+        return None if run is None else {INPUT: run}
 
 
 def emit(

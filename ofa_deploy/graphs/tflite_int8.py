@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ofa_deploy.device.tflite import start
 from ofa_deploy.graphs import tflite
+from ofa_deploy.graphs.tflite_graph import Graph
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.optional import needing
 from ofa_deploy.spaces.ops import Op
@@ -24,19 +25,19 @@ from ofa_deploy.spaces.ops import Op
 CALIBRATION_BATCH = 8
 """Images a run while ranges are collected."""
 FINEST = 2.0**-9
-"""Of the range of a sum, the least that a summand's may be: with less than 2**-10 XNNPACK ends the process."""
+"""The least share of the range of a sum that a summand's may be: with less than 2**-10 XNNPACK ends the process."""
 COVERED = (1.0, 0.97, 0.9)
-"""Shares of the calibration images whose extremes a range may have to cover; see `quantised`."""
+"""Shares of the calibration images whose extremes ranges cover, each tried: `quantised` takes the best."""
 Extremes = Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 """Of each tensor by name: its smallest and its largest value, an image each."""
 
 
-class Int8Graph(tflite.Graph):
+class Int8Graph(Graph):
     """A graph whose operators XNNPACK also takes, and has fast code for, in int8."""
 
-    def padded(self, x: int, op: Op, value: float = 0.0, rows: int | None = None) -> tuple[int, int]:
+    def padded(self, x: int, op: Op, *, value: float = 0.0, rows: int | None = None) -> tuple[int, int]:
         """The input of a window, padded with zeros: a maximum is taken of what a ReLU left, which is not below them."""
-        return super().padded(x, op, 0.0, rows)
+        return super().padded(x, op, value=0.0, rows=rows)
 
     def hard_swish(self, x: int) -> int:
         """x relu6(x + 3) / 6 as a sum and a product, six times as large as it stands for."""
@@ -71,8 +72,8 @@ def quantised(
     model = tflite.emit(parts, weights, notes=notes, forms=Int8Graph)
     expected = _outputs(model, images)
     sums = _sums(model)
-    found = [_quantise(model, _ranges(extremes, share, sums)) for share in COVERED]
-    return min(found, key=lambda made: float(np.square(_outputs(made, images) - expected).mean()))
+    candidates = [_quantise(model, _ranges(extremes, share, sums)) for share in COVERED]
+    return min(candidates, key=lambda candidate: float(np.square(_outputs(candidate, images) - expected).mean()))
 
 
 def emit(
@@ -109,17 +110,17 @@ def _extremes(model: bytes, images: npt.NDArray[np.float32], batch: int) -> Extr
     """The extremes of each tensor, by a model that takes `batch` images; the last that do not fill one are left out."""
     interpreter = _observed(model)
     source = interpreter.get_input_details()[0]["index"]
-    details = [one for one in interpreter.get_tensor_details() if one["dtype"] == np.float32]
-    lows: dict[str, list[Any]] = {one["name"]: [] for one in details}
-    highs: dict[str, list[Any]] = {one["name"]: [] for one in details}
+    tensors = [tensor for tensor in interpreter.get_tensor_details() if tensor["dtype"] == np.float32]
+    lows: dict[str, list[Any]] = {tensor["name"]: [] for tensor in tensors}
+    highs: dict[str, list[Any]] = {tensor["name"]: [] for tensor in tensors}
     for begin in range(0, len(images) - batch + 1, batch):
         interpreter.set_tensor(source, images[begin : begin + batch])
         interpreter.invoke()
-        for one in details:
-            value = interpreter.get_tensor(one["index"])
+        for tensor in tensors:
+            value = interpreter.get_tensor(tensor["index"])
             value = value.reshape(batch if value.shape[:1] == (batch,) else 1, -1)
-            lows[one["name"]].append(value.min(1))
-            highs[one["name"]].append(value.max(1))
+            lows[tensor["name"]].append(value.min(1))
+            highs[tensor["name"]].append(value.max(1))
     return {name: (np.concatenate(lows[name]), np.concatenate(highs[name])) for name in lows}
 
 
@@ -128,11 +129,11 @@ def _observed(model: bytes) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    made = Interpreter(
+    interpreter = Interpreter(
         model_content=model, num_threads=1, experimental_op_resolver_type=plain, experimental_preserve_all_tensors=True
     )
-    made.allocate_tensors()
-    return made
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def _sums(model: bytes) -> list[tuple[str, str]]:
@@ -141,30 +142,35 @@ def _sums(model: bytes) -> list[tuple[str, str]]:
 
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     inside = graph.subgraphs[0]
-    added = [one.builtinCode == schema.BuiltinOperator.ADD for one in graph.operatorCodes]
+    added = [code.builtinCode == schema.BuiltinOperator.ADD for code in graph.operatorCodes]
     names = [tensor.name.decode() for tensor in inside.tensors]
     return [(names[x], names[op.outputs[0]]) for op in inside.operators if added[op.opcodeIndex] for x in op.inputs]
 
 
 def _ranges(extremes: Extremes, share: float, sums: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     """The range of each tensor that covers the smallest values of a share of the images, and the largest."""
-    found = {name: (np.quantile(low, 1 - share), np.quantile(high, share)) for name, (low, high) in extremes.items()}
+    ranges = {name: (np.quantile(low, 1 - share), np.quantile(high, share)) for name, (low, high) in extremes.items()}
     for summand, total in sums:
-        low, high = found[summand]
-        least = FINEST * (found[total][1] - found[total][0])
-        found[summand] = (low, max(high, low + least))
+        low, high = ranges[summand]
+        least = FINEST * (ranges[total][1] - ranges[total][0])
+        ranges[summand] = (low, max(high, low + least))
     return {
         name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
-        for name, (low, high) in found.items()
+        for name, (low, high) in ranges.items()
     }
 
 
 def _quantise(model: bytes, ranges: Mapping[str, Any]) -> bytes:
+    """A model in int8, by the range of each tensor.
+
+    Raises:
+        MeasureError: ai-edge-quantizer is not installed.
+    """
     with needing("int8 TFLite models need ai-edge-quantizer", "pip install 'ofa-deploy[quant]'"):
         from ai_edge_quantizer import quantizer, recipe
-    made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+    quantiser = quantizer.Quantizer(model, recipe.static_wi8_ai8())
     for ends in ("INPUT", "OUTPUT"):  # they stay float32
-        made.update_quantization_recipe(".*", ends, algorithm_key="no_quantize")
+        quantiser.update_quantization_recipe(".*", ends, algorithm_key="no_quantize")
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # its progress bars and memory use
         warnings.simplefilter("ignore", UserWarning)
-        return bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
+        return bytes(quantiser.quantize(ranges, enable_progress_report=False).quantized_model)

@@ -18,7 +18,7 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 Draw = Callable[[Op, np.random.Generator], Weights]
 """Makes up an operator's weights."""
 TILE = 64
-"""See `tiled`."""
+"""Numbers that `tiled` repeats."""
 
 
 def shapes(op: Op) -> dict[str, tuple[int, ...]]:
@@ -70,22 +70,22 @@ def _pair(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
 
 
 def _mbconv(op: Op) -> dict[str, tuple[int, ...]]:
-    found = _pair("expand", op.c_mid, op.c_in, 1, 1) if op.c_mid != op.c_in else {}
-    found |= _pair("depthwise", op.c_mid, 1, op.kernel, op.kernel)
+    arrays = _pair("expand", op.c_mid, op.c_in, 1, 1) if op.c_mid != op.c_in else {}
+    arrays |= _pair("depthwise", op.c_mid, 1, op.kernel, op.kernel)
     if op.se:
-        found |= _pair("se_reduce", op.se, op.c_mid, 1, 1) | _pair("se_expand", op.c_mid, op.se, 1, 1)
-    return found | _pair("project", op.c_out, op.c_mid, 1, 1)
+        arrays |= _pair("se_reduce", op.se, op.c_mid, 1, 1) | _pair("se_expand", op.c_mid, op.se, 1, 1)
+    return arrays | _pair("project", op.c_out, op.c_mid, 1, 1)
 
 
 def _bottleneck(op: Op) -> dict[str, tuple[int, ...]]:
-    found = _pair("conv1", op.c_mid, op.c_in, 1, 1) | _pair("conv2", op.c_mid, op.c_mid, op.kernel, op.kernel)
-    found |= _pair("conv3", op.c_out, op.c_mid, 1, 1)
-    return found if op.shortcut else found | _pair("downsample", op.c_out, op.c_in, 1, 1)
+    arrays = _pair("conv1", op.c_mid, op.c_in, 1, 1) | _pair("conv2", op.c_mid, op.c_mid, op.kernel, op.kernel)
+    arrays |= _pair("conv3", op.c_out, op.c_mid, 1, 1)
+    return arrays if op.shortcut else arrays | _pair("downsample", op.c_out, op.c_in, 1, 1)
 
 
 def _linear(op: Op) -> dict[str, tuple[int, ...]]:
-    found = _pair("linear", op.c_out, op.c_in)
-    return found if op.bias else {"linear.weight": found["linear.weight"]}
+    arrays = _pair("linear", op.c_out, op.c_in)
+    return arrays if op.bias else {"linear.weight": arrays["linear.weight"]}
 
 
 _SHAPES = {

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ofa_deploy.device import tflite
 from ofa_deploy.graphs import tflite as graphs
 from ofa_deploy.graphs import weights
+from ofa_deploy.graphs.tflite_graph import Graph
 from ofa_deploy.graphs.tflite_int8 import Int8Graph
 from ofa_deploy.spaces.families import SPACES, get_space
 from ofa_deploy.spaces.ops import Op
@@ -93,11 +94,9 @@ def test_arrays_are_aligned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("forms", "activation"), [(graphs.Graph, ["HARD_SWISH"]), (Int8Graph, ["ADD", "MUL"])], ids=["float", "int8"]
+    ("forms", "activation"), [(Graph, ["HARD_SWISH"]), (Int8Graph, ["ADD", "MUL"])], ids=["float", "int8"]
 )
-def test_constants_of_gates_and_activations_are_in_the_weights(
-    forms: type[graphs.Graph], activation: list[str]
-) -> None:
+def test_constants_of_gates_and_activations_are_in_the_weights(forms: type[Graph], activation: list[str]) -> None:
     op = Op("mbconv", 8, 8, 8, 24, 5, 1, "hswish", 8, shortcut=True)
     drawn = weights.draw(op, np.random.default_rng(0))
     content = graphs.emit([("block", op)], {"block": drawn}, forms=forms)
