@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from joblib.externals.loky import reusable_executor
 
 from ofa_deploy.accuracy.predictors import fit as fitting
 from ofa_deploy.cli import main
@@ -44,6 +45,14 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start, as in this
 comparison.DEFAULT_PLAN = ComparisonPlan(rounds=4, pause_seconds=0.02)  # no test is about how good they are
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def no_processes_left() -> Iterator[None]:
+    """No test inherits processes that another has started, nor what they have grown to."""
+    yield
+    if (executor := reusable_executor._executor) is not None:
+        executor.shutdown(wait=True, kill_workers=True)
 
 
 @pytest.fixture(scope="session")

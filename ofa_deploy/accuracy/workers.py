@@ -1,23 +1,33 @@
-"""Who does the measuring: processes of this machine, or the workers of a Dask or Ray cluster, all through joblib."""
+"""Who does the measuring and fitting: processes of this machine (joblib's loky), or the workers of a cluster."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
+import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import joblib
-from joblib.parallel import get_active_backend
+from joblib.externals.loky import get_reusable_executor
+from joblib.parallel import ParallelBackendBase, get_active_backend
 
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.optional import needing
 
 LOST = ("TerminatedWorkerError", "KilledWorker", "WorkerCrashedError")
 """What joblib's own processes, Dask and Ray call it when workers die."""
+MANAGER = "ExecutorManagerThread"
+"""Name of the thread that hands tasks to the processes of this machine, and their results back."""
+IDLE_SECONDS = 300
+"""After which a process of this machine ends that has nothing to do."""
+WATCH_SECONDS = 2.0
+"""How often it is looked whether that thread still lives, while tasks are waited for."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Workers:
 
     Attributes:
         jobs: processes on this machine; a cluster uses all of its workers.
-        backend: one of `BACKENDS`.
+        backend: `loky`, which is this machine, or one of `CLUSTERS`.
         address: of the cluster's scheduler, e.g. `tcp://10.0.0.1:8786` (Dask) `ray://10.0.0.1:10001`, or `auto` (Ray).
     """
 
@@ -35,8 +45,8 @@ class Workers:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise OfaDeployError(f"unknown backend {self.backend!r}; choose one of {', '.join(BACKENDS)}")
+        if self.backend not in ("loky", *CLUSTERS):
+            raise OfaDeployError(f"unknown backend {self.backend!r}; choose one of loky, {', '.join(CLUSTERS)}")
         if self.backend == "loky" and self.address is not None:
             raise OfaDeployError("--address is that of a cluster; add --backend dask or --backend ray")
 
@@ -59,7 +69,13 @@ class Workers:
             ) from error
 
     def _run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        with BACKENDS[self.backend](self):
+        if self.backend == "loky":
+            results = (
+                _in_processes(function, tasks, self.jobs) if self.jobs > 1 else (function(*task) for task in tasks)
+            )
+            yield from results
+            return
+        with CLUSTERS[self.backend](self):
             calls = [joblib.delayed(function)(*task) for task in tasks]
             active, _ = get_active_backend()
             if active.supports_return_generator:
@@ -70,9 +86,31 @@ class Workers:
                 yield from joblib.Parallel(n_jobs=-1, batch_size=1)(calls[start : start + size])
 
 
-@contextlib.contextmanager
-def _loky(workers: Workers) -> Iterator[None]:
-    yield
+def _in_processes(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """Results from processes of this machine, as they are ready; these share its cores.
+
+    Not by `joblib.Parallel`, which waits for ever where the thread dies that hands the results back.
+
+    Raises:
+        MeasureError: that thread has died, for instance because no process could be started.
+    """
+    threads = str(max(1, joblib.cpu_count() // jobs))
+    env = {name: threads for name in ParallelBackendBase.MAX_NUM_THREADS_VARS if name not in os.environ}
+    executor = get_reusable_executor(max_workers=jobs, timeout=IDLE_SECONDS, env=env)
+    pending = {executor.submit(function, *task) for task in tasks}
+    try:
+        while pending:
+            done, pending = concurrent.futures.wait(
+                pending, WATCH_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            yield from (future.result() for future in done)
+            if not done and all(thread.name != MANAGER for thread in threading.enumerate()):
+                raise MeasureError(
+                    "the processes of this machine can no longer be reached; repeat the command to go on"
+                )
+    finally:
+        if pending:  # an error, or nobody wants the rest
+            executor.shutdown(wait=False, kill_workers=True)
 
 
 @contextlib.contextmanager
@@ -127,9 +165,5 @@ def _answers(address: str) -> bool:
         return False
 
 
-BACKENDS: dict[str, Callable[[Workers], contextlib.AbstractContextManager[None]]] = {
-    "loky": _loky,
-    "dask": _dask,
-    "ray": _ray,
-}
-"""What a backend needs around the work."""
+CLUSTERS: dict[str, Callable[[Workers], contextlib.AbstractContextManager[None]]] = {"dask": _dask, "ray": _ray}
+"""What makes joblib send its work to a cluster, and ends that."""

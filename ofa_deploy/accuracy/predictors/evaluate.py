@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau, spearmanr
@@ -17,6 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ofa_deploy.accuracy.predictors.estimator import Estimator
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, blend
+from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.costs import Floats
 from ofa_deploy.spaces.encoding import FeatureLayout, Features
@@ -89,15 +89,16 @@ def cross_validated(
         seed: of the folds.
         jobs: processes.
     """
-    parts = folds(x, seed)
-    tasks = [(name, part) for name in estimators for part in range(len(parts))]
+    splits = folds(x, seed)
+    tasks = [
+        (name, number, clone(estimator), x, y, weight, *split)
+        for name, estimator in estimators.items()
+        for number, split in enumerate(splits)
+    ]
     progress = Progress(len(tasks), "fits")
     out = {name: (np.zeros(len(y)), np.zeros(len(y))) for name in estimators}
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        joblib.delayed(_fold)(name, part, clone(estimators[name]), x, y, weight, *parts[part]) for name, part in tasks
-    )
-    for name, part, (mean, std) in results:
-        held = parts[part][1]
+    for name, number, (mean, std) in Workers(jobs).run(_fold, tasks):
+        held = splits[number][1]
         out[name][0][held], out[name][1][held] = mean, std
         progress.add()
     return out
@@ -105,7 +106,7 @@ def cross_validated(
 
 def _fold(
     name: str,
-    part: int,
+    number: int,
     estimator: Any,
     x: Features,
     y: Floats,
@@ -113,11 +114,18 @@ def _fold(
     fitted: npt.NDArray[np.intp],
     held: npt.NDArray[np.intp],
 ) -> tuple[str, int, Predicted]:
+    """Predictions of a fold by an estimator that is fitted without it; with the names of both.
+
+    PyTorch is loaded before the first task is done, whatever it fits: a process whose memory has grown by 300 MB since
+    then is ended and started anew by loky, and loading PyTorch takes most of that.
+    """
+    import torch  # noqa: F401
+
     if isinstance(estimator, Estimator):
         estimator.fit(x[fitted], y[fitted], sample_weight=weight[fitted])
-        return name, part, estimator.predict(x[held], return_std=True)
+        return name, number, estimator.predict(x[held], return_std=True)
     estimator.fit(x[fitted], y[fitted])
-    return name, part, (estimator.predict(x[held]), np.zeros(len(held)))
+    return name, number, (estimator.predict(x[held]), np.zeros(len(held)))
 
 
 def rank(y: Floats, predicted: Predicted, parts: list[Any]) -> float:
