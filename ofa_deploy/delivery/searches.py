@@ -69,11 +69,11 @@ def search_each(request: Request) -> list[SearchResult]:
     each = request.each()
     results: list[SearchResult] = []
     with _each_line_once(requests.logger):
-        for asked, prepared in zip(each, checked(each), strict=True):
+        for single, prepared in zip(each, checked(each), strict=True):
             if results and len(each) >= MANY:
-                asked = _shorter(asked, _nearest(prepared, [result.arch for result in results]))
-                prepared.inputs["request"]["start"] = asked.start
-            results.append(_searched(prepared, asked))
+                single = _shorter(single, _nearest(prepared, [result.arch for result in results]))
+                prepared.inputs["request"]["start"] = single.start
+            results.append(_searched(prepared, single))
     return results
 
 

@@ -272,8 +272,7 @@ def verify_files(
         if journal.known:
             logger.info(f"resuming: {journal.known} measurements are there")
         for request, prepared in zip(requests, searches, strict=True):
-            measured = prepared.predictor is not None
-            accuracies = accuracies_at_hand(prepared, weights, data, journal) if measured else None
+            accuracies = accuracies_at_hand(prepared, weights, data, journal) if prepared.predictor else None
             problem, plan = replace(prepared.problem, limits=prepared.limits[1:]), plan_of(request, prepared)
             (budget,), table = request.latency, prepared.tables[0]
             result = find_verified_network(

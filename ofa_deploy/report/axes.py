@@ -52,10 +52,19 @@ class Axis:
         return [(i * step, f"{i * step:.{places}f}") for i in range(first, min(last, first + 50) + 1)]
 
 
-def axis(values: Iterable[float], start: float, end: float, label: str, ticks: int, margin: float = 0.04) -> Axis:
-    """An axis on which all values lie, with a margin on either side."""
-    known = list(values) or [0.0, 1.0]
-    low, high = min(known), max(known)
+def axis(values: Iterable[float], *, start: float, end: float, label: str, ticks: int, margin: float = 0.04) -> Axis:
+    """An axis on which all values lie.
+
+    Args:
+        values: that are to be shown; none shows 0 to 1.
+        start: where the smallest lies, in pixels.
+        end: where the largest lies, in pixels.
+        label: what the values are, with their unit.
+        ticks: about how many ticks there is room for.
+        margin: on either side, as a share of the range.
+    """
+    shown = list(values) or [0.0, 1.0]
+    low, high = min(shown), max(shown)
     if high - low <= 1e-9 * max(abs(high), 1e-9):
         low, high = low - max(abs(low) * 0.05, 1e-6), high + max(abs(high) * 0.05, 1e-6)
     room = margin * (high - low)
@@ -65,17 +74,17 @@ def axis(values: Iterable[float], start: float, end: float, label: str, ticks: i
 def drawn(x: Axis, y: Axis) -> Html:
     """Grid lines, ticks and labels of both axes."""
     parts = []
-    for value, shown in x.marks():
-        at = x(value)
+    for value, words in x.marks():
+        pixel = x(value)
         parts += [
-            tag("line", x1=at, x2=at, y1=y.start, y2=y.end, class_="grid"),
-            tag("text", text(shown), x=at, y=y.start + 18, class_="tick mid"),
+            tag("line", x1=pixel, x2=pixel, y1=y.start, y2=y.end, class_="grid"),
+            tag("text", text(words), x=pixel, y=y.start + 18, class_="tick mid"),
         ]
-    for value, shown in y.marks():
-        at = y(value)
+    for value, words in y.marks():
+        pixel = y(value)
         parts += [
-            tag("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid"),
-            tag("text", text(shown), x=x.start - 8, y=at + 4, class_="tick end"),
+            tag("line", x1=x.start, x2=x.end, y1=pixel, y2=pixel, class_="grid"),
+            tag("text", text(words), x=x.start - 8, y=pixel + 4, class_="tick end"),
         ]
     parts += [
         tag("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, class_="axis"),
@@ -85,7 +94,7 @@ def drawn(x: Axis, y: Axis) -> Html:
     return join(parts)
 
 
-def clip(x: Axis, y: Axis, name: str) -> Html:
-    """A clipping path of the chart's area."""
+def clip(x: Axis, y: Axis, *, name: str) -> Html:
+    """A clipping path of the chart's area, of that name."""
     area = tag("rect", x=x.start, y=y.end, width=x.end - x.start, height=y.start - y.end)
     return tag("clipPath", area, id=name)

@@ -1,4 +1,4 @@
-"""The charts, as SVG."""
+"""Charts of networks, as SVG: fronts, and how well predictions agree with measurements."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ COLOURS = 6
 """Of series, after which they begin anew."""
 CUT = 4
 """Times the range of the points, beyond which intervals do not stretch an axis."""
-AROUND = 0.1
-"""Margin around the values of an agreement chart, as a share of their range."""
+MARGIN, AGREEMENT_MARGIN = 0.04, 0.1
+"""Room around the values of a chart, and of an agreement chart, as a share of their range."""
 NEAR = 1.15
 """A budget beyond the dearest network is shown up to this multiple of its cost."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
@@ -23,13 +23,28 @@ LETTER, LINE = 7.4, 15
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What a chart is drawn into.
+
+    Attributes:
+        labels: of the horizontal and the vertical axis, with units.
+        size: width and height in pixels.
+        name: of the chart, unique on the page.
+    """
+
+    labels: tuple[str, str]
+    size: tuple[int, int]
+    name: str
+
+
+@dataclass(frozen=True)
 class Dot:
     """A point of a chart.
 
     Attributes:
-        x: its value.
-        y: likewise.
-        network: number of the network that it stands for, see `networks.Networks`.
+        x: its value on the horizontal axis.
+        y: its value on the vertical axis.
+        network: number of the network that it stands for, as the page's script counts them; None without one.
         span: the interval of `y`, from its lower to its upper end; None without one.
         hollow: drawn as a ring.
     """
@@ -49,8 +64,8 @@ class Layer:
         colour: number of its colour, from 0.
         cloud: random networks.
         fronts: each a sequence from cheap to dear.
-        chosen: the chosen networks, as predicted.
-        measured: numbers of chosen networks that were measured, and the dots where they were found.
+        answers: the networks that searches answered with, as predicted.
+        measured: numbers of answers that were measured, and their dots as measured.
         budgets: largest costs that were allowed.
         bounds: proved upper bounds of the score.
     """
@@ -58,7 +73,7 @@ class Layer:
     colour: int
     cloud: Sequence[Dot]
     fronts: Sequence[Sequence[Dot]]
-    chosen: Sequence[Dot]
+    answers: Sequence[Dot]
     measured: Sequence[tuple[int, Dot]]
     budgets: Sequence[float]
     bounds: Sequence[float]
@@ -67,95 +82,93 @@ class Layer:
     def dots(self) -> list[Dot]:
         """All of them."""
         measured = (dot for _, dot in self.measured)
-        return [*self.cloud, *(dot for front in self.fronts for dot in front), *self.chosen, *measured]
+        return [*self.cloud, *(dot for front in self.fronts for dot in front), *self.answers, *measured]
 
 
-def front_chart(layers: Sequence[Layer], labels: tuple[str, str], unit: str, size: tuple[int, int], name: str) -> Html:
+def front_chart(layers: Sequence[Layer], frame: Frame, *, unit: str) -> Html:
     """Score against cost.
 
     Args:
         layers: one a series.
-        labels: of the axes, with units.
+        frame: what the chart is drawn into.
         unit: of the cost.
-        size: width and height in pixels.
-        name: of the chart, unique on the page.
     """
     dots = [dot for layer in layers for dot in layer.dots]
     xs = [d.x for d in dots]
     near = max(xs, default=0) * NEAR
     xs += [budget for layer in layers for budget in layer.budgets if budget < near]
-    x, y = _area(xs, [v for d in dots for v in _ends(d)], labels, size)
+    x, y = _area(xs, [v for d in dots for v in _ends(d)], frame)
     rows: list[float] = []
     inside = [
         tag("g", *(_series(layer, _points(layer.cloud, x, y, 2.2)) for layer in layers), class_="random"),
         tag("g", *(_series(layer, _budgets(layer, x, y, unit, rows)) for layer in layers), class_="limits"),
         tag("g", *(_series(layer, *(_front(f, x, y) for f in layer.fronts)) for layer in layers), class_="front"),
-        tag("g", *(_series(layer, _chosen(layer, x, y)) for layer in layers), class_="chosen"),
+        tag("g", *(_series(layer, _answers(layer, x, y)) for layer in layers), class_="chosen"),
     ]
-    return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *inside)
+    return _svg(x, y, frame, *inside)
 
 
-def agreement_chart(
-    dots: Sequence[Dot], labels: tuple[str, str], size: tuple[int, int], name: str, colour: int
-) -> Html:
+def agreement_chart(dots: Sequence[Dot], frame: Frame, *, colour: int) -> Html:
     """Measured against predicted values on two equal axes, so that they agree on the diagonal.
 
     Intervals much longer than the errors are cut off.
+
+    Args:
+        dots: one a network; none gives no chart that could be drawn.
+        frame: what the chart is drawn into.
+        colour: number of the series' colour, from 0.
     """
     values, ends = [v for d in dots for v in (d.x, d.y)], [end for d in dots for end in _ends(d)]
     longest = CUT * (max(values) - min(values))
     values = values if max(ends) - min(ends) > longest else [*values, *ends]
-    x, y = _area(values, values, labels, size, AROUND)
+    x, y = _area(values, values, frame, margin=AGREEMENT_MARGIN)
     line = tag("line", x1=x.start, y1=y.start, x2=x.end, y2=y.end, class_="diagonal")
     body = tag("g", _intervals(dots, x, y), _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
-    return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", line, body)
+    return _svg(x, y, frame, line, body)
 
 
-def deviation_chart(
-    dots: Sequence[Dot], labels: tuple[str, str], band: float | None, size: tuple[int, int], name: str, colour: int
-) -> Html:
-    """Relative errors around zero, and the band that most of them stay within."""
+def deviation_chart(dots: Sequence[Dot], frame: Frame, *, band: float | None, colour: int) -> Html:
+    """Relative errors around zero.
+
+    Args:
+        dots: one a network.
+        frame: what the chart is drawn into.
+        band: that most errors stay within on either side of zero; None shows none.
+        colour: number of the series' colour, from 0.
+    """
     shown = [band, -band] if band is not None else []
-    x, y = _area([d.x for d in dots], [0, *(d.y for d in dots), *shown], labels, size)
+    x, y = _area([d.x for d in dots], [0, *(d.y for d in dots), *shown], frame)
     parts = []
     if band is not None:
-        parts.append(
-            tag(
-                "rect",
-                x=x.start,
-                y=y(band),
-                width=x.end - x.start,
-                height=y(-band) - y(band),
-                class_=f"band s{colour % COLOURS}",
-            )
-        )
+        area = {"x": x.start, "y": y(band), "width": x.end - x.start, "height": y(-band) - y(band)}
+        parts.append(tag("rect", **area, class_=f"band s{colour % COLOURS}"))
     parts.append(tag("line", x1=x.start, x2=x.end, y1=y(0), y2=y(0), class_="diagonal"))
     body = tag("g", _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
-    return _svg(x, y, size, name, f"{labels[1]} against {labels[0]}", *parts, body)
+    return _svg(x, y, frame, *parts, body)
 
 
-def _area(
-    xs: Sequence[float], ys: Sequence[float], labels: tuple[str, str], size: tuple[int, int], margin: float = 0.04
-) -> tuple[Axis, Axis]:
-    width, height = size
+def _area(xs: Sequence[float], ys: Sequence[float], frame: Frame, *, margin: float = MARGIN) -> tuple[Axis, Axis]:
+    """Axes on which all values lie."""
+    (width, height), (across, up) = frame.size, frame.labels
     return (
-        axis(xs, LEFT, width - RIGHT, labels[0], max(3, width // 95), margin),
-        axis(ys, height - BOTTOM, TOP, labels[1], max(3, height // 70), margin),
+        axis(xs, start=LEFT, end=width - RIGHT, label=across, ticks=max(3, width // 95), margin=margin),
+        axis(ys, start=height - BOTTOM, end=TOP, label=up, ticks=max(3, height // 70), margin=margin),
     )
 
 
-def _svg(x: Axis, y: Axis, size: tuple[int, int], name: str, title: str, *inside: Html) -> Html:
+def _svg(x: Axis, y: Axis, frame: Frame, *inside: Html) -> Html:
+    """A chart, with what is inside of its area."""
     ring = tag("circle", r=0, class_="ring")
     return tag(
         "svg",
-        clip(x, y, name),
+        clip(x, y, name=frame.name),
         drawn(x, y),
-        tag("g", *inside, clip_path=f"url(#{name})"),
+        tag("g", *inside, clip_path=f"url(#{frame.name})"),
         ring,
         tag("circle", r=0, class_="ring pin"),
-        viewBox=f"0 0 {size[0]} {size[1]}",
+        viewBox=f"0 0 {frame.size[0]} {frame.size[1]}",
         role="img",
-        aria_label=title,
+        aria_label=f"{frame.labels[1]} against {frame.labels[0]}",
         tabindex=0,
     )
 
@@ -179,27 +192,27 @@ def _front(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
     return join([tag("path", d="".join(steps), class_="steps"), _points(dots, x, y, 2.8)])
 
 
-def _chosen(layer: Layer, x: Axis, y: Axis) -> Html:
+def _answers(layer: Layer, x: Axis, y: Axis) -> Html:
     """Chosen networks with their predicted scores, and lines to rings where they were measured."""
     labels: list[Html] = []
-    taken: list[tuple[float, float]] = []
-    for dot in sorted(layer.chosen, key=lambda d: d.x):
-        at = x(dot.x) - 9, y(dot.y) - 9
-        if beside := at[0] - x.start >= 60:
-            side = {"x": at[0], "y": at[1], "class_": "value end"}
+    places: list[tuple[float, float]] = []
+    for dot in sorted(layer.answers, key=lambda d: d.x):
+        left, above = x(dot.x) - 9, y(dot.y) - 9
+        if beside := left - x.start >= 60:
+            side = {"x": left, "y": above, "class_": "value end"}
         else:  # no room on the left: above the interval
             side = {"x": max(x(dot.x), x.start + 22), "y": y(max(_ends(dot))) - 8, "class_": "value mid"}
-        if beside and any(abs(at[0] - a) < 64 and abs(at[1] - b) < 16 for a, b in taken):
+        if beside and any(abs(left - a) < 64 and abs(above - b) < 16 for a, b in places):
             continue
-        taken.append(at)
+        places.append((left, above))
         labels.append(tag("text", text(f"{dot.y:.2f}"), **side))
-    found = [dot for _, dot in layer.measured]
+    rings = [dot for _, dot in layer.measured]
     ways = [
-        tag("line", x1=x(layer.chosen[i].x), y1=y(layer.chosen[i].y), x2=x(dot.x), y2=y(dot.y), class_="way")
+        tag("line", x1=x(layer.answers[i].x), y1=y(layer.answers[i].y), x2=x(dot.x), y2=y(dot.y), class_="way")
         for i, dot in layer.measured
     ]
-    dots = [_points(layer.chosen, x, y, 6.0), _points(found, x, y, 4.5)]
-    return join([_intervals(layer.chosen, x, y), *ways, *dots, *labels])
+    dots = [_points(layer.answers, x, y, 6.0), _points(rings, x, y, 4.5)]
+    return join([_intervals(layer.answers, x, y), *ways, *dots, *labels])
 
 
 def _intervals(dots: Sequence[Dot], x: Axis, y: Axis) -> Html:
@@ -212,21 +225,21 @@ def _budgets(layer: Layer, x: Axis, y: Axis, unit: str, rows: list[float]) -> Ht
     """Lines at the largest costs that were allowed, each with its value, and at proved bounds.
 
     Args:
-        layer: whose.
+        layer: with the budgets and the bounds.
         x: the axis of costs.
-        y: that of scores.
+        y: the axis of scores.
         unit: of the cost.
         rows: where each line of text ends, the lowest first; a value goes into the first in which there is room.
     """
     parts = []
     for value in sorted(set(filter(x.shows, layer.budgets))):
-        at, words = x(value), f"≤ {value:.4g} {unit}"
-        parts.append(tag("line", x1=at, x2=at, y1=y.start, y2=y.end, class_="budget"))
-        long = LETTER * len(words) + 10
-        left = at if at + long < x.end else at - long
+        pixel, words = x(value), f"≤ {value:.4g} {unit}"
+        parts.append(tag("line", x1=pixel, x2=pixel, y1=y.start, y2=y.end, class_="budget"))
+        length = LETTER * len(words) + 10
+        left = pixel if pixel + length < x.end else pixel - length
         row = next((i for i, end in enumerate(rows) if left > end), len(rows))
-        rows[row : row + 1] = [left + long]
-        side = {"x": at + 5, "class_": "note"} if left == at else {"x": at - 5, "class_": "note end"}
+        rows[row : row + 1] = [left + length]
+        side = {"x": pixel + 5, "class_": "note"} if left == pixel else {"x": pixel - 5, "class_": "note end"}
         parts.append(tag("text", text(words), y=y.start - 8 - LINE * row, **side))
     for value in sorted(set(filter(y.shows, layer.bounds))):
         parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="bound"))

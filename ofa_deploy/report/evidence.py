@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ofa_deploy.errors import ArchError
 from ofa_deploy.formatting import DASH, mapping, number
 from ofa_deploy.report import networks as nets
-from ofa_deploy.report.charts import Dot, agreement_chart, deviation_chart
+from ofa_deploy.report.charts import Dot, Frame, agreement_chart, deviation_chart
 from ofa_deploy.report.markup import Html, figure, tag, text
 from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile, first_limit, request_of
 from ofa_deploy.report.networks import Networks
@@ -25,34 +25,56 @@ SIZE = (440, 340)
 WITHIN = "within the budget, as measured"
 
 
-def verified(panel: Panel, shown: Networks, name: str) -> list[Html]:
-    """Predicted and measured figures of the candidates of all results that have them, a device's together."""
+@dataclass(frozen=True)
+class Style:
+    """How the charts of one series look.
+
+    Attributes:
+        colour: number of the series' colour, from 0.
+        name: what the names of its charts begin with.
+    """
+
+    colour: int
+    name: str
+
+    def frame(self, across: str, up: str, kind: str) -> Frame:
+        """A chart of the series, with the labels of its axes."""
+        return Frame((across, up), SIZE, f"{self.name}-{kind}")
+
+
+def verified(panel: Panel, shown: Networks, *, name: str) -> list[Html]:
+    """Predicted and measured figures of the candidates of all results that have them, a device's together.
+
+    Args:
+        panel: the results.
+        shown: gets the networks that are drawn.
+        name: what the names of the charts begin with.
+    """
     parts = []
     for colour, series in enumerate(panel.series):
-        if found := [result for result in series.results if candidates_of(result)]:
-            parts += _verified(panel, colour, found, shown, f"{name}-{colour}")
+        if results := [result for result in series.results if candidates_of(result)]:
+            heading = tag("h3", swatch(colour), text(series.name))
+            parts += [heading, *_verified(panel, results, shown, Style(colour, f"{name}-{colour}"))]
     return parts
 
 
-def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: Networks, name: str) -> list[Html]:
-    several = len(found) > 1
+def _verified(panel: Panel, results: Sequence[SearchResult], shown: Networks, style: Style) -> list[Html]:
+    """What was measured of the candidates of one device."""
+    several = len(results) > 1
     cells: list[list[Html]] = []
     latency: list[Dot] = []
     accuracy: list[Dot] = []
-    for result in found:
+    for result in results:
         budget, rows = allowed(first_limit(result)), candidates_of(result)
         for place, candidate in enumerate(rows, 1):
-            chosen, title = candidate.arch == result.arch, f"Candidate {place}" + f", {budget}" * several
-            said, dots = _candidate(panel, candidate, title, shown)
+            title = f"Candidate {place}" + f", {budget}" * several
+            figures, dots = _candidate(panel, candidate, title, shown)
             words = f"{budget}, {place}" if several and len(rows) > 1 else budget if several else str(place)
-            words += " chosen" * (chosen and len(rows) > 1)
-            network = tag("code", text(candidate.arch))
-            within = [text(kept(result) if chosen else "")] * several
-            cells.append([tag("b", text(words)) if chosen else text(words), *map(text, said), *within, network])
-            for found_dots, dot in zip((latency, accuracy), dots, strict=True):
-                found_dots += [dot] if dot else []
+            cells.append(_row(result, candidate, words, figures, several=several))
+            latency += filter(None, dots[:1])
+            accuracy += filter(None, dots[1:])
     charts = [
-        agreement_chart(dots, (f"predicted {what}", f"measured {what}"), SIZE, f"{name}-{kind}", colour)
+        agreement_chart(dots, style.frame(f"predicted {what}", f"measured {what}", kind), colour=style.colour)
         for dots, what, kind in ((latency, "latency (ms)", "ms"), (accuracy, "top-1 (%)", "top1"))
         if dots
     ]
@@ -61,13 +83,19 @@ def _verified(panel: Panel, colour: int, found: Sequence[SearchResult], shown: N
     words = (
         "Dashed: agreement. Bars: how far repeated measurements of a latency reach up; 95 % interval of an accuracy."
     )
-    return [
-        tag("h3", swatch(colour), text(panel.series[colour].name)),
-        listing(_loops([result.verified for result in found if result.verified]), "tiles small"),
-        _pair(charts),
-        tag("p", text(words), class_="hint"),
-        table(head, cells),
-    ]
+    loops = listing(_loops([result.verified for result in results if result.verified]), "tiles small")
+    return [loops, _pair(charts), tag("p", text(words), class_="hint"), table(head, cells)]
+
+
+def _row(
+    result: SearchResult, candidate: Candidate, words: str, figures: Sequence[str], *, several: bool
+) -> list[Html]:
+    """The cells of a candidate, marked where it is the answer; with several results, whether that kept its budget."""
+    answer = candidate.arch == result.arch
+    words += " chosen" * (answer and len(candidates_of(result)) > 1)
+    first = tag("b", text(words)) if answer else text(words)
+    within = [text(kept(result) if answer else "")] * several
+    return [first, *map(text, figures), *within, tag("code", text(candidate.arch))]
 
 
 def _candidate(
@@ -113,26 +141,26 @@ def _loop(verified: Verified) -> list[tuple[str, str]]:
     return listed
 
 
-def tables(panel: Panel, shown: Networks, name: str) -> list[Html]:
-    """How wrong each latency table is about the whole networks that were measured with it."""
+def tables(panel: Panel, shown: Networks, *, name: str) -> list[Html]:
+    """How wrong each latency table is about the whole networks that were measured with it.
+
+    Args:
+        panel: the results.
+        shown: gets the networks that are drawn.
+        name: what the names of the charts begin with.
+    """
     parts = []
     for colour, series in enumerate(panel.series):
         if series.table:
-            parts += _table(panel.space, series.table, colour, shown, f"{name}-{colour}")
+            heading = tag("h3", swatch(colour), text(series.table.table.label))
+            parts += [heading, *_table(panel.space, series.table, shown, Style(colour, f"{name}-{colour}"))]
     return parts
 
 
-def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, name: str) -> list[Html]:
-    error, dots, errors = found.table.error, [], []
-    for row in found.table.networks:
-        said, ms = number(row.get("predicted_ms")), number(row.get("measured_ms"))
-        if said is None or ms is None or ms <= 0:
-            continue
-        off = 100 * (said / ms - 1)
-        figures = [("predicted", figure(said, "ms")), ("measured", figure(ms, "ms")), ("off by", f"{off:+.2f} %")]
-        which = _known(space, row.get("arch"), "A network of the calibration", figures, shown)
-        dots.append(Dot(said, ms, which))
-        errors.append(Dot(ms, off, which))
+def _table(space: SearchSpace, file: TableFile, shown: Networks, style: Style) -> list[Html]:
+    """How wrong one latency table is."""
+    agreements, errors = _table_dots(space, file, shown)
+    error = file.table.error
     p95 = number(error.get("p95_percent")) if error.get("networks") else None
     figures = [
         ("off on average", figure(error.get("mape_percent"), "%", 2)),
@@ -142,107 +170,121 @@ def _table(space: SearchSpace, found: TableFile, colour: int, shown: Networks, n
         ("Spearman", figure(error.get("spearman"), places=3)),
         ("networks", figure(error.get("networks"))),
     ]
-    if not error.get("networks"):
-        figures = [("error", "not known")]
-    heading = tag("h3", swatch(colour), text(found.table.label))
-    if not dots:
-        return [heading, listing(figures, "tiles small")]
+    tiles = listing(figures if error.get("networks") else [("error", "not known")], "tiles small")
+    if not agreements:
+        return [tiles]
+    off = style.frame("measured (ms)", "predicted is off by (%)", "off")
     charts = [
-        agreement_chart(dots, ("predicted (ms)", "measured (ms)"), SIZE, f"{name}-agree", colour),
-        deviation_chart(errors, ("measured (ms)", "predicted is off by (%)"), p95, SIZE, f"{name}-off", colour),
+        agreement_chart(agreements, style.frame("predicted (ms)", "measured (ms)", "agree"), colour=style.colour),
+        deviation_chart(errors, off, band=p95, colour=style.colour),
     ]
     words = "Whole networks, each predicted by a calibration that had not seen it."
     words += " Shaded: the error that 95 % of them stay under." if p95 is not None else ""
-    return [heading, listing(figures, "tiles small"), _pair(charts), tag("p", text(words), class_="hint")]
+    return [tiles, _pair(charts), tag("p", text(words), class_="hint")]
 
 
-def predictor(found: PredictorFile) -> list[Html]:
+def _table_dots(space: SearchSpace, file: TableFile, shown: Networks) -> tuple[list[Dot], list[Dot]]:
+    """The networks that were measured with a table: measured against predicted latency, and the error in percent."""
+    agreements, errors = [], []
+    for row in file.table.networks:
+        predicted_ms, ms = number(row.get("predicted_ms")), number(row.get("measured_ms"))
+        if predicted_ms is None or ms is None or ms <= 0:
+            continue
+        off = 100 * (predicted_ms / ms - 1)
+        figures = [
+            ("predicted", figure(predicted_ms, "ms")),
+            ("measured", figure(ms, "ms")),
+            ("off by", f"{off:+.2f} %"),
+        ]
+        network = _number_of(space, row.get("arch"), figures, shown)
+        agreements.append(Dot(predicted_ms, ms, network))
+        errors.append(Dot(ms, off, network))
+    return agreements, errors
+
+
+def predictor(file: PredictorFile) -> list[Html]:
     """How wrong a predictor is about networks that it was not fitted on."""
-    about, error = found.about, mapping(found.about.get("error"))
-    named = [
+    description, error = file.description, mapping(file.description.get("error"))
+    figures = [
         ("RMSE", figure(error.get("rmse_points"), "points", 3)),
         ("Kendall's tau", figure(error.get("kendall_tau"), places=3)),
         ("tau in one resolution", figure(error.get("kendall_tau_within_resolution"), places=3)),
         ("in its 90 % interval", figure(error.get("coverage90_percent"), "%", 3)),
         ("fitted on", figure(error.get("fitted"), "networks")),
     ]
-    noise = mapping(about.get("label_noise"))
-    if (held := number(noise.get("heldout_points"))) is not None:
-        named.append(("noise of the labels", f"{held:.2f} points"))
-    rows = []
-    for name, values in mapping(about.get("models")).items():
-        one, own = mapping(values), name == about.get("model")
-        cells = [figure(one.get(key), places=3) for key in ("rmse_points", "kendall_tau", "spearman_rho")]
-        rows.append([tag("b", text(name)) if own else text(name), *map(text, cells)])
-    parts = [
-        tag("h3", text(f"{found.predictor.space.name}: {about.get('model', DASH)}")),
-        listing(named, "tiles small"),
-    ]
+    noise = mapping(description.get("label_noise"))
+    if (points := number(noise.get("heldout_points"))) is not None:
+        figures.append(("noise of the labels", f"{points:.2f} points"))
     pieces = []
-    if found.plot:
-        source = f"data:image/png;base64,{base64.b64encode(found.plot).decode()}"
+    if file.plot:
+        source = f"data:image/png;base64,{base64.b64encode(file.plot).decode()}"
         pieces.append(tag("img", src=source, alt="measured against predicted accuracy of each sample"))
-    if rows:
+    if rows := _models(description):
         pieces.append(table(["model", "RMSE, points", "Kendall's tau", "Spearman's rho"], rows))
-    return [*parts, tag("div", *pieces, class_="pair")]
+    heading = tag("h3", text(f"{file.predictor.space.name}: {description.get('model', DASH)}"))
+    return [heading, listing(figures, "tiles small"), tag("div", *pieces, class_="pair")]
+
+
+def _models(description: Mapping[str, Any]) -> list[list[Html]]:
+    """A row for each model that was compared; the name of the predictor's is bold."""
+    rows = []
+    for name, values in mapping(description.get("models")).items():
+        errors = mapping(values)
+        cells = [figure(errors.get(key), places=3) for key in ("rmse_points", "kendall_tau", "spearman_rho")]
+        label = tag("b", text(name)) if name == description.get("model") else text(name)
+        rows.append([label, *map(text, cells)])
+    return rows
 
 
 def provenance(material: Material) -> list[Html]:
     """What was run on what."""
     parts = []
-    for path, sha256, made in material.files:
-        listed = [("result", str(path)), ("SHA-256", sha256), *_made(made)]
+    for file in material.files:
+        listed = [("result", str(file.path)), ("SHA-256", file.sha256), *_made_with(file.made_with)]
         parts.append(listing(listed, "long"))
     for panel in material.panels:
         for colour, series in enumerate(panel.series):
             parts.append(tag("h3", swatch(colour), text(f"{panel.space.name}, {series.name}")))
             parts += [listing(_search(result), "long") for result in series.results]
             if series.table:
-                about = series.table.about
-                parts.append(listing(_file("latency table", series.table.path, about), "long"))
-    for found in material.predictors.values():
-        parts.append(listing(_file("predictor", found.path, found.about), "long"))
+                parts.append(listing(_artifact("latency table", series.table), "long"))
+    parts += [listing(_artifact("predictor", file), "long") for file in material.predictors.values()]
     return parts
 
 
-def _file(what: str, path: Path, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _artifact(what: str, file: TableFile | PredictorFile) -> list[tuple[str, str]]:
     """Where an artifact lies and how it came to be."""
-    known = [(key, str(about[key])) for key in ("created", "source") if about.get(key)]
-    return [(what, str(path)), ("SHA-256", str(about.get("sha256"))), *known, *_made(mapping(about.get("made_with")))]
+    description = file.description
+    origin = [(key, str(description[key])) for key in ("created", "source") if description.get(key)]
+    made_with = _made_with(mapping(description.get("made_with")))
+    return [(what, str(file.path)), ("SHA-256", str(description.get("sha256"))), *origin, *made_with]
 
 
 def _search(result: SearchResult) -> list[tuple[str, str]]:
-    asked = [
+    """What was asked of a search, and how it went."""
+    options = [
         key if value is True else f"{key} {_flat(value)}"
         for key, value in request_of(result).items()
         if value not in (None, False, [], "")
     ]
-    own = mapping(result.inputs).get("table_of_this_machine")
-    listed = [("asked for", "; ".join(asked))] * bool(asked)
-    listed += [
-        (
-            "limits",
-            "; ".join(
-                f"{limit.name} {allowed(limit)}, margin {figure(limit.margin_percent, '%', 3)}"
-                for limit in result.limits
-            )
-            or DASH,
-        ),
-        (
-            "searched",
-            f"{figure(result.evaluations, 'networks', 9)}, seed {result.settings.seed}, risk "
-            f"{figure(result.risk)} standard deviations",
-        ),
+    limits = [
+        f"{limit.name} {allowed(limit)}, margin {figure(limit.margin_percent, '%', 3)}" for limit in result.limits
     ]
+    evaluations, risk = figure(result.evaluations, "networks", 9), f"{figure(result.risk)} standard deviations"
+    listed = [("asked for", "; ".join(options))] * bool(options)
+    listed.append(("limits", "; ".join(limits) or DASH))
+    listed.append(("searched", f"{evaluations}, seed {result.settings.seed}, risk {risk}"))
     if result.front:
         listed.append(("front", f"{len(result.front)} networks, hypervolume {figure(result.hypervolume)}"))
-    if own is not None:
-        listed.append(("table", "of the machine that searched" if own else "not of the machine that searched"))
+    here = mapping(result.inputs).get("table_of_this_machine")
+    if here is not None:
+        listed.append(("table", "of the machine that searched" if here else "not of the machine that searched"))
     return listed
 
 
-def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
-    machine, packages = mapping(made.get("machine")), mapping(made.get("packages"))
+def _made_with(made_with: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Machine and versions, as far as a file tells them."""
+    machine, packages = mapping(made_with.get("machine")), mapping(made_with.get("packages"))
     listed = []
     if machine:
         words = [
@@ -251,9 +293,9 @@ def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
             str(machine.get("system", "")),
         ]
         listed.append(("made on", ", ".join(filter(None, words))))
-    if packages or made.get("python"):
-        versions = [f"Python {_flat(made.get('python', DASH))}", *(f"{k} {_flat(v)}" for k, v in packages.items())]
-        listed.append(("made with", ", ".join(versions)))
+    if packages or made_with.get("python"):
+        python = f"Python {_flat(made_with.get('python', DASH))}"
+        listed.append(("made with", ", ".join([python, *(f"{k} {_flat(v)}" for k, v in packages.items())])))
     return listed
 
 
@@ -261,10 +303,10 @@ def _flat(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _known(space: SearchSpace, arch: Any, title: str, figures: nets.Figures, shown: Networks) -> int | None:
-    """The number of a network for the script; None where its text is none of the space."""
+def _number_of(space: SearchSpace, arch: Any, figures: nets.Figures, shown: Networks) -> int | None:
+    """The number of a calibration network for the script; None where its text is no network of the space."""
     try:
-        return shown.add(space, space.check(Arch.parse(arch)), title, figures)
+        return shown.add(space, space.check(Arch.parse(arch)), "A network of the calibration", figures)
     except (ArchError, TypeError, AttributeError):
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,27 +37,61 @@ NO_LIMIT = LimitOutcome(
 
 
 @dataclass(frozen=True)
+class ResultFile:
+    """A file of results.
+
+    Attributes:
+        path: of the file.
+        sha256: its checksum.
+        made_with: versions and machine, as the file tells them.
+    """
+
+    path: Path
+    sha256: str
+    made_with: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class TableFile:
-    """A latency table, where it lies, and its JSON."""
+    """A latency table from a file.
+
+    Attributes:
+        path: of the file.
+        table: the table.
+        description: the JSON beside it.
+    """
 
     path: Path
     table: LatencyTable
-    about: Mapping[str, Any]
+    description: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class PredictorFile:
-    """An accuracy predictor, where it lies, its JSON, and the plot beside it (PNG; empty where there is none)."""
+    """An accuracy predictor from a file.
+
+    Attributes:
+        path: of the file.
+        predictor: the predictor.
+        description: the JSON beside it.
+        plot: of its samples, the content of the PNG beside it; empty where there is none.
+    """
 
     path: Path
     predictor: Predictor
-    about: Mapping[str, Any]
+    description: Mapping[str, Any]
     plot: bytes
 
 
 @dataclass(frozen=True)
 class Point:
-    """A network in a chart: predicted cost and score."""
+    """A network in a chart.
+
+    Attributes:
+        arch: the network.
+        cost: predicted, in the unit of its panel.
+        score: predicted.
+    """
 
     arch: Arch
     cost: float
@@ -85,7 +119,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Results that can be drawn into one chart: of one space, one objective and one cost."""
+    """Results that can be drawn into one chart.
+
+    Attributes:
+        space: of all results.
+        objective: of all results: `accuracy` or `macs`.
+        cost: name of the first limit of all results.
+        unit: of the cost.
+        series: the results, by device.
+    """
 
     space: SearchSpace
     objective: str
@@ -96,7 +138,7 @@ class Panel:
     @property
     def results(self) -> list[tuple[int, SearchResult]]:
         """Every result with the number of its series."""
-        return [(i, result) for i, one in enumerate(self.series) for result in one.results]
+        return [(i, result) for i, series in enumerate(self.series) for result in series.results]
 
 
 @dataclass(frozen=True)
@@ -104,12 +146,12 @@ class Material:
     """Everything that a page shows.
 
     Attributes:
-        files: the result files, with their checksums and `made_with`.
+        files: the result files.
         panels: the results.
-        predictors: that were found, by checksum.
+        predictors: those of the results that were found, by checksum.
     """
 
-    files: tuple[tuple[Path, str, Mapping[str, Any]], ...]
+    files: tuple[ResultFile, ...]
     panels: tuple[Panel, ...]
     predictors: Mapping[str, PredictorFile]
 
@@ -117,90 +159,104 @@ class Material:
 def gather(paths: Sequence[Path], seed: int = 0) -> Material:
     """Read results, and find what belongs to them: named by them, in the working folder, or shipped.
 
+    Args:
+        paths: files of results.
+        seed: of the random networks behind a front.
+
     Raises:
         ArtifactError: a file is no result.
     """
-    files = []
-    groups: dict[tuple[str, str, str, str], list[SearchResult]] = {}
-    for path in paths:
-        found = load_results(path)
-        data = atomic.read(path)
-        files.append((path, atomic.sha256(path), mapping(json_text.loads(data, path).get("made_with"))))
-        for result in found:
-            first = first_limit(result)
-            group = (result.space, str(result.objective), first.name, first.unit)
-            groups.setdefault(group, []).append(result)
+    loaded = [load_results(path) for path in paths]
+    groups = _grouped([result for results in loaded for result in results], _panel_key)
     predictors: dict[str, PredictorFile] = {}
-    for result in (result for results in groups.values() for result in results):
-        wanted = mapping(result.inputs).get("predictor_sha256")
-        if isinstance(wanted, str) and wanted not in predictors and (model := find_predictor(result, wanted)):
-            predictors[wanted] = model
-    panels = tuple(_panel(group, results, predictors, seed) for group, results in groups.items())
-    return Material(tuple(files), panels, predictors)
+    for result in (result for group in groups for result in group):
+        sha256 = mapping(result.inputs).get("predictor_sha256")
+        if isinstance(sha256, str) and sha256 not in predictors and (file := find_predictor(result, sha256)):
+            predictors[sha256] = file
+    sources = _Sources(predictors, seed)
+    panels = tuple(_panel(group, sources) for group in groups)
+    return Material(tuple(_result_file(path) for path in paths), panels, predictors)
 
 
-def _panel(
-    group: tuple[str, str, str, str],
-    results: Sequence[SearchResult],
-    predictors: Mapping[str, PredictorFile],
-    seed: int,
-) -> Panel:
-    space, (objective, cost, unit) = get_space(group[0]), group[1:]
-    devices: dict[tuple[str, str], list[SearchResult]] = {}
+@dataclass(frozen=True)
+class _Sources:
+    """What random networks behind a front come from.
+
+    Attributes:
+        predictors: of their scores, by checksum.
+        seed: of the networks.
+    """
+
+    predictors: Mapping[str, PredictorFile]
+    seed: int
+
+
+def _result_file(path: Path) -> ResultFile:
+    made_with = json_text.loads(atomic.read(path), path).get("made_with")
+    return ResultFile(path, atomic.sha256(path), mapping(made_with))
+
+
+def _grouped(
+    results: Iterable[SearchResult], key: Callable[[SearchResult], tuple[str, ...]]
+) -> list[tuple[SearchResult, ...]]:
+    """Results of the same key together, in the order of their first ones."""
+    groups: dict[tuple[str, ...], list[SearchResult]] = {}
     for result in results:
-        first = first_limit(result)
-        devices.setdefault((first.source, first.sha256), []).append(result)
-    return Panel(
-        space,
-        objective,
-        cost,
-        unit,
-        tuple(_series(space, cost, name, of, predictors, seed) for (name, _), of in devices.items()),
-    )
+        groups.setdefault(key(result), []).append(result)
+    return [tuple(group) for group in groups.values()]
 
 
-def _series(
-    space: SearchSpace,
-    cost: str,
-    name: str,
-    results: Sequence[SearchResult],
-    predictors: Mapping[str, PredictorFile],
-    seed: int,
-) -> Series:
-    table = find_table(space, results[0]) if cost == "latency" else None
-    fronts = [_front(result) for result in results if result.front]
-    cloud = _cloud(space, cost, results[0], table, predictors, seed)
-    return Series(name, tuple(results), table, tuple(filter(None, fronts)), cloud)
+def _panel_key(result: SearchResult) -> tuple[str, ...]:
+    """What the results of a panel have in common."""
+    first = first_limit(result)
+    return result.space, str(result.objective), first.name, first.unit
+
+
+def _series_key(result: SearchResult) -> tuple[str, ...]:
+    """What the results of a series have in common."""
+    first = first_limit(result)
+    return first.source, first.sha256
+
+
+def _panel(results: Sequence[SearchResult], sources: _Sources) -> Panel:
+    """Results that can be drawn into one chart."""
+    first, space = first_limit(results[0]), get_space(results[0].space)
+    series = tuple(_series(space, group, sources) for group in _grouped(results, _series_key))
+    return Panel(space, str(results[0].objective), first.name, first.unit, series)
+
+
+def _series(space: SearchSpace, results: tuple[SearchResult, ...], sources: _Sources) -> Series:
+    """Results about one device, with their table, their fronts and random networks."""
+    first = first_limit(results[0])
+    table = find_table(space, results[0]) if first.name == "latency" else None
+    fronts = tuple(front for result in results if (front := _front(result)))
+    return Series(first.source, results, table, fronts, _cloud(space, results[0], table, sources))
 
 
 def _front(result: SearchResult) -> tuple[Point, ...]:
     """The points of a front that can be shown, cheapest first."""
     points = [Point(point.arch, point.cost, point.score) for point in result.front]
-    shown = [point for point in points if number(point.cost) is not None and number(point.score) is not None]
-    return tuple(sorted(shown, key=lambda point: point.cost))
+    return tuple(sorted(filter(_can_be_shown, points), key=lambda point: point.cost))
 
 
-def _cloud(
-    space: SearchSpace,
-    cost: str,
-    result: SearchResult,
-    table: TableFile | None,
-    predictors: Mapping[str, PredictorFile],
-    seed: int,
-) -> tuple[Point, ...]:
-    """Random networks by the predictor and the cost of a result, where both are there."""
-    price, resolutions = _price(space, cost, table)
-    model = predictors.get(str(mapping(result.inputs).get("predictor_sha256")))
-    if price is None or (model is None and result.objective != "macs"):
+def _can_be_shown(point: Point) -> bool:
+    return number(point.cost) is not None and number(point.score) is not None
+
+
+def _cloud(space: SearchSpace, result: SearchResult, table: TableFile | None, sources: _Sources) -> tuple[Point, ...]:
+    """Random networks by the predictor and the cost of a result, where both were found."""
+    price, resolutions = _price(space, first_limit(result).name, table)
+    file = sources.predictors.get(str(mapping(result.inputs).get("predictor_sha256")))
+    if price is None or (file is None and result.objective != "macs"):
         return ()
-    genes = np.unique(space.sample(np.random.default_rng(seed), CLOUD, resolutions), axis=0)
-    scores = space.macs(genes) / 1e6 if model is None else model.predictor.predict(genes)
+    genes = np.unique(space.sample(np.random.default_rng(sources.seed), CLOUD, resolutions), axis=0)
+    scores = space.macs(genes) / 1e6 if file is None else file.predictor.predict(genes)
     each = zip(space.archs(genes), price(genes).tolist(), np.asarray(scores).tolist(), strict=True)
-    return tuple(Point(arch, c, s) for arch, c, s in each if number(c) is not None and number(s) is not None)
+    return tuple(filter(_can_be_shown, (Point(*point) for point in each)))
 
 
 def _price(space: SearchSpace, cost: str, table: TableFile | None) -> tuple[Cost | None, tuple[int, ...] | None]:
-    """What gives a network's cost, and at which resolutions; None where that is not known."""
+    """What predicts a network's cost, and at which resolutions; None twice where no table was found."""
     if cost == "latency":
         return (table.table.cost, table.table.resolutions) if table else (None, None)
     return (cost_limit(space, cost, "100%").cost, None) if cost in UNITS else (None, None)
@@ -208,11 +264,11 @@ def _price(space: SearchSpace, cost: str, table: TableFile | None) -> tuple[Cost
 
 def find_table(space: SearchSpace, result: SearchResult) -> TableFile | None:
     """The latency table that a result's first limit is about, by its checksum."""
-    wanted = first_limit(result).sha256
+    sha256 = first_limit(result).sha256
     for path in _paths("lut", request_of(result).get("luts"), space, TABLE):
         try:
             table = LatencyTable.load(path, space)
-            if table.identity == wanted:
+            if table.identity == sha256:
                 return TableFile(path, table, artifacts.describe(path, TABLE))
         except (OfaDeployError, KeyError, TypeError, ValueError, OverflowError):
             continue  # a page about a result does not fail because of another table
@@ -224,9 +280,9 @@ def find_predictor(result: SearchResult, sha256: str) -> PredictorFile | None:
     space = get_space(result.space)
     for path in _paths("predictors", [request_of(result).get("predictor")], space, PREDICTOR):
         try:
-            about = artifacts.describe(path, PREDICTOR)
-            if about.get("sha256") == sha256:
-                return PredictorFile(path, Predictor.load(path, space), about, _plot(path.with_suffix(".png")))
+            description = artifacts.describe(path, PREDICTOR)
+            if description.get("sha256") == sha256:
+                return PredictorFile(path, Predictor.load(path, space), description, _plot(path.with_suffix(".png")))
         except OfaDeployError:
             continue
     return None
@@ -237,11 +293,11 @@ def _paths(folder: str, named: Any, space: SearchSpace, kind: str) -> Iterator[P
     listed = [Path(name) for name in _strings(named)]
     for path in [*listed, *artifacts.candidates(folder, "*.json")]:
         try:
-            about = artifacts.describe(path, kind)
+            description = artifacts.describe(path, kind)
         except (OfaDeployError, ValueError):
             continue
-        if about["space"] == space.name and isinstance(about.get("file"), str):
-            yield path.with_name(Path(about["file"]).name)
+        if description["space"] == space.name and isinstance(description.get("file"), str):
+            yield path.with_name(Path(description["file"]).name)
 
 
 def _plot(path: Path) -> bytes:

@@ -51,8 +51,8 @@ def page(material: Material) -> Html:
     shown = Networks()
     body = [part for i, panel in enumerate(material.panels) for part in _panel(panel, shown, f"p{i}")]
     if material.predictors:
-        found = [part for one in material.predictors.values() for part in evidence.predictor(one)]
-        body.append(_section("How exact is the accuracy predictor?", found))
+        parts = [part for file in material.predictors.values() for part in evidence.predictor(file)]
+        body.append(_section("How exact is the accuracy predictor?", parts))
     body.append(_section("What was run on what", evidence.provenance(material)))
     spaces = ", ".join(dict.fromkeys(panel.space.name for panel in material.panels))
     title = f"Search in {spaces}"
@@ -67,7 +67,7 @@ def page(material: Material) -> Html:
         tag("title", text(title)),
         tag("style", Html((HERE / "page.css").read_text())),
     ]
-    files = ", ".join(path.name for path, _, _ in material.files)
+    files = ", ".join(file.path.name for file in material.files)
     header = tag("header", tag("h1", text(title)), tag("p", text(files), class_="hint"))
     data = tag("script", script_data(shown.data()), type="application/json", id="data")
     inside = [header, *body, tag("div", class_="tip", hidden=True), data, tag("script", Html(script))]
@@ -82,12 +82,12 @@ def _panel(panel: Panel, shown: Networks, name: str) -> list[Html]:
     many = len(panel.results) > 1
     parts = [
         sections.summary(panel),
-        _section(f"{words.capitalize()} against {cost}", [sections.front(panel, shown, name)]),
-        _section(f"The chosen network{'s' * many}, block by block", [sections.chosen(panel)]),
+        _section(f"{words.capitalize()} against {cost}", [sections.front(panel, shown, name=name)]),
+        _section(f"The chosen network{'s' * many}, block by block", [sections.answers(panel)]),
     ]
-    if measured := evidence.verified(panel, shown, f"{name}-v"):
+    if measured := evidence.verified(panel, shown, name=f"{name}-v"):
         parts.append(_section("Predicted and measured", measured))
-    if tables := evidence.tables(panel, shown, f"{name}-t"):
+    if tables := evidence.tables(panel, shown, name=f"{name}-t"):
         parts.append(_section("How exact is the latency table?", tables))
     return parts
 

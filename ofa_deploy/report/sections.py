@@ -8,7 +8,7 @@ from typing import Any
 from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
 from ofa_deploy.formatting import DASH, mapping, number
 from ofa_deploy.report import networks as nets
-from ofa_deploy.report.charts import COLOURS, Dot, Layer, front_chart
+from ofa_deploy.report.charts import COLOURS, Dot, Frame, Layer, front_chart
 from ofa_deploy.report.markup import NOTHING, SPACE, Html, figure, join, tag, text
 from ofa_deploy.report.material import Panel, Point, Series, first_limit
 from ofa_deploy.report.networks import Figures, Networks
@@ -25,8 +25,8 @@ def score_words(objective: str) -> tuple[str, str]:
     return ("predicted top-1", "%") if objective == "accuracy" else ("multiply-accumulates", "M")
 
 
-def figures_of(panel: Panel, score: Any, cost: Any, macs: Any = None, params: Any = None) -> list[tuple[str, str]]:
-    """What is said of one network."""
+def figures_of(panel: Panel, *, score: Any, cost: Any, macs: Any = None, params: Any = None) -> list[tuple[str, str]]:
+    """What is said of one network, in the units of its panel."""
     name, unit = score_words(panel.objective)
     listed = [(name, figure(score, unit, places=2))]
     listed.append((f"predicted {COST_WORDS.get(panel.cost, panel.cost)}", figure(cost, panel.unit)))
@@ -38,7 +38,8 @@ def figures_of(panel: Panel, score: Any, cost: Any, macs: Any = None, params: An
 
 def result_figures(panel: Panel, result: SearchResult) -> list[tuple[str, str]]:
     """What is said of a chosen network: its costs, what they may be, and how sure the prediction is."""
-    listed = figures_of(panel, result.score, first_limit(result).predicted, result.macs, result.params)
+    cost = first_limit(result).predicted
+    listed = figures_of(panel, score=result.score, cost=cost, macs=result.macs, params=result.params)
     if half := interval(result):
         listed[0] = (listed[0][0], f"{result.score:.2f} ± {half:.2f} %")
     if result.limits:
@@ -109,15 +110,15 @@ def summary(panel: Panel) -> Html:
     """The results of a panel at a glance."""
     best = {"accuracy": "most accurate", "macs": "largest"}.get(panel.objective, "best")
     where = f" on {panel.series[0].name}" if len(panel.series) == 1 and panel.cost == "latency" else ""
-    one = len(panel.results) == 1
-    words = f"The {best} network" if one else f"{len(panel.results)} networks, each the {best}"
+    single = len(panel.results) == 1
+    words = f"The {best} network" if single else f"{len(panel.results)} networks, each the {best}"
     cost = COST_WORDS.get(panel.cost, panel.cost)
-    limits = f"with {cost} {allowed(first_limit(panel.results[0][1]))}" if one else "within its limits"
+    limits = f"with {cost} {allowed(first_limit(panel.results[0][1]))}" if single else "within its limits"
     words += f" of {panel.space.name} that the search found {limits}{where}."
     foreign = any(mapping(r.inputs).get("table_of_this_machine") is False for _, r in panel.results)
     note = "The latency table is of another machine than the one that searched: latencies hold for that machine."
     lede = tag("p", text(words), *([tag("span", text(note), class_="warning")] if foreign else []), class_="lede")
-    shown = listing(result_figures(panel, panel.results[0][1]), "tiles") if one else _rows(panel)
+    shown = listing(result_figures(panel, panel.results[0][1]), "tiles") if single else _rows(panel)
     return join([lede, shown])
 
 
@@ -142,48 +143,51 @@ def _rows(panel: Panel) -> Html:
 
 
 def _millions(value: Any) -> str:
-    found = number(value)
-    return DASH if found is None else figure(found / 1e6, "M", 3)
+    count = number(value)
+    return DASH if count is None else figure(count / 1e6, "M", 3)
 
 
-def front(panel: Panel, shown: Networks, name: str) -> Html:
-    """Score against cost: random networks, fronts, chosen networks."""
+def front(panel: Panel, shown: Networks, *, name: str) -> Html:
+    """Score against cost: random networks, fronts, and the answers of searches.
+
+    Args:
+        panel: the results.
+        shown: gets the networks that are drawn.
+        name: what the names of the charts begin with.
+    """
     layers = [_layer(panel, series, i, shown) for i, series in enumerate(panel.series)]
     score, unit = score_words(panel.objective)
     labels = f"predicted {COST_WORDS.get(panel.cost, panel.cost)} ({panel.unit})", f"{score} ({unit})"
     charts = [
-        tag("div", front_chart(layers, labels, panel.unit, size, f"{name}-{kind}"), class_=kind)
+        tag("div", front_chart(layers, Frame(labels, size, f"{name}-{kind}"), unit=panel.unit), class_=kind)
         for kind, size in (("wide", WIDE), ("narrow", NARROW))
     ]
+    caption = tag("figcaption", _explanation(panel, layers), _missing(panel, layers))
+    return tag("figure", _legend(panel, layers), *charts, caption, nets.pinned(), class_="chart")
+
+
+def _explanation(panel: Panel, layers: Sequence[Layer]) -> Html:
+    """What a front chart shows, and how to look at its networks."""
     few = len(layers[0].cloud)
     words = [f"{few} random networks of the space lie behind"] * bool(few)
     corrected = any(r.verified and r.verified.table_correction_percent is not None for _, r in panel.results)
     words += ["their latencies are by the table as it was built, chosen ones by the corrected table"] * (
         corrected and bool(few)
     )
-    words += ["bars are 90 % intervals of the prediction"] * any(d.span for layer in layers for d in layer.chosen)
+    words += ["bars are 90 % intervals of the prediction"] * any(d.span for layer in layers for d in layer.answers)
     words += ["rings are what was measured of the chosen networks"] * any(layer.measured for layer in layers)
+    sentence = f"{'; '.join(words).capitalize()}{'. ' if words else ''}"
+    hint = "Point at a network to see its figures, click to see its blocks; arrow keys work too."
+    return tag("p", text(sentence + hint), class_="hint")
+
+
+def _missing(panel: Panel, layers: Sequence[Layer]) -> Html:
+    """Names the series without random networks, and says why there are none."""
     missing = [series.name for series, layer in zip(panel.series, layers, strict=True) if not layer.cloud]
-    absent = (
-        tag(
-            "p",
-            text(f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."),
-            class_="note",
-        )
-        if missing
-        else NOTHING
-    )
-    caption = tag(
-        "p",
-        text(
-            f"{'; '.join(words).capitalize()}{'. ' if words else ''}Point at a network to see its "
-            "figures, click to see its blocks; arrow keys work too."
-        ),
-        class_="hint",
-    )
-    return tag(
-        "figure", _legend(panel, layers), *charts, tag("figcaption", caption, absent), nets.pinned(), class_="chart"
-    )
+    if not missing:
+        return NOTHING
+    words = f"The table or the predictor was not found, so no random networks: {'; '.join(missing)}."
+    return tag("p", text(words), class_="note")
 
 
 def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
@@ -192,7 +196,7 @@ def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
     def button(what: str, *content: Html) -> Html:
         return tag("button", *content, type="button", data_toggles=what, aria_pressed="true")
 
-    series = [button(f'[data-series="{i}"]', swatch(i), text(one.name)) for i, one in enumerate(panel.series)]
+    series = [button(f'[data-series="{i}"]', swatch(i), text(each.name)) for i, each in enumerate(panel.series)]
     kinds = [("chosen", "chosen"), ("limits", "limits")]
     kinds.insert(1, ("front", "front")) if any(layer.fronts for layer in layers) else None
     kinds.append(("random", "random networks")) if any(layer.cloud for layer in layers) else None
@@ -202,56 +206,47 @@ def _legend(panel: Panel, layers: Sequence[Layer]) -> Html:
 
 def _layer(panel: Panel, series: Series, colour: int, shown: Networks) -> Layer:
     """The dots of a series, each of a network that the script knows."""
-
-    of = f", {series.name}" * (len(panel.series) > 1)
-
-    def dots(points: Sequence[Point], title: str) -> list[Dot]:
-        genes = panel.space.genes([p.arch for p in points])
-        costs = zip(panel.space.macs(genes), panel.space.params(genes), strict=True)
-        return [
-            Dot(
-                p.cost,
-                p.score,
-                shown.add(panel.space, p.arch, title + of, figures_of(panel, p.score, p.cost, macs, params)),
-            )
-            for p, (macs, params) in zip(points, costs, strict=True)
-        ]
-
-    chosen, measured = [], []
+    where = f", {series.name}" * (len(panel.series) > 1)
+    answers, measured = [], []
     for result in series.results:
-        limit, half = first_limit(result), interval(result)
-        if (cost := number(limit.predicted)) is None:
+        half = interval(result)
+        if (cost := number(first_limit(result).predicted)) is None:
             continue
-        which = shown.add(panel.space, result.arch, f"Chosen{of}", result_figures(panel, result))
+        network = shown.add(panel.space, result.arch, f"Chosen{where}", result_figures(panel, result))
         span = (result.score - half, result.score + half) if half else None
-        chosen.append(Dot(cost, result.score, which, span))
+        answers.append(Dot(cost, result.score, network, span))
         if panel.cost == "latency" and panel.objective == "accuracy":
-            measured += [(len(chosen) - 1, dot) for dot in _found(result, which)]
-    budgets = [v for r in series.results if (v := number(first_limit(r).upper)) is not None]
+            measured += [(len(answers) - 1, dot) for dot in _ring(result, network)]
+    budgets = [upper for r in series.results if (upper := number(first_limit(r).upper)) is not None]
     proofs = [r.certificate for r in series.results if r.certificate]
     bounds = [proof.bound_percent for proof in proofs if number(proof.bound_percent) is not None]
-    return Layer(
-        colour,
-        dots(series.cloud, "Random network"),
-        [dots(points, "On the front") for points in series.fronts],
-        chosen,
-        measured,
-        budgets,
-        bounds,
-    )
+    cloud = _dots(panel, series.cloud, shown, title=f"Random network{where}")
+    fronts = [_dots(panel, points, shown, title=f"On the front{where}") for points in series.fronts]
+    return Layer(colour, cloud, fronts, answers, measured, budgets, bounds)
 
 
-def _found(result: SearchResult, which: int) -> list[Dot]:
+def _dots(panel: Panel, points: Sequence[Point], shown: Networks, *, title: str) -> list[Dot]:
+    """A dot for each point, whose network gets the title."""
+    genes = panel.space.genes([point.arch for point in points])
+    costs = zip(panel.space.macs(genes), panel.space.params(genes), strict=True)
+    dots = []
+    for point, (macs, params) in zip(points, costs, strict=True):
+        figures = figures_of(panel, score=point.score, cost=point.cost, macs=macs, params=params)
+        dots.append(Dot(point.cost, point.score, shown.add(panel.space, point.arch, title, figures)))
+    return dots
+
+
+def _ring(result: SearchResult, network: int) -> list[Dot]:
     """The ring of a chosen network: its measured latency and top-1, or its prediction where that was not measured."""
     candidate = measured_of(result)
     if candidate is None or number(candidate.measured_ms) is None:
         return []
     top1 = number(candidate.measured_top1_percent)
-    return [Dot(candidate.measured_ms, result.score if top1 is None else top1, which, hollow=True)]
+    return [Dot(candidate.measured_ms, result.score if top1 is None else top1, network, hollow=True)]
 
 
-def chosen(panel: Panel) -> Html:
-    """The chosen networks, block by block."""
+def answers(panel: Panel) -> Html:
+    """The networks that searches answered with, block by block."""
     cards = []
     for colour, result in panel.results:
         name = f"{figure(result.score, score_words(panel.objective)[1], places=2)}"

@@ -54,7 +54,7 @@ class SearchResult:
         certificate: a proof about the best prediction; None where none was asked for.
         message: the outcome in words.
         stopping: when the search was to end.
-        stopped_by: what ended it, see `Stopping.ending`.
+        stopped_by: the rule that ended it, or `exhausted`; empty where that is not on record.
     """
 
     space: str
@@ -143,9 +143,9 @@ class SearchResult:
 
 def dumps(results: Sequence[SearchResult]) -> str:
     """One result, or several of one command, as the JSON text of a file."""
-    about = {"schema": artifacts.SCHEMA, "kind": KIND}
+    header = {"schema": artifacts.SCHEMA, "kind": KIND}
     content = results[0].to_json() if len(results) == 1 else {"results": [result.to_json() for result in results]}
-    return json_text.dumps(json_text.sealed({**about, **content, "made_with": made_with()}))
+    return json_text.dumps(json_text.sealed({**header, **content, "made_with": made_with()}))
 
 
 def write_results(results: Sequence[SearchResult], path: Path | str) -> None:
@@ -167,27 +167,25 @@ def load_results(path: Path | str) -> tuple[SearchResult, ...]:
     """Read the file of one or several results.
 
     Raises:
-        ArtifactError: it is missing or no such file.
+        ArtifactError: it is missing, damaged, or no file of results.
     """
     path = Path(path)
     if path.suffix == ".csv":
         raise ArtifactError(f"{path} is a list; search with --out FILE.json for a result that can be read again")
-    about = json_text.loads(atomic.read(path), path)
-    if about.pop("kind", None) != KIND:
+    content = json_text.loads(atomic.read(path), path)
+    if content.get("kind") != KIND:
         raise ArtifactError(
             f"{path} is not a search result; make one with: ofa-deploy search --latency 30ms --out result.json"
         )
-    schema = about.pop("schema", None)
-    if schema not in range(1, artifacts.SCHEMA + 1):
+    if content.get("schema") not in range(1, artifacts.SCHEMA + 1):
         raise ArtifactError(f"{path} was written by a newer release; upgrade ofa-deploy")
-    json_text.check_seal({**about, "kind": KIND, "schema": schema}, path)
-    for key in ("made_with", "seal"):
-        about.pop(key, None)
+    json_text.check_seal(content, path)
+    values = {key: value for key, value in content.items() if key not in ("kind", "schema", "made_with", "seal")}
     try:
-        found = tuple(SearchResult.from_json(one) for one in about.get("results", [about]))
-        if not found:
+        results = tuple(SearchResult.from_json(each) for each in values.get("results", [values]))
+        if not results:
             raise ValueError("it holds none")
-        return found
+        return results
     except DAMAGE as error:
         raise ArtifactError(f"{path} is damaged: {error}; search again") from error
 
@@ -196,9 +194,9 @@ def load_result(path: Path | str) -> SearchResult:
     """Read the file of one result.
 
     Raises:
-        ArtifactError: see `load_results`; or it holds several.
+        ArtifactError: it is missing, damaged, no file of results, or holds several.
     """
-    found = load_results(path)
-    if len(found) > 1:
-        raise ArtifactError(f"{path} holds {len(found)} results, one is wanted; export all of them with --family")
-    return found[0]
+    results = load_results(path)
+    if len(results) > 1:
+        raise ArtifactError(f"{path} holds {len(results)} results, one is wanted; export all of them with --family")
+    return results[0]

@@ -79,7 +79,7 @@ class FrontPoint:
         """The point that `to_json` wrote: what it does not name otherwise is a cost.
 
         Raises:
-            ValueError, OverflowError, OfaDeployError: see `records.from_json`; or there is no cost.
+            ValueError, OverflowError, OfaDeployError: a figure is missing or malformed, or there is no cost.
         """
         costs = {key: value for key, value in values.items() if key not in ("arch", "score", "macs", "params")}
         if not costs:

@@ -18,7 +18,7 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import artifacts
 from ofa_deploy.report import material
 from ofa_deploy.report.axes import axis
-from ofa_deploy.report.charts import Dot, Layer, agreement_chart, front_chart
+from ofa_deploy.report.charts import Dot, Frame, Layer, agreement_chart, front_chart
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search.result import SearchResult, write_results
@@ -205,7 +205,7 @@ def test_delivered_networks_of_a_device_are_drawn_together(tables: tuple[str, st
 
 def test_the_axes_of_an_agreement_are_the_same(tables: tuple[str, str]) -> None:
     dots = [Dot(0.2, 0.21), Dot(0.4, 0.6, span=(0.6, 9.0))]
-    chart = agreement_chart(dots, ("a", "b"), (440, 340), "n", 0)
+    chart = agreement_chart(dots, Frame(("a", "b"), (440, 340), "n"), colour=0)
     ticks = re.findall(r'class="tick (mid|end)">([0-9.]+)<', chart)
     across, up = ([float(v) for kind, v in ticks if kind == k] for k in ("mid", "end"))
     assert min(across) == min(up) == 0.2
@@ -215,7 +215,7 @@ def test_the_axes_of_an_agreement_are_the_same(tables: tuple[str, str]) -> None:
 def test_labels_of_budgets_do_not_overlap() -> None:
     budgets = [0.1, 0.101, 0.102, 0.2, 0.21]
     layers = [Layer(i, [Dot(0.05, 90), Dot(0.2, 92)], [], [Dot(0.1, 91)], [], budgets, []) for i in range(2)]
-    chart = front_chart(layers, ("x", "y"), "ms", (400, 380), "n")
+    chart = front_chart(layers, Frame(("x", "y"), (400, 380), "n"), unit="ms")
     labels = re.findall(r'<text y="([0-9.]+)" x="([0-9.]+)" class="(note|note end)">([^<]+)<', chart)
     assert [words for *_, words in labels] == [f"≤ {b:g} ms" for b in budgets] * 2
     rows: dict[str, list[tuple[float, float]]] = {}
@@ -348,7 +348,7 @@ def test_markup_is_escaped() -> None:
     ],
 )
 def test_ticks_are_round(values: list[float], shown: list[str] | None) -> None:
-    made = axis(values, 0, 100, "x", 5)
+    made = axis(values, start=0, end=100, label="x", ticks=5)
     marks = made.marks()
     assert 2 <= len(marks) <= 12
     assert shown is None or [label for _, label in marks] == shown
