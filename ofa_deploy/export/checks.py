@@ -50,7 +50,7 @@ def accuracy_drop(run: Run, subject: Subject) -> dict[str, float]:
     """
     labels = subject.data.heldout[:DROP_IMAGES].labels
     logits = subject.logits(DROP_IMAGES), _one_by_one(run, subject, DROP_IMAGES)
-    before, after = ((one.argmax(1) == labels).astype(float) for one in logits)
+    before, after = ((values.argmax(1) == labels).astype(float) for values in logits)
     return {
         "images": len(labels),
         "torch_top1_percent": 100 * float(before.mean()),
