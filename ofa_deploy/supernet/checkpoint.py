@@ -72,12 +72,12 @@ def _space_named(name: str, path: Path) -> SearchSpace:
 
 
 def origin(path: Path) -> Json:
-    """Name and checksum of a weight file, for what is made from it."""
+    """Name and checksum of a weight file, for the descriptions of artifacts that are made from it."""
     return {"file": path.name, "sha256": atomic.sha256(path)}
 
 
 def provenance(path: Path) -> Json:
-    """Name and checksum of a supernet's file, and its licence where that is known."""
+    """Name, checksum and licence of a supernet's file; the licence is `not stated` where the file does not say it."""
     stated = artifacts.describe(path, KIND).get("licence")
     return origin(path) | {"licence": "not stated" if stated is None else stated}
 

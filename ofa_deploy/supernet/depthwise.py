@@ -56,10 +56,10 @@ class _Depthwise(torch.autograd.Function):
             [stride] * 2,
             [kernel // 2] * 2,
             [1, 1],
-            False,
-            [0, 0],
-            len(weight),
-            [ctx.needs_input_grad[0], False, False],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=len(weight),
+            output_mask=[ctx.needs_input_grad[0], False, False],
         )
         return grad_x, _weight_gradient(x, grad, kernel, stride), None
 

@@ -63,29 +63,23 @@ def finetune(
     """
     recipe = replace(recipe, batch=min(recipe.batch, len(data.train)))
     outputs.check_folder(saved)
-    identity = {
+    identity: dict[str, Any] = {
         "space": net.space.name,
         "arch": str(arch),
         "recipe": asdict(recipe),
         "images_sha256": data.sha256(),
-        "weights_sha256": weights_sha256,
-        "recalibration": recalibration,
     }
+    identity |= {"weights_sha256": weights_sha256, "recalibration": recalibration}
     student = specialise(net, arch, data=data, images=recalibration)
     before = round(top1_percent(student, data, data.heldout), 3)
     with atomic.locked(saved):
         teacher = specialise(net, net.space.extreme(True, arch.resolution), data=data, images=recalibration)
         _train(student, teacher, data, recipe, saved=saved, identity=identity)
     recalibrate(student, data.recalibration(arch.resolution, recalibration))
-    return student, {
-        "epochs": recipe.epochs,
-        "lr": recipe.phases[0].lr,
-        "batch": recipe.batch,
-        "seed": recipe.seed,
-        "heldout_images": len(data.heldout),
-        "heldout_top1_percent_before": before,
-        "heldout_top1_percent": round(top1_percent(student, data, data.heldout), 3),
-    }
+    after = round(top1_percent(student, data, data.heldout), 3)
+    settings = {"epochs": recipe.epochs, "lr": recipe.phases[0].lr, "batch": recipe.batch, "seed": recipe.seed}
+    top1 = {"heldout_top1_percent_before": before, "heldout_top1_percent": after}
+    return student, {**settings, "heldout_images": len(data.heldout), **top1}
 
 
 def _train(

@@ -81,7 +81,7 @@ class BatchStatistics:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, float64 each, shape (channels,)."""
     mean, var = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
-    F.batch_norm(x, mean, var, None, None, True, 1.0)  # on channels-last ten times as fast as torch.var_mean
+    F.batch_norm(x, mean, var, training=True, momentum=1.0)  # on channels-last ten times as fast as torch.var_mean
     n = x.numel() // x.shape[1]
     return mean.double(), var.double() * ((n - 1) / n)  # PyTorch keeps the unbiased variance
 
