@@ -13,7 +13,7 @@ from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
-from ofa_deploy.supernet import finetuning
+from ofa_deploy.supernet import checkpoint, finetuning
 from ofa_deploy.supernet.finetuning import RECIPE, finetune
 from ofa_deploy.supernet.network import Subnet, Supernet
 from ofa_deploy.supernet.recipes import Recipe
@@ -59,6 +59,10 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_result(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(finetuning, "save_state", torn)
         tune(net, dataset, saved)
+    _, notes = checkpoint.parse(saved.read_bytes(), saved)
+    (row,) = json.loads(notes["ofa_deploy"])["log"]
+    assert (row["epoch"], row["phase"]) == (1, "finetune")
+    assert row["loss"] > 0
     again, figures = tune(net, dataset, saved)
     assert "resuming after epoch 1, 0 minutes in" in lines
     assert same(again, expected)
