@@ -46,7 +46,7 @@ LAYERS = st.fixed_dictionaries(
 )
 AMOUNTS = st.tuples(
     st.from_regex(r"[0-9]{0,4}\.?[0-9]{0,400}", fullmatch=True),
-    st.sampled_from([*(unit for _, units, _ in UNITS.values() for unit in units), "%", " ms", "x"]),
+    st.sampled_from([*(unit for quantity in UNITS.values() for unit in quantity.factors), "%", " ms", "x"]),
 ).map("".join)
 
 

@@ -51,7 +51,7 @@ class Limit:
     @property
     def unit(self) -> str:
         """Unit of cost, lower and upper."""
-        return UNITS[self.name][0]
+        return UNITS[self.name].unit
 
     @property
     def allowed(self) -> float:

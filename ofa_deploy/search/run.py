@@ -54,8 +54,9 @@ from ofa_deploy.spaces.extremes import extreme
 RISK = 0.5
 """Standard deviations that are taken off predictions by default."""
 MOST_RISK = 10
+"""Standard deviations that can be taken off at most."""
 POOL = 256
-"""The best networks, which are compared by what is left after that."""
+"""Networks of the highest predictions, which are compared by prediction less standard deviations."""
 SAMPLE = 600
 """Random networks that a surrogate is fitted to."""
 CLIMBERS = 8
@@ -63,7 +64,7 @@ CLIMBERS = 8
 LAST = 4
 """Networks that are improved by local search after evolution."""
 FRONT_SHARES = tuple((np.arange(1, 33) / 32).tolist())
-"""Of the range of costs, where a front is improved by local search."""
+"""Of the range from the least cost to the most, where a front is improved by local search."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,11 @@ def candidates(explored: Explored, risk: float, number: int) -> list[int]:
 
 
 def _single(archive: Archive, settings: SearchSettings, clock: Clock) -> list[float]:
-    """Restarts of surrogate and local search, and children of what they find; evolution from there; more children."""
+    """Restarts of surrogate and local search, and children of their local optima; evolution from there; more children.
+
+    Returns:
+        the best score after each brood of children and each generation.
+    """
     rng = np.random.default_rng(settings.seed)
     optima = Optima(archive, settings, clock, LocalSearch(archive.problem, archive, clock))
     optima.join(np.flatnonzero(np.isfinite(archive.excess)).tolist())
@@ -234,7 +239,11 @@ def _sample(problem: Problem, rng: np.random.Generator) -> Genes:
 
 
 def _front(archive: Archive, settings: SearchSettings, clock: Clock) -> list[float]:
-    """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again."""
+    """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again.
+
+    Returns:
+        the hypervolume after each generation.
+    """
     problem, space = archive.problem, archive.problem.space
     first, rest = problem.limits[0], problem.limits[1:]
     sample = _sample(problem, np.random.default_rng(settings.seed))

@@ -12,6 +12,7 @@ from ofa_deploy.spaces.space import SearchSpace
 
 STAGEWISE = 0.5
 """Share of the children that take whole stages from their parents, instead of single blocks."""
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -20,7 +21,7 @@ class Variation:
 
     Args:
         space: of the networks.
-        allowed: indices of resolutions.
+        allowed: indices of the resolutions that children may have.
         rate: probability that a stage's depth, a block's kernel or expansion, a width or the resolution is drawn anew.
         rng: of everything random.
     """
@@ -33,7 +34,7 @@ class Variation:
         return self._space.sample(self._rng, number, [self._space.resolutions[i] for i in self._allowed])
 
     def children(self, a: Genes, b: Genes) -> Genes:
-        """A child of each pair of parents, shape (n, columns) each.
+        """A child of each pair of parents, shape (n, columns), as the parents `a` and `b` have it.
 
         Resolution, widths and stages' depths come from either parent; so does each block, or each stage as a whole. A
         block that the depth asks for and neither parent has is drawn at random.
@@ -42,11 +43,11 @@ class Variation:
         child = np.where(from_a, a, b)
         stagewise = self._hit(STAGEWISE, (len(a), 1))
         for stage, columns in zip(self._space.stages, self._space.stage_columns, strict=True):
-            whole = self._hit(0.5, (len(a), 1))
-            mine, other = a[:, columns], b[:, columns]
-            blocks = np.where(stagewise, np.where(whole, mine, other), child[:, columns])
-            blocks = np.where(blocks > 0, blocks, np.maximum(mine, other))
-            depth = np.where(whole[:, 0], (mine > 0).sum(axis=1), (other > 0).sum(axis=1))
+            first = self._hit(0.5, (len(a), 1))
+            blocks_a, blocks_b = a[:, columns], b[:, columns]
+            blocks = np.where(stagewise, np.where(first, blocks_a, blocks_b), child[:, columns])
+            blocks = np.where(blocks > 0, blocks, np.maximum(blocks_a, blocks_b))
+            depth = np.where(first[:, 0], (blocks_a > 0).sum(axis=1), (blocks_b > 0).sum(axis=1))
             redrawn = self._hit(self._rate, (len(a),))
             depth = np.where(redrawn, self._rng.choice(stage.depths, len(a)), depth)
             blocks = self._mutated(blocks, len(stage.kernels), len(stage.expands))
@@ -73,4 +74,5 @@ class Variation:
         return (1 + kernel * expands + expand).astype(np.int16)
 
     def _hit(self, probability: float, shape: tuple[int, ...]) -> Bools:
+        """True at random places of an array."""
         return self._rng.random(shape, np.float32) < probability
