@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from ofa_deploy.search.run import RISK, check_risk
+from ofa_deploy.search.exploration import RISK, check_risk
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
 

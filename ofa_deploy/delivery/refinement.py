@@ -109,9 +109,9 @@ class _Refinement:
 
     def search(self) -> list[Arch]:
         """Networks spread over the front that are not among the samples."""
-        explored = explore(self._problem, self._plan.settings, self._plan.stopping, front=True)
+        exploration = explore(self._problem, self._plan.settings, self._plan.stopping, front=True)
         sampled = {row.tobytes() for row in self._samples.genes}
-        front = explored.archive.genes[explored.archive.front()]
+        front = exploration.archive.genes[exploration.archive.front()]
         fresh = front[[row.tobytes() not in sampled for row in front]]
         spread = np.unique(np.linspace(0, len(fresh) - 1, min(NUMBER, len(fresh))).round().astype(int))
         return self._problem.space.archs(fresh[spread]) if len(fresh) else []

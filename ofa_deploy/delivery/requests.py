@@ -19,9 +19,9 @@ from ofa_deploy.files import artifacts
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.latency.table_files import build_command, select
+from ofa_deploy.search.exploration import RISK, check_risk
 from ofa_deploy.search.limits import SLACK, Limit, cost_limit, latency_limit
 from ofa_deploy.search.problem import Problem
-from ofa_deploy.search.run import RISK, check_risk
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.extremes import extreme

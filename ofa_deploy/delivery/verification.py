@@ -21,11 +21,12 @@ from ofa_deploy.files import journals
 from ofa_deploy.files.journals import Journal
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.latency.table_files import build_command
+from ofa_deploy.search.exploration import Exploration, candidates, none_found, result_of
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
 from ofa_deploy.search.result_parts import Verified
-from ofa_deploy.search.run import Explored, candidates, explore, none_found, result_of
+from ofa_deploy.search.run import explore
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
 
@@ -129,21 +130,21 @@ class _Verification:
         self._slowest_ms = extreme(table.space, limit.cost, dearest=True)[1]
         self._measurements = Measurements(limit)
         self._factor, self._slower_percent = 1.0, 0.0
-        self._explored: Explored | None = None
+        self._exploration: Exploration | None = None
         self._nothing_new = False
 
     def search(self) -> list[Arch]:
         """The best networks by the corrected table; none where there is none within the limits any more."""
         corrected = replace(self._limit, cost=self._limit.cost.scaled(self._factor))
         try:
-            self._explored, archs = self._best(replace(self._problem, limits=[corrected, *self._problem.limits]))
+            self._exploration, archs = self._best(replace(self._problem, limits=[corrected, *self._problem.limits]))
         except InfeasibleError:
-            if self._explored is None:
+            if self._exploration is None:
                 raise
             return []
         return archs
 
-    def _best(self, problem: Problem) -> tuple[Explored, list[Arch]]:
+    def _best(self, problem: Problem) -> tuple[Exploration, list[Arch]]:
         """A search and its best networks: a little below the first limit, or, where there are none, up to all of it.
 
         Raises:
@@ -154,16 +155,18 @@ class _Verification:
         numbers: list[int] = []
         for first in (replace(limit, upper=limit.upper - guard), limit):
             try:
-                explored = explore(replace(problem, limits=[first, *others]), self._plan.settings, self._plan.stopping)
+                exploration = explore(
+                    replace(problem, limits=[first, *others]), self._plan.settings, self._plan.stopping
+                )
             except InfeasibleError:
                 if first is limit:
                     raise
                 continue
-            if numbers := candidates(explored, self._plan.risk, self._number):
+            if numbers := candidates(exploration, self._plan.risk, self._number):
                 break
         if not numbers:
-            raise none_found(explored)
-        return explored, problem.space.archs(explored.archive.genes[numbers])
+            raise none_found(exploration)
+        return exploration, problem.space.archs(exploration.archive.genes[numbers])
 
     def measure(self, candidates: Sequence[Arch], number: int) -> None:
         """Measure the networks that were not measured yet, and the best so far again."""
@@ -189,10 +192,10 @@ class _Verification:
     def result(self, rounds: int) -> SearchResult:
         """The result that the best network is, by the last correction of the table; its limit is the whole budget."""
         self._confirm()
-        assert self._explored is not None
+        assert self._exploration is not None
         measurements, best = self._measurements, self._measurements.best
-        (number,) = self._explored.archive.add(self._problem.space.genes([best.arch]))
-        result = result_of(self._explored, int(number), self._plan.risk, self._plan.inputs)
+        (number,) = self._exploration.archive.add(self._problem.space.genes([best.arch]))
+        result = result_of(self._exploration, int(number), self._plan.risk, self._plan.inputs)
         budget_ms = round(measurements.budget_ms, 5)
         verified = Verified(
             budget_ms=budget_ms,

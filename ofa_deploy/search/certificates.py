@@ -15,7 +15,8 @@ import time
 
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
-from ofa_deploy.search.milp import Objective, Program, binaries
+from ofa_deploy.search.binaries import binaries
+from ofa_deploy.search.milp import Objective, Program
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result_parts import Certificate
 from ofa_deploy.search.stopping import Clock, Stopping

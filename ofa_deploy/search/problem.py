@@ -10,8 +10,10 @@ import numpy as np
 
 from ofa_deploy.accuracy.predictors import AccuracyPredictor, TellsGains
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.search.limits import Limit, check_feasible, excess
+from ofa_deploy.search.feasibility import check_feasible
+from ofa_deploy.search.limits import Limit, excess
 from ofa_deploy.spaces.costs import Floats, Genes
+from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace
 
 Gains = Callable[[Genes], Floats]
@@ -66,6 +68,18 @@ class Problem:
         """Indices of the resolutions that the costs of all limits cover."""
         covered = [np.isfinite(limit.cost.fixed) for limit in self.limits]
         return tuple(i for i in range(len(self.space.resolutions)) if all(finite[i] for finite in covered))
+
+    @property
+    def reference(self) -> tuple[float, float]:
+        """Reference point of a front's hypervolume.
+
+        The score of the cheapest network by the first limit's cost, and the most that a network within that limit can
+        cost by it.
+        """
+        first = self.limits[0]
+        cheapest, _ = extreme(self.space, first.cost)
+        _, most = extreme(self.space, first.cost, dearest=True)
+        return float(self.score(cheapest)[0]), min(first.allowed, most)
 
     def check_feasible(self) -> None:
         """Refuse limits that no network keeps, as far as that can be proved before a search.

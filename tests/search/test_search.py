@@ -9,8 +9,9 @@ import pytest
 
 from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search.feasibility import check_feasible
 from ofa_deploy.search.front import front_of
-from ofa_deploy.search.limits import Limit, check_feasible, cost_limit, excess, latency_limit
+from ofa_deploy.search.limits import Limit, cost_limit, excess, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
 from ofa_deploy.search.run import explore, find_network

@@ -62,15 +62,15 @@ def test_every_rule_ends_a_search_and_is_on_record(name: str, front: bool, space
 def test_evaluations_are_exceeded_by_less_than_a_batch(front: bool, most: int, space: SearchSpace) -> None:
     predictor = Watched(space)
     problem = Problem(space, [cost_limit(space, "macs", "60%")], predictor)
-    explored = explore(problem, stopping=Stopping(evaluations=most), front=front)
-    assert explored.stopped_by == "evaluations"
+    exploration = explore(problem, stopping=Stopping(evaluations=most), front=front)
+    assert exploration.stopped_by == "evaluations"
     first = predictor.batches[0]  # to which the best networks by a surrogate are added without asking
     assert first == SAMPLE
-    assert most <= explored.archive.size < max(most, first) + max(predictor.batches)
+    assert most <= exploration.archive.size < max(most, first) + max(predictor.batches)
     again = explore(problem, stopping=Stopping(evaluations=most), front=front)
-    assert (again.archive.genes == explored.archive.genes).all()
+    assert (again.archive.genes == exploration.archive.genes).all()
     longer = explore(problem, stopping=Stopping(evaluations=most + 3000), front=front)
-    assert (longer.archive.genes[: explored.archive.size] == explored.archive.genes).all()
+    assert (longer.archive.genes[: exploration.archive.size] == exploration.archive.genes).all()
 
 
 def test_no_time_at_all_is_enough_for_a_network_within_the_limits(tiny: SearchSpace) -> None:
