@@ -136,15 +136,15 @@ def test_a_search_that_time_has_ended_is_repeated_for_as_many_evaluations(
 ) -> None:
     for front in (False, True):
         request = requests.Request("fmnist", ("0.4ms",), tables[:1], front=front, stopping=Stopping(seconds=0.05))
-        first = requests.search_files(request)
+        first = searches.search_files(request)
         assert first.stopped_by == "seconds"
         write_results([first], tmp_path / "r.json")
-        then = requests.again(tmp_path / "r.json")
+        then = searches.again(tmp_path / "r.json")
         assert then.stopping == Stopping(evaluations=first.evaluations)
         for attribute in ("arch", "score", "limits", "evaluations", "front", "inputs"):
             assert getattr(then, attribute) == getattr(first, attribute)
         write_results([then], tmp_path / "r.json")
-        assert requests.again(tmp_path / "r.json") == then
+        assert searches.again(tmp_path / "r.json") == then
 
 
 def test_what_rests_on_measurements_is_not_repeated(tables: tuple[str, str], tmp_path: Path, ofa: Run) -> None:
