@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,15 +19,23 @@ from ofa_deploy.spaces.costs import Floats, Genes
 from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KIND = "accuracy-samples"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Architectures, genes of shape (n, columns), and their top-1 accuracies in percent, shape (n,).
+    """Networks and their measured accuracies.
 
-    `sha256` is of the file that they were read from, `weights_sha256` of the supernet, where they are known;
-    `label_noise` what `sampling.label_noise` found of them.
+    Attributes:
+        space: the search space.
+        genes: of the networks, shape (n, columns).
+        top1_percent: top-1 accuracies, shape (n,).
+        sha256: of the file that they were read from; empty where there is none.
+        weights_sha256: of the supernet whose subnetworks they are; None where that is not known.
+        label_noise: what `sampling.label_noise` measured of them; empty where it was not measured.
     """
 
     space: SearchSpace
@@ -45,6 +53,30 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.top1_percent)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a network, with the columns `arch` (its text) and `top1_percent`."""
+        import pandas as pd
+
+        archs = list(map(str, self.space.archs(self.genes)))
+        return pd.DataFrame({"arch": archs, "top1_percent": self.top1_percent})
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, space: SearchSpace) -> Samples:
+        """Samples of a frame with the columns `arch` and `top1_percent`; others are left out.
+
+        Raises:
+            ArtifactError: a column is missing, or holds what is no accuracy; the message names the row, from 0.
+            ArchError: an architecture is not of the space.
+        """
+        if missing := {"arch", "top1_percent"} - set(frame.columns):
+            raise ArtifactError(
+                f"the frame has no column {' and no column '.join(sorted(missing))}; add what is missing"
+            )
+        percents = frame["top1_percent"].to_numpy(np.float64)
+        for row in np.flatnonzero(~((percents >= 0) & (percents <= 100))).tolist():
+            raise ArtifactError(f"row {row}: an accuracy is 0 to 100 percent, not {percents[row]}; correct that row")
+        return cls(space, space.genes(list(map(str, frame["arch"]))), percents)
 
     def save(self, path: Path | str, details: Mapping[str, Any] | None = None) -> Json:
         """Write a CSV of `arch,top1_percent` and its JSON, with `details`."""
@@ -65,10 +97,10 @@ class Samples:
         Raises:
             ArtifactError: it is missing, damaged, of another space, or holds what is no accuracy; it names the row.
         """
-        path, about = Path(path), Json()
+        path, description = Path(path), Json()
         if path.name and path.with_suffix(".json").exists():
-            data, about = artifacts.load(path, KIND, space=space.name if space else None)
-            space = space or get_space(about["space"])
+            data, description = artifacts.load(path, KIND, space=space.name if space else None)
+            space = space or get_space(description["space"])
         else:
             data = atomic.read(path)
             if space is None:
@@ -87,8 +119,8 @@ class Samples:
             space.genes(archs),
             percent,
             hashlib.sha256(data).hexdigest(),
-            about.get("weights_sha256"),
-            about.get("label_noise", {}),
+            description.get("weights_sha256"),
+            description.get("label_noise", {}),
         )
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ofa_deploy.accuracy.intervals import share_interval95
 from ofa_deploy.accuracy.measure import count_correct
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.data.loading import load_data
@@ -95,4 +94,4 @@ def _accuracies(net: Supernet, images: Dataset, archs: Sequence[Arch]) -> list[t
         same = [arch for arch in archs if arch.resolution == size]
         correct |= dict(zip(same, count_correct(net, same, images), strict=True))
     shares = [correct[arch] / total for arch in archs]
-    return [(round(100 * s, 4), round(196 * float(np.sqrt(s * (1 - s) / total)), 3)) for s in shares]
+    return [(round(100 * s, 4), round(share_interval95(s, total), 3)) for s in shares]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ofa_deploy.accuracy.intervals import mean_interval95
 from ofa_deploy.accuracy.predictors.fit import AUTO, fit_predictor
 from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.accuracy.predictors.predictor import Predictor
@@ -155,7 +156,7 @@ def _comparison(
 ) -> RefinedRound:
     """Predicted and measured accuracies of networks in percent, and how far the predictions are off on average."""
     gaps = np.array(predictions) - np.array([top1 for top1, _ in accuracies])
-    half = 1.96 * float(gaps.std(ddof=1)) / np.sqrt(len(gaps)) if len(gaps) > 1 else None
+    half = mean_interval95(float(gaps.std(ddof=1)), len(gaps)) if len(gaps) > 1 else None
     networks = tuple(
         MeasuredAccuracy(
             arch=arch,
@@ -167,7 +168,7 @@ def _comparison(
     )
     return RefinedRound(
         bias_points=round(float(gaps.mean()), 4),
-        bias_interval95_points=None if half is None else round(float(half), 4),
+        bias_interval95_points=None if half is None else round(half, 4),
         networks=networks,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ofa_deploy.accuracy.intervals import mean_interval95, share_interval95
 from ofa_deploy.data.dataset import Dataset, Images
 from ofa_deploy.device.timing import Array, Run
 from ofa_deploy.errors import MeasureError
@@ -56,7 +57,7 @@ def accuracy_drop(run: Run, subject: Subject) -> dict[str, float]:
         "torch_top1_percent": 100 * float(before.mean()),
         "top1_percent": 100 * float(after.mean()),
         "drop_points": 100 * float((before - after).mean()),
-        "interval95_points": round(196 * float((before - after).std()) / float(np.sqrt(len(labels))), 3),
+        "interval95_points": round(100 * mean_interval95(float((before - after).std()), len(labels)), 3),
     }
 
 
@@ -70,5 +71,5 @@ def _one_by_one(run: Run, subject: Subject, number: int) -> Array:
 def top1(run: Run, data: Dataset, images: Images, resolution: int) -> dict[str, float]:
     """Top-1 accuracy of a session of batch 1, with the half width of its 95 % interval (normal approximation)."""
     share = count_correct_by_session(run, data, images=images, resolution=resolution, batch=1) / len(images)
-    half = 1.96 * float(np.sqrt(share * (1 - share) / len(images)))
-    return {"top1_percent": 100 * share, "interval95_points": round(100 * half, 3), "images": len(images)}
+    half = share_interval95(share, len(images))
+    return {"top1_percent": 100 * share, "interval95_points": round(half, 3), "images": len(images)}

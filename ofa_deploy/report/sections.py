@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
+from ofa_deploy.accuracy.intervals import NORMAL_90
 from ofa_deploy.formatting import DASH, mapping, number
 from ofa_deploy.report import networks as nets
 from ofa_deploy.report.charts import COLOURS, Dot, Frame, Layer, front_chart

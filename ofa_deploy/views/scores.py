@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
+from ofa_deploy.accuracy.intervals import NORMAL_90
+from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files import atomic, outputs
 from ofa_deploy.files.csv_text import records_csv

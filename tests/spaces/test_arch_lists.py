@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_deploy.accuracy.intervals import NORMAL_90
 from ofa_deploy.accuracy.predictors.estimator import make_estimator
-from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, Predictor
+from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.spaces import arch_lists
@@ -125,6 +126,22 @@ def test_bad_lists_are_refused(
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ArtifactError, match=message):
         arch_lists.read(tmp_path / name, space)
+
+
+def test_samples_go_to_frames_and_back(space: SearchSpace) -> None:
+    genes = space.sample(np.random.default_rng(0), 5)
+    samples = Samples(space, genes, np.array([70.0, 71.25, 0, 100, 50]))
+    frame = samples.to_frame()
+    assert frame.columns.tolist() == ["arch", "top1_percent"]
+    assert frame["arch"][0] == str(space.archs(genes)[0])
+    again = Samples.from_frame(frame.assign(note="mine"), space)
+    assert (again.genes == genes).all()
+    assert again.top1_percent.tolist() == samples.top1_percent.tolist()
+    with pytest.raises(ArtifactError, match="no column top1_percent"):
+        Samples.from_frame(frame[["arch"]], space)
+    for wrong in (101, -1, np.nan):
+        with pytest.raises(ArtifactError, match="row 2: an accuracy is 0 to 100 percent"):
+            Samples.from_frame(frame.assign(top1_percent=[1, 2, wrong, 3, 4]), space)
 
 
 def test_samples_measured_elsewhere_are_read(space: SearchSpace, tmp_path: Path) -> None:

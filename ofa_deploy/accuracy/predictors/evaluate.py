@@ -14,8 +14,9 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from ofa_deploy.accuracy.intervals import NORMAL_90
 from ofa_deploy.accuracy.predictors.estimator import Estimator
-from ofa_deploy.accuracy.predictors.predictor import NORMAL_90, blend
+from ofa_deploy.accuracy.predictors.predictor import blend
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.progress import Progress
 from ofa_deploy.spaces.costs import Floats

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ofa_deploy.accuracy.intervals import NORMAL_90
 from ofa_deploy.accuracy.predictors.evaluate import Predicted
-from ofa_deploy.accuracy.predictors.predictor import NORMAL_90
 from ofa_deploy.files import atomic
 from ofa_deploy.spaces.costs import Floats
 

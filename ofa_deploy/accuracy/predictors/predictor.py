@@ -21,9 +21,6 @@ from ofa_deploy.spaces.families import get_space
 from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "accuracy-predictor"
-NORMAL_90 = 1.645
-"""Standard deviations on either side of the mean that hold 90 % of a normal distribution."""
-
 DOUBTFUL_TAU = 0.3
 """Kendall's tau below which a predictor hardly tells good networks from bad ones."""
 CHUNK = 4096
