@@ -503,7 +503,7 @@ def test_a_promise_that_is_not_kept_has_an_exit_code_of_its_own(
     space = get_space("fmnist")
     made_up_table(space, (16,)).save(tmp_path / "lut" / tables.file_name(space, conditions("cpu", 1)), {})
 
-    def slow(sessions: Mapping[str, Any], *_: Any) -> tuple[dict[str, Any], float]:
+    def slow(sessions: Mapping[str, Any], *_: Any, **__: Any) -> tuple[dict[str, Any], float]:
         return {name: {"latency_ms": 9.0, "spread_percent": 1.0} for name in sessions}, 0.0
 
     monkeypatch.setattr(measuring, "beside_table", slow)

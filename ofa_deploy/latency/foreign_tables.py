@@ -17,7 +17,7 @@ from ofa_deploy.latency.table_rows import LARGEST_MS
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
-Keys = Callable[[Op], str | None]
+KeyOf = Callable[[Op], str | None]
 """From an operator to its entry in a file; None where the format leaves it out and counts nothing for it."""
 
 
@@ -48,7 +48,7 @@ def _nsganet(op: Op) -> str | None:
     return ("first_conv" if op.kernel > 1 else "final_expand_layer") + f"-{_shapes(op)}"
 
 
-FORMATS: dict[str, tuple[str, Keys]] = {
+FORMATS: dict[str, tuple[str, KeyOf]] = {
     "once-for-all": ("expanded_conv-", _official),
     "nsganetv2": ("MBConv-", _nsganet),
 }
@@ -73,17 +73,15 @@ def import_tables(files: Sequence[Path], space: SearchSpace, *, device: str, out
     outputs.check_output(out, ".csv")
     if space.widths or any(stage.kind != "mbconv" for stage in space.stages):
         raise ArtifactError(f"such tables are of MobileNet spaces, not of {space.name}; choose with --space")
-    found: dict[str, Mapping[str, Any]] = {}
+    entries: dict[str, Mapping[str, Any]] = {}
     for file in files:
-        found |= _entries(file)
-    name, keys = _format(found, files)
-    complete: list[int] = []
+        entries |= _entries(file)
+    name, key_of = _format(entries, files)
     lacking: dict[int, list[str]] = {}
     for resolution in space.resolutions:
-        wanted = {keys(op) for op in space.all_ops([resolution])} - {None}
-        lacking[resolution] = sorted(str(key) for key in wanted if key not in found)
-        if not lacking[resolution]:
-            complete.append(resolution)
+        keys = {key_of(op) for op in space.all_ops([resolution])} - {None}
+        lacking[resolution] = sorted(str(key) for key in keys if key not in entries)
+    complete = [resolution for resolution, keys in lacking.items() if not keys]
     if not complete:
         nearest = min(lacking, key=lambda r: len(lacking[r]))
         raise ArtifactError(
@@ -91,7 +89,7 @@ def import_tables(files: Sequence[Path], space: SearchSpace, *, device: str, out
             f"{len(lacking[nearest])} operators, first {lacking[nearest][0]}; choose the space with --space"
         )
     check_replaces(out, complete)
-    rows = {op: _row(found, keys(op), files[0]) for op in space.all_ops(complete)}
+    rows = {op: _row(entries, key_of(op), files[0]) for op in space.all_ops(complete)}
     conditions = conditions_elsewhere(device, f"table of {name}", version="(imported)")
     table = LatencyTable(space, rows, tuple(complete), conditions)
     sources = [{"file": file.name, "sha256": atomic.sha256(file)} for file in files]
@@ -100,6 +98,11 @@ def import_tables(files: Sequence[Path], space: SearchSpace, *, device: str, out
 
 
 def _entries(file: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of a YAML file, by their keys.
+
+    Raises:
+        ArtifactError: it is no YAML, or not of such entries.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -116,19 +119,20 @@ def _entries(file: Path) -> Mapping[str, Mapping[str, Any]]:
     return content
 
 
-def _format(found: Mapping[str, Any], files: Sequence[Path]) -> tuple[str, Keys]:
-    for name, (beginning, keys) in FORMATS.items():
-        if any(str(key).startswith(beginning) for key in found):
-            return name, keys
-    known = " or ".join(f"{beginning}... ({name})" for name, (beginning, _) in FORMATS.items())
-    raise ArtifactError(f"{files[0]} is of no known format: blocks are called {known}")
+def _format(entries: Mapping[str, Any], files: Sequence[Path]) -> tuple[str, KeyOf]:
+    """The name of the format that some entries are in, and the key of an operator there."""
+    for name, (beginning, key_of) in FORMATS.items():
+        if any(str(key).startswith(beginning) for key in entries):
+            return name, key_of
+    beginnings = " or ".join(f"{beginning}... ({name})" for name, (beginning, _) in FORMATS.items())
+    raise ArtifactError(f"{files[0]} is of no known format: blocks are called {beginnings}")
 
 
-def _row(found: Mapping[str, Mapping[str, Any]], key: str | None, file: Path) -> Estimate:
+def _row(entries: Mapping[str, Mapping[str, Any]], key: str | None, file: Path) -> Estimate:
     if key is None:
         return Estimate(0.0, 0.0, 0.0, 0)
     try:
-        entry = found[key]
+        entry = entries[key]
         mean, count = float(entry["mean"]), int(entry.get("count", 0))
         deviation = float(entry["std"]) if "std" in entry else math.sqrt(float(entry.get("var", 0)))
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -2,14 +2,14 @@
 
 The smallest, the middle and the largest resolution are measured. In the middle of each gap between measured ones a few
 operators are measured too: where interpolated figures are further from them than the tolerance, that resolution is
-measured whole, and the two gaps that it makes are looked at likewise.
+measured whole, and the two gaps that it makes are checked in the same way.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from ofa_deploy.device.rounds import Key
 from ofa_deploy.device.timing import Visit
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.latency.machine_state import Estimate, estimates
+from ofa_deploy.spaces.costs import Floats
 from ofa_deploy.spaces.ops import Op
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -28,6 +29,16 @@ CHECKED = 8
 """Operators that are measured in the middle of a gap."""
 
 Visits = Mapping[Key, Visit]
+"""By round and entry, in the order in which they were made."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Two measured resolutions in pixels, and the one in the middle of those between them."""
+
+    low: int
+    middle: int
+    high: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Filled:
         rows: interpolated latencies, by operator; of no runs.
         measured: the resolutions that were measured whole.
         checks: in the order in which they were made.
-        tolerance_percent: see `fill`.
+        tolerance_percent: the largest error of a check after which a gap was interpolated.
     """
 
     rows: Mapping[Op, Estimate]
@@ -65,16 +76,8 @@ class Filled:
 
     @property
     def details(self) -> dict[str, Any]:
-        """For a table's JSON."""
-        checks = [
-            {
-                "resolution": c.resolution,
-                "entries": c.entries,
-                "error_percent": round(c.error_percent, 3),
-                "interpolated": c.interpolated,
-            }
-            for c in self.checks
-        ]
+        """What a table's JSON says about it."""
+        checks = [asdict(check) | {"error_percent": round(check.error_percent, 3)} for check in self.checks]
         return {
             "entries": len(self.rows),
             "measured_resolutions": list(self.measured),
@@ -111,61 +114,70 @@ def fill(
     measured = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]})
     gaps = _gaps(sizes, measured)
     checks: list[Check] = []
-    asked: dict[str, None] = {}
+    entries: dict[str, None] = {}
     while True:
         whole = space.all_ops(measured)
-        probes = {m: _probe(space, m, whole, seed) for _, m, _ in gaps}
-        asked |= dict.fromkeys(names[op] for ops in (whole, *probes.values()) for op in ops)
-        visits = visit(list(asked))
-        found = estimates(visits, asked.__contains__)
-        if not gaps:
+        probes = {gap: _probe(space, gap.middle, whole, seed) for gap in gaps}
+        entries |= dict.fromkeys(names[op] for ops in (whole, *probes.values()) for op in ops)
+        visits = visit(list(entries))
+        estimated = estimates(visits, entries.__contains__)
+        rows = {op: estimated[names[op]] for op in whole}
+        latest = []
+        for gap, ops in probes.items():
+            exact_ms = np.array([estimated[names[op]].latency_ms for op in ops])
+            interpolated_ms = np.array([interpolated(op, rows) for op in ops])
+            latest.append(_checked(gap, exact_ms, interpolated_ms, tolerance_percent))
+        checks += latest
+        failed = [gap for gap, check in zip(gaps, latest, strict=True) if not check.interpolated]
+        if not failed:
             break
-        known = {op: found[names[op]] for op in whole}
-        bad: list[int] = []
-        left: list[tuple[int, int, int]] = []
-        for low, middle, high in gaps:
-            exact = np.array([found[names[op]].latency_ms for op in probes[middle]])
-            guessed = np.array([interpolated(op, known) for op in probes[middle]])
-            error = float(100 * np.abs(guessed - exact).sum() / exact.sum()) if len(exact) else 0.0
-            checks.append(Check(middle, len(exact), error, error <= tolerance_percent))
-            logger.info(
-                f"{middle} pixels: {len(exact)} operators interpolated from {low} and {high} are off by {error:.2g} %, "
-                + ("so what lies between is interpolated" if error <= tolerance_percent else "so it is measured")
-            )
-            if error > tolerance_percent:
-                bad.append(middle)
-                left += _gaps(sizes, [low, middle, high])
-        if not bad:
-            break
-        measured, gaps = sorted([*measured, *bad]), left
-    known = {op: found[name] for op, name in names.items() if name in found}
-    rows = {op: _guess(op, known) for op in space.all_ops(sizes) if op not in known}
-    return visits, Filled(rows, tuple(measured), tuple(checks), tolerance_percent)
+        measured = sorted([*measured, *(gap.middle for gap in failed)])
+        gaps = [half for gap in failed for half in _gaps(sizes, [gap.low, gap.middle, gap.high])]
+    rows = {op: estimated[name] for op, name in names.items() if name in estimated}
+    filled = {op: _estimate(op, rows) for op in space.all_ops(sizes) if op not in rows}
+    return visits, Filled(filled, tuple(measured), tuple(checks), tolerance_percent)
 
 
-def interpolated(op: Op, known: Mapping[Op, Estimate]) -> float:
-    """Latency of an operator in ms, on the line between the two nearest sizes of its shape; along its work."""
+def _checked(gap: Gap, exact_ms: Floats, interpolated_ms: Floats, tolerance_percent: float) -> Check:
+    """How far interpolated latencies of the operators in the middle of a gap are from exact ones."""
+    error_percent = float(100 * np.abs(interpolated_ms - exact_ms).sum() / exact_ms.sum()) if len(exact_ms) else 0.0
+    check = Check(gap.middle, len(exact_ms), error_percent, error_percent <= tolerance_percent)
+    logger.info(
+        f"{gap.middle} pixels: {len(exact_ms)} operators interpolated from {gap.low} and {gap.high} are off by "
+        f"{error_percent:.2g} %, so "
+        + ("what lies between is interpolated" if check.interpolated else "it is measured")
+    )
+    return check
+
+
+def interpolated(op: Op, rows: Mapping[Op, Estimate]) -> float:
+    """Latency of an operator in ms, on the line between the two nearest sizes of its shape, along its work.
+
+    Args:
+        op: the operator.
+        rows: measured ones, of which some have its shape.
+    """
     shape = op.shape
-    pairs = sorted((_work(other), row.latency_ms) for other, row in known.items() if other.shape == shape)
-    work, latency = np.array(pairs).T
-    return float(np.interp(_work(op), work, latency))
+    pairs = sorted((_work(other), row.latency_ms) for other, row in rows.items() if other.shape == shape)
+    work, latency_ms = np.array(pairs).T
+    return float(np.interp(_work(op), work, latency_ms))
 
 
-def _gaps(sizes: Sequence[int], measured: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Below, in the middle of, and above each gap between measured resolutions."""
-    found = []
+def _gaps(sizes: Sequence[int], measured: Sequence[int]) -> list[Gap]:
+    """The gaps between measured resolutions that have others inside."""
+    gaps = []
     for low, high in pairwise(measured):
         between = [size for size in sizes if low < size < high]
         if between:
-            found.append((low, between[len(between) // 2], high))
-    return found
+            gaps.append(Gap(low, between[len(between) // 2], high))
+    return gaps
 
 
-def _probe(space: SearchSpace, resolution: int, known: Sequence[Op], seed: int) -> list[Op]:
-    """A few operators of a resolution that are not known yet."""
-    fresh = sorted(set(space.all_ops([resolution])) - set(known))
-    chosen = np.random.default_rng([seed, resolution]).permutation(len(fresh))[:CHECKED]
-    return [fresh[i] for i in sorted(chosen.tolist())]
+def _probe(space: SearchSpace, resolution: int, measured: Sequence[Op], seed: int) -> list[Op]:
+    """A few operators of a resolution that are not among the measured ones."""
+    fresh = sorted(set(space.all_ops([resolution])) - set(measured))
+    places = np.random.default_rng([seed, resolution]).permutation(len(fresh))[:CHECKED]
+    return [fresh[place] for place in sorted(places.tolist())]
 
 
 def _work(op: Op) -> int:
@@ -173,6 +185,6 @@ def _work(op: Op) -> int:
     return op.macs or op.size**2
 
 
-def _guess(op: Op, known: Mapping[Op, Estimate]) -> Estimate:
-    latency_ms = interpolated(op, known)
+def _estimate(op: Op, rows: Mapping[Op, Estimate]) -> Estimate:
+    latency_ms = interpolated(op, rows)
     return Estimate(latency_ms, latency_ms, 0.0, 0)

@@ -120,33 +120,34 @@ class LatencyTable:
     @property
     def label(self) -> str:
         """Device, machine and runtime in words."""
-        c = self.conditions
-        threads = f"{c['threads']} thread{'s' if c['threads'] != 1 else ''}"
-        batch = f", batches of {c['batch']}" if c["batch"] != 1 else ""
-        where = c["machine"]["gpu" if "gpu" in c["machine"] else "cpu"]
-        return f"{c['device']} of {where}, {c['runtime']} {c['runtime_version']}, {threads}{batch}"
+        device, runtime, version, threads, batch = (self.conditions[key] for key in CONDITIONS[:5])
+        machine = self.conditions["machine"]
+        processor = machine["gpu" if "gpu" in machine else "cpu"]
+        plural = "s" if threads != 1 else ""
+        batches = f", batches of {batch}" if batch != 1 else ""
+        return f"{device} of {processor}, {runtime} {version}, {threads} thread{plural}{batches}"
 
     @property
     def error_in_words(self) -> str:
         """How wrong the table is about whole networks."""
-        e = self.error
-        if not e["networks"]:
+        error = self.error
+        if not error["networks"]:
             return "its error on whole networks is not known"
         return (
-            f"off by {e['mape_percent']:.2g} % on average and {e['worst_percent']:.2g} % at worst "
-            f"on {e['networks']:.0f} whole networks, each by a calibration that had not seen it"
+            f"off by {error['mape_percent']:.2g} % on average and {error['worst_percent']:.2g} % at worst "
+            f"on {error['networks']:.0f} whole networks, each by a calibration that had not seen it"
         )
 
     @property
     def doubt(self) -> str | None:
         """What should keep a user from relying on the table; None where nothing does."""
-        e = self.error
-        if not e["networks"]:
+        error = self.error
+        if not error["networks"]:
             return None
-        if (off := e["p95_percent"]) > DOUBTFUL_PERCENT:
-            return f"this table is off by {off:.0f} % or more for one network in 20: measure again when it is quiet"
-        if e.get("spearman", 1.0) < DOUBTFUL_SPEARMAN:
-            return f"this table hardly tells fast networks from slow ones (Spearman {e['spearman']:.2f}): measure again"
+        if (percent := error["p95_percent"]) > DOUBTFUL_PERCENT:
+            return f"this table is off by {percent:.0f} % or more for one network in 20: measure again when it is quiet"
+        if (rank := error.get("spearman", 1.0)) < DOUBTFUL_SPEARMAN:
+            return f"this table hardly tells fast networks from slow ones (Spearman {rank:.2f}): measure again"
         return None
 
     @property

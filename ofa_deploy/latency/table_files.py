@@ -44,7 +44,7 @@ def select(space: SearchSpace, conditions: Mapping[str, Any]) -> tuple[LatencyTa
 
     Args:
         space: of the table.
-        conditions: the conditions wanted (see `device.conditions`).
+        conditions: for which it should be, as `device.conditions` gives them.
 
     Returns:
         a table, and whether it was measured under these very conditions on a machine of this kind.

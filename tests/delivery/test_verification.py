@@ -34,7 +34,7 @@ class Device:
     def __init__(self, table: LatencyTable, factors: Sequence[float], wobble: float = 0.0) -> None:
         self.table, self.factors, self.wobble, self.passes = table, list(factors), wobble, 0
 
-    def __call__(self, sessions: Mapping[str, Any], *_: Any) -> tuple[dict[str, Any], float]:
+    def __call__(self, sessions: Mapping[str, Any], *_: Any, **__: Any) -> tuple[dict[str, Any], float]:
         factor = self.factors[min(self.passes, len(self.factors) - 1)]
         self.passes += 1
         out = {}
