@@ -36,7 +36,7 @@ class Exploration:
         settings: of the search.
         stopping: when it was to end.
         history: best score, or a front's hypervolume, after each generation.
-        stopped_by: what ended it, see `Stopping.ending`.
+        stopped_by: what ended it: a key of `stopping.RULES`, or `EXHAUSTED`.
     """
 
     archive: Archive

@@ -103,7 +103,8 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
 
     Args:
         table: of the device.
-        text: the budget as users type it, see `budget.parse_range`; shares are of predictions raised by the margin.
+        text: the budget as users type it, `30ms`, `10ms..30ms` or `25%`; shares are of predictions raised by the
+            margin.
         margin_percent: by which predictions are raised; None takes the error below which 95 % of the table's test
             networks stay.
 
@@ -130,7 +131,7 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
     Args:
         space: of the networks.
         name: `macs`, `params` or `size` (of the weights in float32: a file holds its graph as well).
-        text: as users type it, see `budget.parse_range`.
+        text: as users type it: `300M`, `200M..300M` or `25%`.
 
     Raises:
         OfaDeployError: there is no such limit, or the text cannot be understood.

@@ -101,7 +101,7 @@ class Clock:
     Attributes:
         generations: of evolution, so far.
         waited: generations since the last better architecture.
-        stopped_by: what ended the search, see `Stopping.ending`.
+        stopped_by: what ended the search: a key of `RULES`, `EXHAUSTED`, or empty so far.
     """
 
     def __init__(self, stopping: Stopping, progress: Progress | None) -> None:

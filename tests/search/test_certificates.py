@@ -190,7 +190,7 @@ def test_what_is_refused(tiny: SearchSpace, wide: SearchSpace) -> None:
             proof(predictor, [], seconds)
     with pytest.raises(OfaDeployError, match="search is in wide, the predictor of tiny"):
         Problem(wide, [], predictor)
-    largest = tiny.genes([tiny.extreme(True)])
+    largest = tiny.genes([tiny.extreme(largest=True)])
     with pytest.raises(OfaDeployError, match="not within the limits"):
         proof(predictor, [Limit("macs", cost, upper=1.0)], incumbent=largest)
 

@@ -34,7 +34,7 @@ def test_children_are_of_the_space_and_of_their_parents(name: str) -> None:
 
 def test_mutation_changes_kernel_and_expansion_apart_and_together(space: SearchSpace) -> None:
     rng = np.random.default_rng(0)
-    parents = np.repeat(space.genes([space.extreme(True)]), 2000, axis=0)
+    parents = np.repeat(space.genes([space.extreme(largest=True)]), 2000, axis=0)
     child = Variation(space, [0, 1, 2, 3], 0.1, rng).children(parents, parents)
     blocks = child[:, 1:][child[:, 1:] > 0] - 1
     largest = int(parents[0, 1]) - 1

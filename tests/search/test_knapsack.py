@@ -19,7 +19,7 @@ def test_the_spaces_are_enumerated_whole(tiny: SearchSpace, wide: SearchSpace) -
 
 
 @pytest.mark.parametrize("dearest", [False, True])
-def test_extremes_of_an_additive_cost(small: SearchSpace, dearest: bool) -> None:
+def test_extremes_of_an_additive_cost(small: SearchSpace, *, dearest: bool) -> None:
     rng = np.random.default_rng(0)
     cost = small.cost({op: float(rng.uniform(-1, 5)) for op in small.all_ops()}.__getitem__)
     whole = cost(everything(small))

@@ -140,5 +140,5 @@ def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
 def test_one_that_is_far_outside_comes_inside(tiny: SearchSpace) -> None:
     limit = cost_limit(tiny, "macs", "10%")
     archive = Archive(Problem(tiny, [limit], Additive(tiny)))
-    ends = local_search(archive).improve(archive.add(tiny.genes([tiny.extreme(True)])).tolist())
+    ends = local_search(archive).improve(archive.add(tiny.genes([tiny.extreme(largest=True)])).tolist())
     assert (archive.excess[ends] == 0).all()

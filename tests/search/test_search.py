@@ -179,7 +179,7 @@ def test_result_keeps_its_promise(space: SearchSpace) -> None:
 def test_more_budget_is_never_worse(space: SearchSpace) -> None:
     scores = [largest(made_up_table(space), share).score for share in ("5%", "40%", "100%")]
     assert scores == sorted(scores)
-    most = space.genes([space.extreme(True)])
+    most = space.genes([space.extreme(largest=True)])
     assert scores[-1] > 0.9 * space.macs(most)[0] / 1e6
 
 
@@ -207,7 +207,7 @@ def test_a_range_is_about_latencies_with_the_margin(space: SearchSpace) -> None:
     found = quick(Problem(space, [latency_limit(table, "0.4ms..0.404ms")]))
     assert 0.4 <= 1.02 * table.latency_ms(space.genes([found.arch]))[0] <= 0.404
     whole = quick(Problem(space, [latency_limit(table, "99%..100%")]))
-    assert whole.macs > 0.9 * space.macs(space.genes([space.extreme(True)]))[0]
+    assert whole.macs > 0.9 * space.macs(space.genes([space.extreme(largest=True)]))[0]
 
 
 def test_a_lower_end_that_nothing_reaches_names_the_largest_network(space: SearchSpace) -> None:

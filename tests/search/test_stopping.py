@@ -42,7 +42,9 @@ def only(name: str) -> Stopping:
 
 @pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("name", RULES)
-def test_every_rule_ends_a_search_and_is_on_record(name: str, front: bool, space: SearchSpace, tmp_path: Path) -> None:
+def test_every_rule_ends_a_search_and_is_on_record(
+    name: str, space: SearchSpace, tmp_path: Path, *, front: bool
+) -> None:
     problem = Problem(space, [cost_limit(space, "macs", "50%")], Rugged(space))
     result = find_network(problem, stopping=only(name), front=front)
     assert result.stopped_by == name
@@ -59,7 +61,7 @@ def test_every_rule_ends_a_search_and_is_on_record(name: str, front: bool, space
 
 @pytest.mark.parametrize("most", [1, 700, 2000, 5000])
 @pytest.mark.parametrize("front", [False, True])
-def test_evaluations_are_exceeded_by_less_than_a_batch(front: bool, most: int, space: SearchSpace) -> None:
+def test_evaluations_are_exceeded_by_less_than_a_batch(most: int, space: SearchSpace, *, front: bool) -> None:
     predictor = Watched(space)
     problem = Problem(space, [cost_limit(space, "macs", "60%")], predictor)
     exploration = explore(problem, stopping=Stopping(evaluations=most), front=front)
