@@ -584,7 +584,8 @@ def test_every_page_that_is_pointed_to_is_there() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("https://") or (page.parent / target).is_file(), f"{page.name}: {target}"
-    named = set(re.findall(r"\]\(docs/([a-z-]+\.md)\)", (ROOT / "README.md").read_text()))
+    entrances = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+    named = set(re.findall(r"\]\(docs/([a-z-]+\.md)\)", entrances))
     assert named == {page.name for page in PAGES[1:]}
 
 

@@ -9,8 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".", "docs", "lut", "predictors", "supernets")
-WIDE = {"own-data.md", "official-weights.md"}
-PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md") if page.name not in WIDE)
+PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 COLUMNS = 100
 
 
