@@ -351,7 +351,7 @@ def predictor_values(folder: Path) -> Any:
 
 def make_result(folder: Path) -> None:
     table = small_table(folder)
-    problem = Problem(SPACE, [latency_limit(table, "50%", 5.0)])
+    problem = Problem(SPACE, [latency_limit(table, "50%", margin_percent=5.0)])
     quick, short = SearchSettings(population=8, restarts=1, recombinations=1), Stopping(generations=3)
     write_results([find_network(problem, quick, stopping=short, front=True)], folder / "r.json")
     for name in ("t.csv", "t.json"):

@@ -42,7 +42,9 @@ def measured(name: str, design: str, number: int, seed: int, jobs: int) -> tuple
     if not out.exists():
         logger.info(f"-- {name}: {number} networks")
         weights = shipped_weights(space)
-        sample_accuracies(weights, space, None, number, seed, Workers(jobs), out, design)
+        sample_accuracies(
+            weights, space, data=None, number=number, seed=seed, workers=Workers(jobs), out=out, design=design
+        )
     description = json.loads(out.with_suffix(".json").read_text())
     return Samples.load(out, space), description["cpu_seconds"] / number
 

@@ -92,7 +92,7 @@ def run(seeds: int) -> pd.DataFrame:
         space = get_space(name)
         predictor = shipped_predictor(space)
         table = LatencyTable.load(sorted(artifacts.shipped("lut").glob(f"{name}_cpu_*.csv"))[0], space)
-        limit = latency_limit(table, "100%", 0.0)
+        limit = latency_limit(table, "100%", margin_percent=0.0)
         for seed in range(seeds):
             problem, settings = Problem(space, [limit], predictor), SearchSettings(seed=seed)
             result, seconds = timed(partial(find_network, problem, settings, risk=0, front=True))

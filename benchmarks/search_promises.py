@@ -45,7 +45,9 @@ def run(device: str, budgets: int, candidates: int) -> pd.DataFrame:
         table = build_table(job, device, out=Path(folder) / "table.csv")
     rows = []
     for share in np.linspace(4, 60, budgets):
-        result = find_verified_network(Problem(space, predictor=predictor), table, f"{share:.1f}%", number=candidates)
+        result = find_verified_network(
+            Problem(space, predictor=predictor), table, budget=f"{share:.1f}%", number=candidates
+        )
         verified = result.verified
         assert verified is not None
         rows.append(

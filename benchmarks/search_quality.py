@@ -208,7 +208,7 @@ def shipped_cases() -> Iterator[Case]:
             if loaded.conditions["precision"] != "fp32":
                 continue
             for budget in budgets:
-                limit = latency_limit(loaded, budget, 0.0)
+                limit = latency_limit(loaded, budget, margin_percent=0.0)
                 yield Case(f"{name}, {loaded.conditions['device']}, {limit.upper:.3g} ms", space, predictor, limit)
 
 
@@ -239,9 +239,11 @@ def published_cases(folder: Path) -> Iterator[Case]:
     predictor = official_shape(folder)
     note10 = imported(sorted((folder / "note10_lut_mbv3-w1.2").glob("*.yaml")), space, "note10")
     for budget in ("15ms", "25ms", "35ms"):
-        yield Case(f"official shape, note10, {budget}", space, predictor, latency_limit(note10, budget, 0.0))
+        yield Case(
+            f"official shape, note10, {budget}", space, predictor, latency_limit(note10, budget, margin_percent=0.0)
+        )
     for budget in ("200M", "300M", "600M"):
-        yield Case(f"official shape, {budget} MACs", space, predictor, cost_limit(space, "macs", budget))
+        yield Case(f"official shape, {budget} MACs", space, predictor, cost_limit(space, "macs", budget=budget))
     space = get_space("mbv3-w1.0")
     measured = samples(folder, space)
     recipe = Concave(members=1, units=16, weight_decay=1.0)
@@ -249,7 +251,9 @@ def published_cases(folder: Path) -> Iterator[Case]:
     proved = Predictor(space, (("concave", concave.arrays),))
     i7 = imported([folder / "i7-8700K_lut.yaml"], space, "i7-8700K")
     for budget in ("10ms", "15ms", "20ms", "30ms"):
-        yield Case(f"concave, i7-8700K, {budget}", space, proved, latency_limit(i7, budget, 0.0), prove=True)
+        yield Case(
+            f"concave, i7-8700K, {budget}", space, proved, latency_limit(i7, budget, margin_percent=0.0), prove=True
+        )
 
 
 def judge(case: Case, seeds: int, long: int) -> list[dict[str, Any]]:

@@ -49,6 +49,14 @@ def test_the_page_describes_these_names_and_no_others() -> None:
     assert {n for names in imported for n in re.findall(r"\w+", "".join(names))} <= described
 
 
+def test_from_the_third_argument_on_public_functions_take_keywords() -> None:
+    for name in ofa_deploy.__all__:
+        if inspect.isfunction(public := getattr(ofa_deploy, name)):
+            parameters = inspect.signature(public).parameters.values()
+            positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+            assert len(positional) <= 2, f"{name}: {', '.join(positional)}"
+
+
 def test_what_public_names_take_and_return_is_public() -> None:
     """Classes of the package that functions have as arguments or results, and classes as attributes."""
     for name in ofa_deploy.__all__:

@@ -18,7 +18,7 @@ BATCH_PIXELS = 100 * 28 * 28
 """Pixels a batch: more leave the cache, fewer pay for calls."""
 
 
-def count_correct(net: Supernet, archs: Sequence[Arch], data: Dataset, batch: int | None = None) -> list[int]:
+def count_correct(net: Supernet, archs: Sequence[Arch], *, data: Dataset, batch: int | None = None) -> list[int]:
     """How many held-out images each of several subnetworks, all of one resolution, classifies correctly.
 
     They are run `batch` at a time, by default as many as have `BATCH_PIXELS`.

@@ -64,6 +64,7 @@ class Inputs:
 def sample_accuracies(
     weights: Path | str,
     space: SearchSpace,
+    *,
     data: str | None,
     number: int,
     seed: int,

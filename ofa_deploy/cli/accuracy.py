@@ -52,7 +52,16 @@ def sample(
     path = out or Path("predictors") / file_name(searched)
     workers = Workers(jobs, backend, address)
     samples = sample_accuracies(
-        weights_of(weights, searched), searched, data, number, seed, workers, path, design, until_flat, batch
+        weights_of(weights, searched),
+        searched,
+        data=data,
+        number=number,
+        seed=seed,
+        workers=workers,
+        out=path,
+        design=design,
+        until_flat=until_flat,
+        batch=batch,
     )
     percent = samples.top1_percent
     if as_json:

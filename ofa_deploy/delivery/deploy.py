@@ -131,7 +131,9 @@ class _Deployment:
         self._job, self._sources, self._predictor, self._table = job, sources, predictor, table
         inputs = {"table_of_this_machine": True, "predictor_sha256": predictor.sha256}
         self._plan = SearchPlan(job.settings, inputs=inputs)
-        self._limits = {budget: latency_limit(table, budget, job.margin_percent) for budget in job.budgets}
+        self._limits = {
+            budget: latency_limit(table, budget, margin_percent=job.margin_percent) for budget in job.budgets
+        }
         self._delivered: dict[str, Deployed] = {}
 
     def search(self) -> dict[str, SearchResult]:

@@ -92,6 +92,6 @@ def _accuracies(net: Supernet, images: Dataset, archs: Sequence[Arch]) -> list[t
     correct: dict[Arch, int] = {}
     for size in sorted({arch.resolution for arch in archs}):
         same = [arch for arch in archs if arch.resolution == size]
-        correct |= dict(zip(same, count_correct(net, same, images), strict=True))
+        correct |= dict(zip(same, count_correct(net, same, data=images), strict=True))
     shares = [correct[arch] / total for arch in archs]
     return [(round(100 * s, 4), round(share_interval95(s, total), 3)) for s in shares]

@@ -214,7 +214,7 @@ def _refit(prepared: Prepared, file: Path, *, seed: int) -> Refit:
     model = prepared.predictor.model if prepared.predictor.model in RECIPES else AUTO
 
     def fit(samples: Samples) -> Predictor:
-        return fit_predictor([samples], model, seed).predictor
+        return fit_predictor([samples], model, seed=seed).predictor
 
     def keep(samples: Samples) -> None:
         samples.save(file, {"weights_sha256": samples.weights_sha256, "source": "ofa-deploy search --refine"})

@@ -201,7 +201,7 @@ def _latency_limits(tables: Sequence[LatencyTable], request: Request) -> Iterato
             "each --lut, or add --each for a search of its own for every latency"
         )
     for table, budget in zip(tables, budgets * (len(tables) // len(budgets)), strict=True):
-        limit = latency_limit(table, budget, request.margin_percent)
+        limit = latency_limit(table, budget, margin_percent=request.margin_percent)
         _remark(table, limit, request)
         yield limit
 
@@ -210,7 +210,7 @@ def _cost_limits(space: SearchSpace, request: Request) -> Iterator[Limit]:
     """The limits on other costs than latency."""
     for name in COSTS:
         if (text := getattr(request, name)) is not None:
-            yield cost_limit(space, name, text)
+            yield cost_limit(space, name, budget=text)
 
 
 def _remark(table: LatencyTable, limit: Limit, request: Request) -> None:

@@ -47,9 +47,9 @@ CONFIRMED_WITH = 3
 def find_verified_network(
     problem: Problem,
     table: LatencyTable,
+    *,
     budget: str,
     plan: SearchPlan | None = None,
-    *,
     number: int = 3,
     accuracies: Accuracies | None = None,
     journal: Journal | None = None,
@@ -75,7 +75,7 @@ def find_verified_network(
     """
     check_table(table)
     check_number(number)
-    limit = latency_limit(table, budget, 0.0)
+    limit = latency_limit(table, budget, margin_percent=0.0)
     if not np.isfinite(limit.upper):
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
     loop = _Verification(problem, table, limit, plan or SearchPlan(), number)
@@ -279,7 +279,7 @@ def verify_files(
             problem, plan = replace(prepared.problem, limits=prepared.limits[1:]), plan_of(request, prepared)
             (budget,), table = request.latency, prepared.tables[0]
             result = find_verified_network(
-                problem, table, budget, plan, number=number, accuracies=accuracies, journal=journal
+                problem, table, budget=budget, plan=plan, number=number, accuracies=accuracies, journal=journal
             )
             results.append(result)
         if out is not None:

@@ -259,7 +259,7 @@ def _price(space: SearchSpace, cost: str, table: TableFile | None) -> tuple[Cost
     """What predicts a network's cost, and at which resolutions; None twice where no table was found."""
     if cost == "latency":
         return (table.table.cost, table.table.resolutions) if table else (None, None)
-    return (cost_limit(space, cost, "100%").cost, None) if cost in UNITS else (None, None)
+    return (cost_limit(space, cost, budget="100%").cost, None) if cost in UNITS else (None, None)
 
 
 def find_table(space: SearchSpace, result: SearchResult) -> TableFile | None:

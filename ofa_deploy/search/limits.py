@@ -98,7 +98,7 @@ def excess_of(limits: Sequence[Limit], costs: Floats) -> Floats:
     return np.asarray(sum(shares, np.zeros(len(costs))))
 
 
-def latency_limit(table: LatencyTable, text: str, margin_percent: float | None = None) -> Limit:
+def latency_limit(table: LatencyTable, budget: str, *, margin_percent: float | None = None) -> Limit:
     """A limit on a device's latency.
 
     Args:
@@ -121,11 +121,11 @@ def latency_limit(table: LatencyTable, text: str, margin_percent: float | None =
     (_, fastest_ms), (_, slowest_ms) = extreme(table.space, table.cost), extreme(table.space, table.cost, dearest=True)
     if fastest_ms <= 0:
         raise MeasureError(f"the table predicts {fastest_ms:.4g} ms for the fastest network; build it anew")
-    lower, upper = parse_range("latency", text, factor * fastest_ms, factor * slowest_ms)
+    lower, upper = parse_range("latency", budget, factor * fastest_ms, factor * slowest_ms)
     return Limit("latency", table.cost, lower, upper, margin, source=table.label, sha256=table.identity)
 
 
-def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
+def cost_limit(space: SearchSpace, name: str, *, budget: str) -> Limit:
     """A limit on multiply-accumulates, parameters, or the size of the weights.
 
     Args:
@@ -134,7 +134,7 @@ def cost_limit(space: SearchSpace, name: str, text: str) -> Limit:
         text: as users type it: `300M`, `200M..300M` or `25%`.
 
     Raises:
-        OfaDeployError: there is no such limit, or the text cannot be understood.
+        OfaDeployError: there is no such limit, or the budget cannot be understood.
     """
     costs = {"macs": (space.macs, 1e-6), "params": (space.params, 1e-6), "size": (space.params, BYTES * 1e-6)}
     if name not in costs:

@@ -103,7 +103,7 @@ def test_a_model_without_gains_is_searched_all_the_same(monkeypatch: pytest.Monk
     assert ridge.gains is not None
     both = Predictor(ridge.space, (*predictor.fits, *ridge.fits))
     assert both.gains is None, "a mean with it has none either"
-    limit = cost_limit(space, "macs", "5M")
+    limit = cost_limit(space, "macs", budget="5M")
     found = find_network(Problem(space, [limit], predictor), SearchSettings(restarts=1))
     assert found.score == pytest.approx(found.macs / 1e6, rel=1e-4)
     assert 4.9 < found.score <= 5

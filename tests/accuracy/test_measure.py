@@ -25,7 +25,7 @@ def test_count_is_that_of_torch(weights: Path, space: SearchSpace, dataset: Data
         recalibrate(plain, dataset.recalibration(arch.resolution))
         with torch.inference_mode():
             guess = plain(dataset.tensor(dataset.heldout.pixels, arch.resolution)).argmax(1).numpy()
-        assert measuring.count_correct(net, [arch], dataset) == [int((guess == dataset.heldout.labels).sum())]
+        assert measuring.count_correct(net, [arch], data=dataset) == [int((guess == dataset.heldout.labels).sum())]
 
 
 @pytest.mark.parametrize("design", ["uniform", "trie"])
@@ -39,8 +39,8 @@ def test_shared_beginnings_change_no_count(weights: Path, space: SearchSpace, da
         archs = space.archs(space.sample(np.random.default_rng(1), 25, [20]))
     first = prefixes.trie(space, archs)
     assert len(first) == 1
-    together = measuring.count_correct(net, archs, dataset, batch=30)
-    assert together == [measuring.count_correct(net, [arch], dataset, batch=30)[0] for arch in archs]
+    together = measuring.count_correct(net, archs, data=dataset, batch=30)
+    assert together == [measuring.count_correct(net, [arch], data=dataset, batch=30)[0] for arch in archs]
     assert len(set(together)) > 5
     alone = sum(space.macs(space.genes(archs)))
     assert prefixes.macs(first) < (0.3 if design == "trie" else 0.95) * alone

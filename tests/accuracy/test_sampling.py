@@ -1,5 +1,6 @@
 """The run that measures: a kill loses nothing, damage is found, workers agree, and it knows when to stop."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -69,24 +70,26 @@ def test_results_of_other_networks_are_not_taken(
     weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "s.csv"
-    arguments = (weights, space, str(images), 3, 0, ONE, out)
+    options = {"data": str(images), "number": 3, "seed": 0, "workers": ONE, "out": out}
+    measured = functools.partial(sampling.sample_accuracies, weights, space, **options)
     monkeypatch.setattr(sampling.Samples, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        sampling.sample_accuracies(*arguments)
+        measured()
     monkeypatch.undo()
     monkeypatch.setattr(sampling, "draw", lambda space, design, number, seed: draw(space, design, number, seed + 1))
     with pytest.raises(ArtifactError, match=r"s\.partial is of other networks"):
-        sampling.sample_accuracies(*arguments)
+        measured()
 
 
 def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
-    arguments = (weights, space, str(images), 3, 0, ONE, out)
+    options = {"data": str(images), "number": 3, "seed": 0, "workers": ONE, "out": out}
+    measured = functools.partial(sampling.sample_accuracies, weights, space, **options)
     original = sampling.Samples.save
     try:  # as if it were killed after the last group
         sampling.Samples.save = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
-            sampling.sample_accuracies(*arguments)
+            measured()
     finally:
         sampling.Samples.save = original  # type: ignore[method-assign]
     partial = out.with_suffix(".partial")
@@ -95,9 +98,9 @@ def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, 
     digit = next(c for c in line.split("[")[2] if c.isdigit())
     partial.write_text(good.replace(line, line.replace(f"[{digit}", f"[{(int(digit) + 1) % 10}", 1)))
     with pytest.raises(ArtifactError, match=r"s\.partial is damaged"):
-        sampling.sample_accuracies(*arguments)
+        measured()
     partial.write_text(good)
-    assert len(sampling.sample_accuracies(*arguments)) == 3
+    assert len(measured()) == 3
 
 
 def test_samples_that_are_there_are_not_replaced(
@@ -105,19 +108,19 @@ def test_samples_that_are_there_are_not_replaced(
 ) -> None:
     """They may have taken days; repeating what was finished measures nothing."""
     out = tmp_path / "s.csv"
-    made = sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
+    made = sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(sampling, "classified", lambda *_: pytest.fail("it measured again"))
-    again = sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
+    again = sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
     assert again.top1_percent.tolist() == made.top1_percent.tolist()
     assert "is there already, made like this" in lines[0]
     for number, seed, what in ((4, 0, "number"), (3, 1, "seed")):
         with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
-            sampling.sample_accuracies(weights, space, str(images), number, seed, ONE, out)
+            sampling.sample_accuracies(weights, space, data=str(images), number=number, seed=seed, workers=ONE, out=out)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     out.with_suffix(".json").unlink()
     with pytest.raises(ArtifactError, match="of somebody else's making"):
-        sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
+        sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
 
 
 def test_batch_bounds_the_images_that_are_run_at_once(
@@ -134,7 +137,11 @@ def test_batch_bounds_the_images_that_are_run_at_once(
     for batch, largest in ((None, 16), (3, 3)):
         sizes.clear()
         out = tmp_path / f"{batch}.csv"
-        found.append(sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out, batch=batch).top1_percent)
+        found.append(
+            sampling.sample_accuracies(
+                weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out, batch=batch
+            ).top1_percent
+        )
         assert max(size for size in sizes if size != 84) == largest  # 84 are for recalibration
     assert (found[0] == found[1]).all()
 
@@ -145,18 +152,20 @@ def test_two_runs_on_one_output_refuse_each_other(
     out = tmp_path / "s.csv"
     with atomic.locked(out):
         with pytest.raises(ArtifactError, match=r"another run is writing .*s\.csv"):
-            sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
+            sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
         assert not out.with_suffix(".partial").exists()
-    assert len(sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)) == 3
+    assert (
+        len(sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)) == 3
+    )
 
 
 def test_what_lies_there_must_be_of_this_run(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     out.with_suffix(".partial").write_text('{"another": "run"}\n')
     with pytest.raises(ArtifactError, match="other options"):
-        sampling.sample_accuracies(weights, space, str(images), 3, 0, ONE, out)
+        sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
     with pytest.raises(OfaDeployError, match="at least 1"):
-        sampling.sample_accuracies(weights, space, str(images), 0, 0, ONE, out)
+        sampling.sample_accuracies(weights, space, data=str(images), number=0, seed=0, workers=ONE, out=out)
 
 
 def test_samples_round_trip(space: SearchSpace, tmp_path: Path) -> None:
@@ -179,7 +188,7 @@ def test_noise_of_the_labels_is_measured(
 ) -> None:
     monkeypatch.setattr(sampling, "FEWEST_FOR_NOISE", 12)
     monkeypatch.setattr(sampling, "NOISE_NETWORKS", 6)
-    sampling.sample_accuracies(weights, space, str(images), 12, 0, ONE, tmp_path / "s.csv")
+    sampling.sample_accuracies(weights, space, data=str(images), number=12, seed=0, workers=ONE, out=tmp_path / "s.csv")
     noise = Samples.load(tmp_path / "s.csv", space).label_noise
     assert noise["networks"] == 6
 
@@ -208,7 +217,9 @@ def test_it_stops_when_more_no_longer_help(
 
     def run(name: str, number: int) -> tuple[Samples, dict[str, object]]:
         out = tmp_path / name
-        found = sampling.sample_accuracies(weights, space, str(images), number, 0, ONE, out, until_flat=True)
+        found = sampling.sample_accuracies(
+            weights, space, data=str(images), number=number, seed=0, workers=ONE, out=out, until_flat=True
+        )
         return found, json.loads(out.with_suffix(".json").read_text())
 
     found, about = run("s.csv", 400)  # an untrained network's accuracies are noise: nothing can be learned

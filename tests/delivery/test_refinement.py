@@ -46,7 +46,7 @@ def run(space: SearchSpace, rounds: int, kept: list[Samples]) -> SearchResult:
         return [(round(float(top), 4), 0.5) for top in truth(space, space.genes(archs))]
 
     return search_refined(
-        Problem(space, [cost_limit(space, "macs", "70%")], refit(known)),
+        Problem(space, [cost_limit(space, "macs", budget="70%")], refit(known)),
         known,
         accuracies,
         Refit(refit, kept.append),

@@ -33,7 +33,10 @@ def known(tiny: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
 
 def found(space: SearchSpace, front: bool = False) -> SearchResult:
     return find_network(
-        Problem(space, [latency_limit(made_up_table(space), "50%", None)]), QUICK, stopping=SHORT, front=front
+        Problem(space, [latency_limit(made_up_table(space), "50%", margin_percent=None)]),
+        QUICK,
+        stopping=SHORT,
+        front=front,
     )
 
 

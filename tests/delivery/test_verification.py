@@ -63,8 +63,8 @@ def run(
     return find_verified_network(
         Problem(table.space),
         table,
-        budget,
-        QUICK,
+        budget=budget,
+        plan=QUICK,
         number=number,
         accuracies=accuracies,
         journal=journal,
@@ -149,8 +149,8 @@ def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
     best = run(table, Device(table, [0.98]), monkeypatch)
     macs = table.space.macs(table.space.genes([best.arch]))[0]
     upper = table.latency_ms(table.space.genes([best.arch]))[0] * 1.001
-    many = cost_limit(table.space, "macs", f"{0.995 * macs / 1e6}M..")
-    found = find_verified_network(Problem(table.space, [many]), table, f"{upper}ms", QUICK)
+    many = cost_limit(table.space, "macs", budget=f"{0.995 * macs / 1e6}M..")
+    found = find_verified_network(Problem(table.space, [many]), table, budget=f"{upper}ms", plan=QUICK)
     assert found.macs >= 0.995 * macs
     assert found.verified is not None
     assert found.verified.within_budget
@@ -158,9 +158,9 @@ def test_where_nothing_is_a_little_below_the_budget_all_of_it_is_searched(
 
 def test_where_the_search_finds_nothing_it_says_so(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """No network has exactly that many multiply-accumulates."""
-    macs = cost_limit(table.space, "macs", "2.000001M..2.0000011M")
+    macs = cost_limit(table.space, "macs", budget="2.000001M..2.0000011M")
     with pytest.raises(InfeasibleError, match="no network of fmnist was found within all limits"):
-        find_verified_network(Problem(table.space, [macs]), table, "0.5ms", QUICK, number=1)
+        find_verified_network(Problem(table.space, [macs]), table, budget="0.5ms", plan=QUICK, number=1)
 
 
 def test_of_networks_that_are_all_too_fast_the_slowest_is_delivered(
@@ -243,8 +243,8 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
 
 def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "beside_table", Device(table, [1.2]))
-    params = cost_limit(table.space, "params", "30%")
-    found = find_verified_network(Problem(table.space, [params]), table, "0.5ms", QUICK)
+    params = cost_limit(table.space, "params", budget="30%")
+    found = find_verified_network(Problem(table.space, [params]), table, budget="0.5ms", plan=QUICK)
     assert found.params <= params.upper * 1e6
     assert [limit.name for limit in found.limits] == ["latency", "params"]
 

@@ -134,14 +134,14 @@ def test_a_search_finds_the_best_network_of_the_whole_space(tiny: SearchSpace, s
     genes = every(tiny)
     latency, macs = small.latency_ms(genes), tiny.macs(genes)
     budget = float(np.quantile(latency, 0.4))
-    limit = latency_limit(small, f"{budget}ms", 0.0)
+    limit = latency_limit(small, f"{budget}ms", margin_percent=0.0)
     found = find_network(Problem(tiny, [limit]), stopping=Stopping(generations=5))
     assert found.macs == macs[latency <= budget].max()
     assert small.latency_ms(tiny.genes([found.arch]))[0] <= budget
 
 
 def test_nothing_is_proved_about_it(tiny: SearchSpace, small: LatencyTable) -> None:
-    limit = latency_limit(small, "50%", 0.0)
+    limit = latency_limit(small, "50%", margin_percent=0.0)
     with pytest.raises(OfaDeployError, match="nothing can be proved within .* --additive"):
         certify(Problem(tiny, [limit], concave(tiny)), 1.0)
 

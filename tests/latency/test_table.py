@@ -107,7 +107,7 @@ def test_the_identity_is_of_the_file_and_of_the_calibration(space: SearchSpace) 
         ({"constant_ms": 1.0, "power": 8.0}, "ab 0.5 -0.001 0.0 1.0 8.0"),
     ):
         assert dataclasses.replace(table, **more).identity == hashlib.sha256(text.encode()).hexdigest()
-    assert latency_limit(table, "100%", 0.0).sha256 == table.identity
+    assert latency_limit(table, "100%", margin_percent=0.0).sha256 == table.identity
 
 
 def test_a_table_is_not_replaced_by_one_that_says_less(space: SearchSpace, tmp_path: Path) -> None:

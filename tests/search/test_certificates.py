@@ -169,7 +169,7 @@ def test_evolution_never_beats_the_bound(space: SearchSpace, lines: list[str]) -
 
 def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSpace) -> None:
     predictor = concave(space, members=2, units=8)
-    problem = Problem(space, [latency_limit(made_up_table(space), "30%", 0)], predictor)
+    problem = Problem(space, [latency_limit(made_up_table(space), "30%", margin_percent=0)], predictor)
     hasty, once = SearchSettings(population=4, restarts=0, recombinations=0), Stopping(generations=1)
     without = find_network(problem, hasty, stopping=once, risk=0)
     found = find_network(problem, hasty, stopping=once, risk=0, prove_seconds=60.0)

@@ -64,7 +64,7 @@ def test_neighbours_are_all_that_differ_in_one_gene(tiny: SearchSpace, wide: Sea
 
 
 def test_the_front_of_an_archive_grows_with_it(tiny: SearchSpace) -> None:
-    limits = [cost_limit(tiny, "macs", "50%"), cost_limit(tiny, "params", "70%")]
+    limits = [cost_limit(tiny, "macs", budget="50%"), cost_limit(tiny, "params", budget="70%")]
     archive = Archive(Problem(tiny, limits, Rugged(tiny)))
     rng = np.random.default_rng(0)
     fronts = set()
@@ -86,7 +86,7 @@ def test_archive_evaluates_each_architecture_once(tiny: SearchSpace) -> None:
             seen.append(genes.copy())
             return rugged(genes)
 
-    archive = Archive(Problem(tiny, [cost_limit(tiny, "macs", "50%")], Watched(tiny)))
+    archive = Archive(Problem(tiny, [cost_limit(tiny, "macs", budget="50%")], Watched(tiny)))
     rng = np.random.default_rng(0)
     for _ in range(30):
         archive.add(tiny.sample(rng, 100))

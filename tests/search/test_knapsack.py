@@ -97,7 +97,7 @@ def test_a_surrogate_of_a_sum_is_that_sum(small: SearchSpace) -> None:
 def test_seeds_keep_the_limit_and_are_good(tiny: SearchSpace) -> None:
     table = made_up_table(tiny)
     whole = everything(tiny)
-    limit = latency_limit(table, "40%", 0)
+    limit = latency_limit(table, "40%", margin_percent=0)
     found = seeds(Problem(tiny, [limit]), whole)
     assert (table.latency_ms(found) <= limit.upper * (1 + 1e-9)).all()
     assert set(found[:, 0]) == {0, 1}

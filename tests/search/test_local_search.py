@@ -38,7 +38,7 @@ def better(scores: Floats, whole: Genes, within: np.ndarray, row: Genes, most: i
 
 def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None:
     whole = everything(small)
-    limit = cost_limit(small, "macs", "40%")
+    limit = cost_limit(small, "macs", budget="40%")
     archive = Archive(Problem(small, [limit], Rugged(small)))
     numbers = archive.add(small.sample(np.random.default_rng(0), 40)).tolist()
     ends = local_search(archive).improve(numbers)
@@ -52,7 +52,7 @@ def test_no_single_change_improves_what_it_ends_with(small: SearchSpace) -> None
 def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> None:
     """Under a limit that is used up a single change is hardly ever possible: one thing has to go for another."""
     whole = everything(tiny)
-    limit = cost_limit(tiny, "macs", "30%")
+    limit = cost_limit(tiny, "macs", budget="30%")
     archive = Archive(Problem(tiny, [limit], Additive(tiny)))
     numbers = archive.add(tiny.sample(np.random.default_rng(0), 40)).tolist()
     resolution = archive.genes[:, 0].copy()
@@ -66,7 +66,7 @@ def test_no_pair_of_changes_improves_where_gains_add_up(tiny: SearchSpace) -> No
 
 
 def test_limits_may_be_closer_than_those_of_the_archive(tiny: SearchSpace) -> None:
-    wide, close = (Problem(tiny, [cost_limit(tiny, "macs", share)], Rugged(tiny)) for share in ("60%", "20%"))
+    wide, close = (Problem(tiny, [cost_limit(tiny, "macs", budget=share)], Rugged(tiny)) for share in ("60%", "20%"))
     archive = Archive(wide)
     numbers = archive.add(tiny.sample(np.random.default_rng(0), 10)).tolist()
     far, near = (local_search(archive, problem).improve(numbers) for problem in (wide, close))
@@ -98,7 +98,7 @@ class WithGains(Counted):
 
 
 def test_who_is_told_gains_ends_at_the_same_with_fewer_evaluations(small: SearchSpace) -> None:
-    limit = cost_limit(small, "macs", "40%")
+    limit = cost_limit(small, "macs", budget="40%")
     ends, evaluated = [], []
     for predictor in (WithGains(small), Counted(small)):
         archive = Archive(Problem(small, [limit], predictor))
@@ -113,7 +113,7 @@ def test_who_is_told_gains_ends_at_the_same_with_fewer_evaluations(small: Search
 def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
     """What is told may be wrong: all that was to be tried has been where a climber ends, not only the first few."""
     rng = np.random.default_rng(1)
-    limit = cost_limit(tiny, "macs", "60%")
+    limit = cost_limit(tiny, "macs", budget="60%")
     count = len(tiny.changes[0])
 
     class Guesses(Rugged):
@@ -138,7 +138,7 @@ def test_nothing_that_is_promising_is_left_out(tiny: SearchSpace) -> None:
 
 
 def test_one_that_is_far_outside_comes_inside(tiny: SearchSpace) -> None:
-    limit = cost_limit(tiny, "macs", "10%")
+    limit = cost_limit(tiny, "macs", budget="10%")
     archive = Archive(Problem(tiny, [limit], Additive(tiny)))
     ends = local_search(archive).improve(archive.add(tiny.genes([tiny.extreme(largest=True)])).tolist())
     assert (archive.excess[ends] == 0).all()

@@ -26,7 +26,11 @@ QUICK, SHORT = SearchSettings(population=20, restarts=1), Stopping(generations=1
 def front(space: SearchSpace) -> SearchResult:
     """A front within three limits, two of them latencies."""
     table = made_up_table(space)
-    limits = [latency_limit(table, "60%", 0), cost_limit(space, "params", "90%"), latency_limit(table, "50%", 0)]
+    limits = [
+        latency_limit(table, "60%", margin_percent=0),
+        cost_limit(space, "params", budget="90%"),
+        latency_limit(table, "50%", margin_percent=0),
+    ]
     return find_network(Problem(space, limits), QUICK, stopping=SHORT, front=True)
 
 

@@ -36,7 +36,7 @@ def largest(
     table: LatencyTable, budget: str, settings: SearchSettings = QUICK, margin: float | None = None
 ) -> SearchResult:
     """The network of most MACs within a latency."""
-    return quick(Problem(table.space, [latency_limit(table, budget, margin)]), settings)
+    return quick(Problem(table.space, [latency_limit(table, budget, margin_percent=margin)]), settings)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -60,8 +60,8 @@ def test_finds_the_optimum_of_a_space_that_can_be_enumerated(
 
 def test_several_limits_and_lower_ends(tiny: SearchSpace) -> None:
     whole = everything(tiny)
-    costs = {name: cost_limit(tiny, name, "100%").cost(whole) for name in ("macs", "params")}
-    limits = [cost_limit(tiny, "macs", "30%..60%"), cost_limit(tiny, "params", "50%")]
+    costs = {name: cost_limit(tiny, name, budget="100%").cost(whole) for name in ("macs", "params")}
+    limits = [cost_limit(tiny, "macs", budget="30%..60%"), cost_limit(tiny, "params", budget="50%")]
     within = np.ones(len(whole), bool)
     for limit in limits:
         within &= (costs[limit.name] >= limit.lower) & (costs[limit.name] <= limit.upper)
@@ -83,9 +83,9 @@ def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: Sear
     for _ in range(60):
         low, high, third = rng.uniform(5, 95, 3)
         limits = [
-            cost_limit(tiny, "macs", f"{low:.1f}%"),
-            cost_limit(tiny, "params", f"{high:.1f}%.."),
-            latency_limit(slow, f"{third:.1f}%", 1.0),
+            cost_limit(tiny, "macs", budget=f"{low:.1f}%"),
+            cost_limit(tiny, "params", budget=f"{high:.1f}%.."),
+            latency_limit(slow, f"{third:.1f}%", margin_percent=1.0),
         ]
         none = excess(limits, whole).min() > 0
         impossible += none
@@ -101,14 +101,19 @@ def test_limits_that_exclude_each_other_are_refused_before_the_search(tiny: Sear
 
 def test_limits_that_exclude_each_other(tiny: SearchSpace) -> None:
     with pytest.raises(InfeasibleError, match=r"within all limits at once; the closest, r.* has .*macs .* M; relax"):
-        quick(Problem(tiny, [latency_limit(made_up_table(tiny), "1%", 0), cost_limit(tiny, "macs", "99%..")]))
+        quick(
+            Problem(
+                tiny,
+                [latency_limit(made_up_table(tiny), "1%", margin_percent=0), cost_limit(tiny, "macs", budget="99%..")],
+            )
+        )
 
 
 def test_one_network_for_two_devices(space: SearchSpace) -> None:
     one, other = made_up_table(space), made_up_table(space)
     slow_kernels = {op: dataclasses.replace(row, latency_ms=row.latency_ms * op.kernel) for op, row in one.rows.items()}
     other = dataclasses.replace(one, rows=slow_kernels)
-    limits = [latency_limit(one, "30%", None), latency_limit(other, "20%", None)]
+    limits = [latency_limit(one, "30%", margin_percent=None), latency_limit(other, "20%", margin_percent=None)]
     both = quick(Problem(space, limits))
     genes = space.genes([both.arch])
     for limit, outcome in zip(limits, both.limits, strict=True):
@@ -120,7 +125,7 @@ def test_one_network_for_two_devices(space: SearchSpace) -> None:
 def test_a_front_is_the_front(tiny: SearchSpace) -> None:
     table, whole = made_up_table(tiny), everything(tiny)
     latency, scores = table.latency_ms(whole), rugged(whole)
-    limit = latency_limit(table, "70%", 0)
+    limit = latency_limit(table, "70%", margin_percent=0)
     settings, stopping = SearchSettings(population=60), Stopping(60, patience=60)
     found = find_network(Problem(tiny, [limit], Rugged(tiny)), settings, stopping=stopping, risk=0, front=True)
     within = latency <= limit.upper * (1 + 1e-9)
@@ -134,7 +139,7 @@ def test_a_front_is_the_front(tiny: SearchSpace) -> None:
 
 
 def test_risk_prefers_what_is_surer(tiny: SearchSpace) -> None:
-    limit = [cost_limit(tiny, "macs", "100%")]
+    limit = [cost_limit(tiny, "macs", budget="100%")]
     problem = Problem(tiny, limit, Rugged(tiny))
     bold, careful = (find_network(problem, SearchSettings(population=60), risk=risk) for risk in (0.0, 10.0))
     whole = everything(tiny)
@@ -153,7 +158,7 @@ def test_same_seed_same_answer_and_the_caller_s_random_is_untouched(space: Searc
     random.seed(1)
     before = random.getstate()
     for front in (False, True):
-        problem = Problem(space, [latency_limit(table, "30%", None)], Rugged(space))
+        problem = Problem(space, [latency_limit(table, "30%", margin_percent=None)], Rugged(space))
         settings = dataclasses.replace(QUICK, restarts=0)
         first, again = (quick(problem, settings, front=front) for _ in range(2))
         assert first == again
@@ -213,10 +218,10 @@ def test_a_range_is_about_latencies_with_the_margin(space: SearchSpace) -> None:
 def test_a_lower_end_that_nothing_reaches_names_the_largest_network(space: SearchSpace) -> None:
     most, macs = extreme(space, space.macs, dearest=True)
     with pytest.raises(InfeasibleError, match=f"the largest, {space.archs(most)[0]}, has") as caught:
-        quick(Problem(space, [cost_limit(space, "macs", "1G..")]))
+        quick(Problem(space, [cost_limit(space, "macs", budget="1G..")]))
     advised = re.search(r"has ([0-9.]+) M", str(caught.value))
     assert advised is not None
-    found = quick(Problem(space, [cost_limit(space, "macs", f"{advised[1]}M..")]))
+    found = quick(Problem(space, [cost_limit(space, "macs", budget=f"{advised[1]}M..")]))
     assert found.macs == macs
 
 
@@ -228,7 +233,7 @@ def test_only_resolutions_of_the_table_are_searched(space: SearchSpace) -> None:
 
 def test_everything_that_is_evaluated_is_a_network(space: SearchSpace) -> None:
     """No stage has a block after one that is not active."""
-    limit = latency_limit(made_up_table(space), "50%", None)
+    limit = latency_limit(made_up_table(space), "50%", margin_percent=None)
     settings = dataclasses.replace(QUICK, restarts=4, recombinations=20)
     seen = explore(Problem(space, [limit]), settings, SHORT).archive.genes
     assert len(seen) > 5000
@@ -236,7 +241,7 @@ def test_everything_that_is_evaluated_is_a_network(space: SearchSpace) -> None:
 
 
 def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
-    problem = Problem(space, [cost_limit(space, "macs", "50%")])
+    problem = Problem(space, [cost_limit(space, "macs", budget="50%")])
     settings = SearchSettings(population=40, restarts=0, recombinations=0)
     found = find_network(problem, settings, stopping=Stopping(1000, patience=5))
     assert found.stopped_by == "patience"
@@ -247,7 +252,7 @@ def test_a_search_ends_soon_and_says_what_it_does(space: SearchSpace) -> None:
 def test_search_and_predictor_of_different_spaces(space: SearchSpace) -> None:
     other = Rugged(get_space("mbv3-w1.0"))
     with pytest.raises(OfaDeployError, match=r"search is in fmnist, the predictor of mbv3-w1\.0"):
-        Problem(space, [cost_limit(space, "macs", "50%")], other)
+        Problem(space, [cost_limit(space, "macs", budget="50%")], other)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_no_time_at_all_is_enough_for_a_network_within_the_limits(tiny: SearchSp
 
 
 def test_a_space_that_is_evaluated_whole_ends_the_search(tiny: SearchSpace) -> None:
-    problem = Problem(tiny, [cost_limit(tiny, "macs", "100%")], Rugged(tiny))
+    problem = Problem(tiny, [cost_limit(tiny, "macs", budget="100%")], Rugged(tiny))
     result = find_network(problem, stopping=Stopping(None, None, seconds=600))
     assert result.stopped_by == EXHAUSTED
     assert result.stopping.ending(EXHAUSTED) == "ended as nothing near was new"
@@ -133,7 +133,7 @@ def test_something_must_end_a_search() -> None:
 
 
 def test_results_from_before_there_was_such_a_rule(space: SearchSpace) -> None:
-    result = find_network(Problem(space, [cost_limit(space, "macs", "50%")]), stopping=Stopping(7, patience=3))
+    result = find_network(Problem(space, [cost_limit(space, "macs", budget="50%")]), stopping=Stopping(7, patience=3))
     values = json.loads(json.dumps(result.to_json()))
     values["settings"] |= {"generations": 7, "patience": 3}
     del values["stopping"], values["stopped_by"]

@@ -59,6 +59,7 @@ class Fitted:
 def fit_predictor(
     sources: Sequence[Samples],
     model: str = AUTO,
+    *,
     seed: int = 0,
     jobs: int | None = None,
     names: Sequence[str] | None = None,
@@ -197,7 +198,7 @@ def fit_file(
     outputs.check_output(out, ".safetensors")
     if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
         raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
-    found = fit_predictor(sources, model, seed, jobs, list(map(str, paths)))
+    found = fit_predictor(sources, model, seed=seed, jobs=jobs, names=list(map(str, paths)))
     predictor = found.predictor
     about: dict[str, Any] = {
         "models": found.models,
