@@ -131,7 +131,7 @@ def cost_limit(space: SearchSpace, name: str, *, budget: str) -> Limit:
     Args:
         space: of the networks.
         name: `macs`, `params` or `size` (of the weights in float32: a file holds its graph as well).
-        text: as users type it: `300M`, `200M..300M` or `25%`.
+        budget: as users type it: `300M`, `200M..300M` or `25%`.
 
     Raises:
         OfaDeployError: there is no such limit, or the budget cannot be understood.
@@ -142,4 +142,4 @@ def cost_limit(space: SearchSpace, name: str, *, budget: str) -> Limit:
     cost, factor = costs[name]
     cost = cost.scaled(factor)
     (_, least), (_, most) = extreme(space, cost), extreme(space, cost, dearest=True)
-    return Limit(name, cost, *parse_range(name, text, least, most))
+    return Limit(name, cost, *parse_range(name, budget, least, most))

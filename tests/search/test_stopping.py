@@ -45,7 +45,7 @@ def only(name: str) -> Stopping:
 def test_every_rule_ends_a_search_and_is_on_record(
     name: str, space: SearchSpace, tmp_path: Path, *, front: bool
 ) -> None:
-    problem = Problem(space, [cost_limit(space, "macs", "50%")], Rugged(space))
+    problem = Problem(space, [cost_limit(space, "macs", budget="50%")], Rugged(space))
     result = find_network(problem, stopping=only(name), front=front)
     assert result.stopped_by == name
     assert problem.excess(space.genes([result.arch]))[0] == 0
@@ -63,7 +63,7 @@ def test_every_rule_ends_a_search_and_is_on_record(
 @pytest.mark.parametrize("front", [False, True])
 def test_evaluations_are_exceeded_by_less_than_a_batch(most: int, space: SearchSpace, *, front: bool) -> None:
     predictor = Watched(space)
-    problem = Problem(space, [cost_limit(space, "macs", "60%")], predictor)
+    problem = Problem(space, [cost_limit(space, "macs", budget="60%")], predictor)
     exploration = explore(problem, stopping=Stopping(evaluations=most), front=front)
     assert exploration.stopped_by == "evaluations"
     first = predictor.batches[0]  # to which the best networks by a surrogate are added without asking
