@@ -272,8 +272,8 @@ def verify_files(
         check_table(prepared.tables[0])
     results = []
     with journals.journal(out, _header(requests, searches, number)) as journal:
-        if journal.known:
-            logger.info(f"resuming: {journal.known} measurements are there")
+        if journal.recorded:
+            logger.info(f"resuming: {journal.recorded} measurements are there")
         for request, prepared in zip(requests, searches, strict=True):
             accuracies = accuracies_at_hand(prepared, weights, data, journal) if prepared.predictor else None
             problem, plan = replace(prepared.problem, limits=prepared.limits[1:]), plan_of(request, prepared)

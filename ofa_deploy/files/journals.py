@@ -96,20 +96,20 @@ class Journal:
         self._number = 0
 
     @property
-    def known(self) -> int:
+    def recorded(self) -> int:
         """How many outcomes were there when it began."""
         return len(self._lines)
 
     @property
-    def begun(self) -> bool:
+    def has_steps(self) -> bool:
         """Whether there is any outcome, taken or made."""
         return self._number > 0
 
-    def step(self, what: Any, make: Callable[[], Any]) -> Any:
+    def step(self, label: Any, make: Callable[[], Any]) -> Any:
         """The outcome of the next step, as JSON values.
 
         Args:
-            what: tells it from other steps, JSON values.
+            label: tells the step from others, JSON values.
             make: makes the outcome where it is not there.
 
         Raises:
@@ -121,10 +121,10 @@ class Journal:
                 then, outcome = json.loads(unnumbered(number, self._lines[number - 1]))
             except (ValueError, TypeError, RecursionError) as error:
                 raise ArtifactError(f"{self._partial} is damaged; remove it to start anew") from error
-            if then != json.loads(json.dumps(what)):
+            if then != json.loads(json.dumps(label)):
                 raise _of_another_run(self._partial)
         else:
-            line = json.dumps([what, make()])
+            line = json.dumps([label, make()])
             if self._partial is not None:
                 append(self._partial, numbered(number, line))
             outcome = json.loads(line)[1]
@@ -148,7 +148,7 @@ def journal(out: Path | None, header: Mapping[str, Any]) -> Iterator[Journal]:
         try:
             yield steps
         except BaseException as error:
-            nothing = not steps.begun and not steps.known
+            nothing = not steps.has_steps and not steps.recorded
             if nothing or isinstance(error, InfeasibleError):  # which no repeating changes
                 partial.unlink(missing_ok=True)
             raise

@@ -235,7 +235,7 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
     with pytest.raises(KeyboardInterrupt), journals.journal(out, {"about": 1}) as journal:
         run(table, killed, monkeypatch, journal=journal)
     with journals.journal(out, {"about": 1}) as journal:
-        assert journal.known == passes
+        assert journal.recorded == passes
         again = run(table, device, monkeypatch, journal=journal)
     assert again == whole
     assert list(tmp_path.iterdir()) == []
