@@ -13,19 +13,20 @@ from ofa_deploy.device.timing import Array, CpuSession, Visit, run_checked, time
 from ofa_deploy.errors import MeasureError
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+"""Execution providers, by onnxruntime's names."""
 
 
-def start(graph: bytes, threads: int) -> CpuSession:
-    """A session of a serialised ONNX graph with one input and one output.
+def start(content: bytes, threads: int) -> CpuSession:
+    """A session of an ONNX model with one input and one output.
 
     Args:
-        graph: the serialised model.
+        content: of the model file.
         threads: of the CPU; work between operators is sequential.
 
     Raises:
         MeasureError: onnxruntime does not take the graph.
     """
-    session = _session(graph, threads, [CPU], {})
+    session = _session(content, threads, [CPU], {})
     name = session.get_inputs()[0].name
 
     def run(x: Array) -> Array:
@@ -34,11 +35,11 @@ def start(graph: bytes, threads: int) -> CpuSession:
     return CpuSession(run)
 
 
-def start_gpu(graph: bytes, threads: int, *, provider: str) -> BoundSession:
-    """A session of a serialised ONNX graph on the first GPU; a graph that the provider leaves to the CPU is refused.
+def start_gpu(content: bytes, threads: int, *, provider: str) -> BoundSession:
+    """A session of an ONNX model on the first GPU; a model that the provider leaves to the CPU is refused.
 
     Args:
-        graph: the serialised model.
+        content: of the model file.
         threads: of the CPU, for what feeds the GPU.
         provider: of onnxruntime: `CUDA` or `TENSORRT`.
 
@@ -48,7 +49,7 @@ def start_gpu(graph: bytes, threads: int, *, provider: str) -> BoundSession:
     check_provider(provider)
     cuda = (CUDA, {"use_tf32": "0"})  # so that float32 is what the table says
     providers = [cuda] if provider == CUDA else [provider, cuda]
-    session = _session(graph, threads, providers, {"session.disable_cpu_ep_fallback": "1"})
+    session = _session(content, threads, providers, {"session.disable_cpu_ep_fallback": "1"})
     if session.get_providers()[:1] != [provider]:
         raise MeasureError(f"onnxruntime's {provider} does not load here; install the CUDA and cuDNN that it wants")
     return BoundSession(session, "cuda")
@@ -133,7 +134,7 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session(graph: bytes, threads: int, providers: list[Any], entries: dict[str, str]) -> Any:
+def _session(content: bytes, threads: int, providers: list[Any], entries: dict[str, str]) -> Any:
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -142,6 +143,6 @@ def _session(graph: bytes, threads: int, providers: list[Any], entries: dict[str
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=providers)
+        return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise MeasureError(f"onnxruntime does not take the graph: {str(error).splitlines()[0]}") from error

@@ -10,7 +10,10 @@ from ofa_deploy.errors import MeasureError
 
 
 def start(content: bytes, threads: int) -> CpuSession:
-    """A session of an ONNX model with one input and one output; with one thread, the caller's thread computes.
+    """A session of an ONNX model with one input and one output.
+
+    With one thread there is no stream: the caller's thread computes, and a table's thousands of sessions start no
+    threads that idle.
 
     Args:
         content: of the model file.
@@ -22,7 +25,7 @@ def start(content: bytes, threads: int) -> CpuSession:
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the processor has it
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": 0 if threads == 1 else 1,
     }
     core = _core()
     try:

@@ -25,18 +25,18 @@ def probe() -> dict[str, Any]:
     return {}
 
 
-def start(graph: bytes, threads: int) -> CpuSession:
+def start(content: bytes, threads: int) -> CpuSession:
     """A session of a TFLite model with one input and one output.
 
     Args:
-        graph: the content of the file.
+        content: of the model file.
         threads: of the CPU.
 
     Raises:
         MeasureError: LiteRT does not take the model.
     """
     try:
-        interpreter = interpreter_class()(model_content=graph, num_threads=threads)
+        interpreter = interpreter_class()(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise MeasureError(f"LiteRT does not take the graph: {str(error).splitlines()[0]}") from error

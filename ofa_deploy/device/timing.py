@@ -25,9 +25,9 @@ else:
 Run = Callable[[Array], Array]
 """From an input batch to the output of a graph."""
 PREEMPTED_SHARE = 0.02
-"""Of the wall time of a sample: what it may be longer than the CPU time."""
+"""Share of a sample's wall time by which it may exceed the CPU time; beyond, the thread was preempted."""
 PREEMPTED_MS = 0.002
-"""Milliseconds that it may be longer still."""
+"""Milliseconds by which it may exceed that still: what the clocks themselves take."""
 FEWEST_RUNS = 3
 """Samples of a visit, however long they take."""
 JUMP = 10.0

@@ -15,8 +15,12 @@ import numpy as np
 from ofa_deploy.device.devices import DEVICES
 from ofa_deploy.errors import MeasureError
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+"""Where Linux tells how much memory a process has, and has had at most."""
+CLEAR = Path("/proc/self/clear_refs")
+"""What is written to so that Linux forgets the latter."""
 RUNS = 3
+"""Runs of the model."""
 
 
 def measure_memory(content: bytes, device: str, shape: Sequence[int]) -> dict[str, float] | None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,8 +190,30 @@ def test_openvino_computes_with_the_threads_that_are_asked_for_and_in_float32(mo
     model = emitted(DEVICES["openvino"], weights.draw(OP, np.random.default_rng(0)))
     for threads in (1, 2):
         DEVICES["openvino"].session(model, threads)
-        assert settings[-1]["INFERENCE_NUM_THREADS"] == threads
         assert settings[-1]["INFERENCE_PRECISION_HINT"] == installed.Type.f32
+    one, two = settings
+    assert (one["NUM_STREAMS"], two["NUM_STREAMS"], two["INFERENCE_NUM_THREADS"]) == (0, 1, 2)
+
+
+def test_many_sessions_of_openvino_start_no_threads() -> None:
+    """A table has thousands of operators, each with a session of its own."""
+    pytest.importorskip("openvino", reason="pip install openvino")
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the system does not tell")
+
+    def threads() -> int:
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("Threads:")).split()[1])
+
+    device, x = DEVICES["openvino"], np.zeros((1, 8, 8, 8), np.float32)
+    model = emitted(device, weights.draw(OP, np.random.default_rng(0)))
+    sessions = [device.session(model, 1)]
+    sessions[0](x)
+    before = threads()
+    for _ in range(20):
+        sessions.append(device.session(model, 1))
+        sessions[-1](x)
+    assert threads() < before + 5
 
 
 def test_every_device_has_a_format_and_conditions_with_a_version() -> None:
