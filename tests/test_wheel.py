@@ -1,5 +1,6 @@
 """The wheel, in an environment of its own: it holds what it needs, and searches without torch."""
 
+import os
 import subprocess
 import sys
 import venv
@@ -8,11 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+VARIABLES = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""Environment variables of the commands, without the folder of this source."""
 
 
 def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
+
+
+def run(*command: Path | str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=VARIABLES)
 
 
 def test_installed_wheel_searches_from_an_empty_folder(tmp_path: Path) -> None:
@@ -29,16 +35,12 @@ def test_installed_wheel_searches_from_an_empty_folder(tmp_path: Path) -> None:
         pytest.skip("no package index can be reached to fill the empty environment")
     empty = tmp_path / "empty"
     empty.mkdir()
-    done = subprocess.run(
-        [place / "bin" / "ofa-deploy", "search", "--latency", "30ms"], cwd=empty, capture_output=True, text=True
-    )
+    done = run(place / "bin" / "ofa-deploy", "search", "--latency", "30ms", folder=empty)
     assert done.returncode == 0, done.stderr
     assert "architecture" in done.stdout
     assert list(empty.iterdir()) == []
     for command in ("search --latency 30% --out r.json", "report r.json"):
-        done = subprocess.run(
-            [place / "bin" / "ofa-deploy", *command.split()], cwd=empty, capture_output=True, text=True
-        )
+        done = run(place / "bin" / "ofa-deploy", *command.split(), folder=empty)
         assert done.returncode == 0, done.stderr
     page = (empty / "report.html").read_text()
     assert "random networks" in page
