@@ -1,28 +1,34 @@
 """One search, from a problem to its result.
 
-    Problem: space, limits, predictor
-       |
-       |  check_feasible: refused, if it is proved that nothing is within the limits
-       v
-    a random sample -> surrogate, a sum over blocks -> knapsack: the best networks of that sum    (surrogates, knapsack)
-       |                                                                                                  restarts
-       v
-    local search: the most promising changes of each, alone and in pairs, until none helps            (local_search)
-       |
-       v
-    recombination: children of local optima, improved by local search                                (recombination)
-       |
-       v
-    evolution with DEAP: from the local optima and random networks                                       (evolution)
-       |                                                      once more: local search and recombination
-       v
-    the best few by prediction less `risk` standard deviations -> SearchResult                              (result)
-       |
-       v
-    the proof, if asked for: a bound of what any network of the space is predicted             (certificates, milp)
+    Problem: space, limits, predictor          problem
+      |
+      |  refused where it is proved that       feasibility
+      |  nothing is within the limits
+      v
+    seeds: a random sample; a sum over         surrogates
+      |    blocks, fitted to it; the best      knapsack
+      |    networks of that sum
+      v
+    local search: the most promising changes   local_search
+      |    of each, alone and in pairs, until
+      |    none helps
+      v
+    recombination: children of local optima,   recombination
+      |    improved by local search; then new
+      |    seeds, so many times
+      v
+    evolution with DEAP: from the local        evolution, variation
+      |    optima and random networks; then
+      |    local search and recombination again
+      v
+    proof, if it is asked for: a bound of      certificates, milp, binaries
+      |    what any network is predicted
+      v
+    the best few by prediction less some       exploration, result
+    standard deviations: SearchResult
 
-All that is evaluated is in one `Archive`; every loop asks one `Clock` whether the search ends (stopping). For a front,
-local search runs at 32 costs, and evolution is NSGA-II (front).
+What is evaluated is in one `Archive`; every loop asks one `Clock` whether the search ends (`stopping`). For a front,
+local search runs at 32 costs, and evolution is NSGA-II (`front`).
 """
 
 from __future__ import annotations
