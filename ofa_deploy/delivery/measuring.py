@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,35 @@ Accuracies = Callable[[Sequence[Arch]], Sequence[tuple[float, float]]]
 """Measures networks: the top-1 accuracy of each in percent, and half the length of its 95 % interval in points."""
 
 
-def measure_latencies(table: LatencyTable, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
-    """Latencies of networks on this machine, measured under the conditions of its table.
+@dataclass(frozen=True)
+class Bench:
+    """What measures candidates.
 
-    Args:
-        table: of this machine.
-        archs: the networks.
-
-    Returns:
-        for the text of each network its `latency_ms` and `spread_percent`, and by how many percent the machine is
-        slower than when its table was measured.
+    Attributes:
+        table: of this machine, under whose conditions latencies are measured.
+        accuracies: measures accuracies; None where predictions must do.
+        journal: keeps measured latencies, or has them from a run that was killed.
     """
+
+    table: LatencyTable
+    accuracies: Accuracies | None
+    journal: Journal
+
+    def latencies(self, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
+        """Latencies of networks on this machine.
+
+        Returns:
+            for the text of each network its `latency_ms` and `spread_percent`, and by how many percent the machine is
+            slower than when its table was measured.
+        """
+        timings, slower_percent = self.journal.step(
+            ["latency", *map(str, archs)], lambda: _latencies(self.table, archs)
+        )
+        return timings, slower_percent
+
+
+def _latencies(table: LatencyTable, archs: Sequence[Arch]) -> tuple[dict[str, Any], float]:
+    """Latencies of networks, measured under the conditions of a table beside some of its own networks."""
     logger.info(f"measuring {len(archs)} candidate{'s' * (len(archs) > 1)} on this machine")
     threads, device = int(table.conditions["threads"]), get_device(table.conditions["device"])
     job = TableJob(table.space, table.resolutions, plan=MeasurePlan(threads=threads), batch=table.conditions["batch"])

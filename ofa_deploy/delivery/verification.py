@@ -12,7 +12,7 @@ import numpy as np
 import ofa_deploy
 from ofa_deploy.delivery.loop import SearchPlan, search_again
 from ofa_deploy.delivery.measurements import Measured, Measurements
-from ofa_deploy.delivery.measuring import Accuracies, accuracies_at_hand, measure_latencies
+from ofa_deploy.delivery.measuring import Accuracies, Bench, accuracies_at_hand
 from ofa_deploy.delivery.requests import Prepared, Request, of_this_machine, plan_of, prepare
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.device.devices import DEVICES
@@ -78,8 +78,8 @@ def find_verified_network(
     limit = latency_limit(table, budget, margin_percent=0.0)
     if not np.isfinite(limit.upper):
         raise OfaDeployError(f"--verify keeps a budget: --latency {budget} has no upper end")
-    loop = _Verification(problem, table, limit, plan or SearchPlan(), number)
-    loop.accuracies, loop.journal = accuracies, journal or Journal()
+    bench = Bench(table, accuracies, journal or Journal())
+    loop = _Verification(problem, limit, bench, plan or SearchPlan(), number)
     rounds = search_again(loop, ROUNDS + RESCUES)
     return loop.result(rounds)
 
@@ -111,23 +111,16 @@ class _Verification:
 
     Args:
         problem: what is searched beside the latency.
-        table: of this machine.
         limit: the budget.
+        bench: what measures candidates.
         plan: how each search runs.
         number: of candidates a round.
-
-    Attributes:
-        accuracies: measures candidates' accuracy; None goes by the prediction.
-        journal: of what is measured.
     """
 
-    accuracies: Accuracies | None = None
-    journal: Journal
-
-    def __init__(self, problem: Problem, table: LatencyTable, limit: Limit, plan: SearchPlan, number: int) -> None:
-        self._problem, self._table, self._limit = problem, table, limit
+    def __init__(self, problem: Problem, limit: Limit, bench: Bench, plan: SearchPlan, number: int) -> None:
+        self._problem, self._limit, self._bench = problem, limit, bench
         self._plan, self._number = plan, number
-        self._slowest_ms = extreme(table.space, limit.cost, dearest=True)[1]
+        self._slowest_ms = extreme(problem.space, limit.cost, dearest=True)[1]
         self._measurements = Measurements(limit)
         self._factor, self._slower_percent = 1.0, 0.0
         self._exploration: Exploration | None = None
@@ -204,7 +197,7 @@ class _Verification:
             rounds=rounds,
             table_correction_percent=round(self._correction, 2),
             machine_slower_percent=self._slower_percent,
-            conditions=dict(self._table.conditions),
+            conditions=dict(self._bench.table.conditions),
             candidates=measurements.candidates(),
         )
         limits = (replace(result.limits[0], upper=budget_ms), *result.limits[1:])
@@ -224,8 +217,8 @@ class _Verification:
         if predictor is not None:
             means, deviations = predictor.predict(genes, return_std=True)
             top1_percent, scores = means.round(4).tolist(), means - self._plan.risk * np.nan_to_num(deviations)
-        table_ms = self._table.latency_ms(genes)
-        measured = [(None, None)] * len(archs) if self.accuracies is None else self.accuracies(archs)
+        table_ms, accuracies = self._bench.table.latency_ms(genes), self._bench.accuracies
+        measured = [(None, None)] * len(archs) if accuracies is None else accuracies(archs)
         return [
             Measured(arch, float(ms), round(float(ms) * self._factor, 5), float(score), top1, accuracy)
             for arch, ms, score, top1, accuracy in zip(archs, table_ms, scores, top1_percent, measured, strict=True)
@@ -238,9 +231,7 @@ class _Verification:
 
     def _time(self, networks: Sequence[Measured]) -> None:
         """Measure the latency of networks."""
-        archs = [network.arch for network in networks]
-        step = ["latency", *map(str, archs)]
-        timings, self._slower_percent = self.journal.step(step, lambda: measure_latencies(self._table, archs))
+        timings, self._slower_percent = self._bench.latencies([network.arch for network in networks])
         self._measurements.add([network.timed(timings[str(network.arch)]) for network in networks])
 
 

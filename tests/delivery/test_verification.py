@@ -227,10 +227,10 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
     whole = run(table, Device(table, factors, 0.004), monkeypatch)
     device, out = Device(table, factors, 0.004), tmp_path / "r.json"
 
-    def killed(*arguments: Any) -> Any:
+    def killed(*arguments: Any, **options: Any) -> Any:
         if device.passes == passes:
             raise KeyboardInterrupt
-        return device(*arguments)
+        return device(*arguments, **options)
 
     with pytest.raises(KeyboardInterrupt), journals.journal(out, {"about": 1}) as journal:
         run(table, killed, monkeypatch, journal=journal)
