@@ -62,9 +62,9 @@ def middle(space: SearchSpace, resolutions: Sequence[int] | None = None) -> Arch
 
 def networks(space: SearchSpace) -> dict[str, Arch]:
     """The smallest, the middle one, the largest, and the largest with no window above 5x5."""
-    largest = space.extreme(True)
+    largest = space.extreme(largest=True)
     fives = Arch.parse(str(largest).replace("k7", "k5"))
-    return {"small": space.extreme(False), "middle": middle(space), "large": largest, "large, 5x5": fives}
+    return {"small": space.extreme(largest=False), "middle": middle(space), "large": largest, "large, 5x5": fives}
 
 
 def correct(subject: Subject, content: bytes | None, device: Device = DEVICES["cpu"]) -> int:

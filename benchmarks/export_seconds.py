@@ -41,7 +41,9 @@ def made_up(train_images: int, heldout_images: int, resolution: int) -> Dataset:
     """So many images to train on and for checks, of noise."""
     train, heldout = noise(train_images, resolution, 0), noise(heldout_images, resolution, 1)
     classes = tuple(map(str, range(1000)))
-    return Dataset("noise", train, heldout, None, classes, (0.5,) * 3, (0.25,) * 3, True, "", "")
+    return Dataset(
+        "noise", train, heldout, None, classes, (0.5,) * 3, (0.25,) * 3, complete=True, source="", licence=""
+    )
 
 
 def run(resolution: int) -> pd.DataFrame:

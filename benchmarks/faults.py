@@ -359,7 +359,7 @@ def make_result(folder: Path) -> None:
 
 
 def make_subnet(folder: Path) -> None:
-    net = Supernet(SPACE).initialise(0).subnet(SPACE.extreme(False, 16))
+    net = Supernet(SPACE).initialise(0).subnet(SPACE.extreme(largest=False, resolution=16))
     (folder / "m.safetensors").write_bytes(checkpoint.subnet_content(net, {"mean": "0.5"}))
 
 

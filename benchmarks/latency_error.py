@@ -73,7 +73,10 @@ def measure_after(job: TableJob, device: str, table: LatencyTable, networks: int
     def started(arch: Arch) -> Started:
         return job.started(space.walk(arch), DEVICES[device])
 
-    names, sentinel = [*map(str, archs), *build_ms], started(space.extreme(False, min(space.resolutions)))
+    names, sentinel = (
+        [*map(str, archs), *build_ms],
+        started(space.extreme(largest=False, resolution=min(space.resolutions))),
+    )
     with tempfile.TemporaryDirectory() as folder:
         for number in range(PASSES):
             plan, partial = MeasurePlan(rounds=rounds * (number + 1)), Path(folder) / "again.partial"

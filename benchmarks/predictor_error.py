@@ -54,7 +54,7 @@ def lists(published: Path | None) -> dict[str, tuple[str, list[Path]]]:
     return places
 
 
-def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int) -> Rows:
+def judge(name: str, space_name: str, paths: list[Path], *, labels: int, seed: int) -> Rows:
     """Errors of every model on the 30 % of the first file that are kept apart."""
     os.environ["OMP_NUM_THREADS"] = "1"
     space = get_space(space_name)
@@ -75,7 +75,7 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
     with threadpool_limits(1):
         began = time.process_time()
         estimators = {key: make_estimator(key, space).tuned(a, b, weight) for key in RECIPES}
-        unseen = cross_validated(estimators, a, b, weight, 0, 1)
+        unseen = cross_validated(estimators, a, b, weight, seed=0, jobs=1)
         best = choose(b, unseen, folds(a, 0), sure)
         predicted = {}
         for key, estimator in estimators.items():
@@ -94,7 +94,7 @@ def judge(name: str, space_name: str, paths: list[Path], labels: int, seed: int)
     return rows
 
 
-def run(name: str, space: str, paths: list[Path], labels: tuple[int, ...], seeds: int, jobs: int) -> None:
+def run(name: str, space: str, paths: list[Path], *, labels: tuple[int, ...], seeds: int, jobs: int) -> None:
     """Judge all models on a list and write its CSV."""
     partial = Path(f".predictor-error_{name}.partial")
     header = {"sha256": [atomic.sha256(path) for path in paths], "labels": labels}
@@ -150,7 +150,7 @@ def main() -> None:
     if not options.show:
         for name, (space, paths) in lists(options.published).items():
             if not options.list or name in options.list:
-                run(name, space, paths, tuple(options.labels or LABELS), options.seeds, options.jobs)
+                run(name, space, paths, labels=tuple(options.labels or LABELS), seeds=options.seeds, jobs=options.jobs)
     print_results(sorted(RESULTS.glob("predictor-error_*.csv")), show)
     print("run again with: python benchmarks/predictor_error.py --published FOLDER (its head says of what)")
 

@@ -66,7 +66,9 @@ def macs_an_image(space: SearchSpace, phase: Phase, *, taught: bool) -> float:
     """Expected multiply-accumulates that an image costs in a phase."""
     part = phase.part_of(space)
     drawn = space.genes(part.archs(part.sample(np.random.default_rng(0), 4000)))
-    largest = np.mean([space.macs(space.genes([space.extreme(True, r)]))[0] for r in space.resolutions])
+    largest = np.mean(
+        [space.macs(space.genes([space.extreme(largest=True, resolution=r)]))[0] for r in space.resolutions]
+    )
     return 3 * phase.subnets * float(space.macs(drawn).mean()) + (float(largest) if taught else 0.0)
 
 

@@ -97,7 +97,7 @@ def run(seeds: int) -> pd.DataFrame:
             problem, settings = Problem(space, [limit], predictor), SearchSettings(seed=seed)
             result, seconds = timed(partial(find_network, problem, settings, risk=0, front=True))
             front = result.front_frame()
-            worst = float(predictor.predict(space.genes([space.extreme(False)]))[0]), limit.allowed
+            worst = float(predictor.predict(space.genes([space.extreme(largest=False)]))[0]), limit.allowed
             volumes = {"ofa-deploy": hypervolume(front["score"].to_numpy(), front["latency_ms"].to_numpy(), *worst)}
             times = {"ofa-deploy": seconds}
             other, times["pymoo"] = timed(partial(pymoo, space, predictor, limit, result.evaluations, seed))

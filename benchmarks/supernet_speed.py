@@ -60,7 +60,11 @@ def forward(name: str, resolution: int, repeats: int) -> list[dict[str, object]]
     drawn = space.archs(space.sample(np.random.default_rng(0), 2, [resolution]))
     rows = []
     x = torch.randn(BATCH, space.in_channels, resolution, resolution).to(memory_format=torch.channels_last)
-    for arch in [space.extreme(False, resolution), *drawn, space.extreme(True, resolution)]:
+    for arch in [
+        space.extreme(largest=False, resolution=resolution),
+        *drawn,
+        space.extreme(largest=True, resolution=resolution),
+    ]:
         plain = net.subnet(arch)
         with torch.inference_mode():
             ours, other = interleaved(repeats, partial(net, x, arch), partial(plain, x))
@@ -103,7 +107,7 @@ def step(name: str, resolution: int, repeats: int) -> list[dict[str, object]]:
 
 def cutting(name: str, repeats: int) -> list[dict[str, object]]:
     space = get_space(name)
-    net, arch = Supernet(space).initialise(0), space.extreme(True)
+    net, arch = Supernet(space).initialise(0), space.extreme(largest=True)
     (ours,) = interleaved(repeats, lambda: net.subnet(arch))
     return [row("subnet", name, arch, ours, None)]
 

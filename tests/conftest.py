@@ -65,7 +65,7 @@ def tiny() -> SearchSpace:
     """A space small enough to be searched whole: 2 * (4 + 16) * (4 + 16) = 800 networks."""
     shape = {"depths": (1, 2), "kernels": (3, 5), "expands": (2, 3)}
     stages = (Stage(8, 2, "relu", False, **shape), Stage(8, 1, "hswish", True, **shape))
-    return mobilenet_v3("tiny", (8, 12), 1, 3, 8, stages, 16, 16)
+    return mobilenet_v3("tiny", (8, 12), 1, 3, stem=8, stages=stages, final=16, feature=16)
 
 
 @pytest.fixture(scope="session")

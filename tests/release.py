@@ -78,7 +78,7 @@ def supernet_or_log(path: Path, archs: Archs) -> Any:
         return len(path.read_text().splitlines())
     space = space_of(path)
     net = checkpoint.load_supernet(path, space).eval()
-    arch = space.extreme(True, space.resolutions[0])
+    arch = space.extreme(largest=True, resolution=space.resolutions[0])
     return logits(net.subnet(arch).eval(), space, arch.resolution)
 
 

@@ -133,7 +133,7 @@ def sample_accuracies(
             correct = [n for counts in _measure_all(groups, shards, inputs, workers) for n in counts]
             archs = [arch for group in groups for arch in group]
             if round_ > 0:
-                curve.append(_gain(space, archs, correct, len(images.heldout), len(archs) - size, seed))
+                curve.append(_gain(space, archs, correct, images=len(images.heldout), old=len(archs) - size, seed=seed))
                 if curve[-1]["with_them"] > (1 - FLAT) * curve[-1]["without_them"]:
                     break
         percent = 100 * np.array(correct) / len(images.heldout)
@@ -196,7 +196,7 @@ def _doubling(number: int) -> Iterator[int]:
 
 
 def _gain(
-    space: SearchSpace, archs: Sequence[Arch], correct: Sequence[int], images: int, old: int, seed: int
+    space: SearchSpace, archs: Sequence[Arch], correct: Sequence[int], *, images: int, old: int, seed: int
 ) -> dict[str, float]:
     """Error on the networks after the first `old`, of a predictor fitted with others of them and of one without."""
     from ofa_deploy.accuracy.predictors.estimator import Estimator
@@ -205,7 +205,7 @@ def _gain(
 
     x, y = features(space, space.genes(archs)), 100 * np.array(correct) / images
     predictor = Estimator(GP(seed=seed), layout_of(space)).tuned(x[:old], y[:old])
-    unseen = cross_validated({"gp": predictor}, x, y, np.ones(len(y)), seed, 1)["gp"][0]
+    unseen = cross_validated({"gp": predictor}, x, y, np.ones(len(y)), seed=seed, jobs=1)["gp"][0]
     without = predictor.fit(x[:old], y[:old]).predict(x)
     errors = [float(np.sqrt(np.mean((p[old:] - y[old:]) ** 2))) for p in (without, unseen)]
     logger.info(

@@ -160,7 +160,7 @@ def split(
     held_out = min(HELD_OUT, len(train) // 6)
     kept, heldout = train[order[: len(order) - held_out]], train[order[len(order) - held_out :]]
     mean, std = _mean_and_std(kept.pixels)
-    return Dataset(name, kept, heldout, test, classes, mean, std, True, source, licence)
+    return Dataset(name, kept, heldout, test, classes, mean, std, complete=True, source=source, licence=licence)
 
 
 def _mean_and_std(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

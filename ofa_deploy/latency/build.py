@@ -118,7 +118,7 @@ class TableJob:
     @property
     def sentinel(self) -> Parts:
         """The network that tells the state of the machine."""
-        return self.space.walk(self.space.extreme(False, min(self.resolutions)))
+        return self.space.walk(self.space.extreme(largest=False, resolution=min(self.resolutions)))
 
     @property
     def description(self) -> dict[str, Any]:

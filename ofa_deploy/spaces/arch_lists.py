@@ -17,7 +17,7 @@ from ofa_deploy.spaces.space import SearchSpace
 Row = dict[str, Any]
 
 
-def read(path: Path, space: SearchSpace, results: bool = False) -> tuple[list[Arch], list[Row]]:
+def read(path: Path, space: SearchSpace, *, results: bool = False) -> tuple[list[Arch], list[Row]]:
     """Architectures of a file, and its rows.
 
     A CSV has a column `arch` (`r28_k3e6-k5e4_...`), or once-for-all's `ks`, `e`, `d` (JSON lists) and `r`; for

@@ -18,7 +18,7 @@ MIXTURES = 9
 _State = tuple[float, list[int]]
 
 
-def extreme(space: SearchSpace, cost: Cost, dearest: bool = False) -> tuple[Genes, float]:
+def extreme(space: SearchSpace, cost: Cost, *, dearest: bool = False) -> tuple[Genes, float]:
     """The network of least (or greatest) cost.
 
     For a smooth maximum: the best of the networks that are extreme for one of `MIXTURES` mixtures of its two sums, so
@@ -34,7 +34,7 @@ def extreme(space: SearchSpace, cost: Cost, dearest: bool = False) -> tuple[Gene
     """
     if isinstance(cost, SmoothMaximum):
         shares = np.linspace(0, 1, MIXTURES).tolist()
-        genes = np.concatenate([extreme(space, cost.mixed(share), dearest)[0] for share in shares])
+        genes = np.concatenate([extreme(space, cost.mixed(share), dearest=dearest)[0] for share in shares])
         costs = cost(genes)
         chosen = int(costs.argmax() if dearest else costs.argmin())
         return genes[[chosen]], float(costs[chosen])

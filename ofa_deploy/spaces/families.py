@@ -16,6 +16,7 @@ def mobilenet_v3(
     resolutions: tuple[int, ...],
     in_channels: int,
     classes: int,
+    *,
     stem: int,
     stages: tuple[Stage, ...],
     final: int,
@@ -34,10 +35,12 @@ def mobilenet_v3(
 def _official_mobilenet_v3(name: str, widths: tuple[int, ...], stem: int, final: int, feature: int) -> SearchSpace:
     shapes = ((2, "relu", False), (2, "relu", True), (2, "hswish", False), (1, "hswish", True), (2, "hswish", True))
     stages = tuple(Stage(w, stride, act, se) for w, (stride, act, se) in zip(widths, shapes, strict=True))
-    return mobilenet_v3(name, tuple(range(128, 225, 4)), 3, 1000, stem, stages, final, feature)
+    return mobilenet_v3(
+        name, tuple(range(128, 225, 4)), 3, 1000, stem=stem, stages=stages, final=final, feature=feature
+    )
 
 
-def _proxyless(name: str, stem: int, first: int, widths: tuple[int, ...], last: int, feature: int) -> SearchSpace:
+def _proxyless(name: str, stem: int, first: int, *, widths: tuple[int, ...], last: int, feature: int) -> SearchSpace:
     """ProxylessNAS: ReLU6, no squeeze-and-excitation, a last stage of one block."""
     stages = tuple(Stage(w, stride, "relu6") for w, stride in zip(widths, (2, 2, 2, 1, 2), strict=True))
     parts: tuple[Layer | Stage, ...] = (
@@ -82,23 +85,23 @@ SPACES: dict[str, SearchSpace] = {
     for space in (
         _official_mobilenet_v3("mbv3-w1.0", (24, 40, 80, 112, 160), 16, 960, 1280),
         _official_mobilenet_v3("mbv3-w1.2", (32, 48, 96, 136, 192), 24, 1152, 1536),
-        _proxyless("proxyless-w1.3", 40, 24, (32, 56, 104, 128, 248), 416, 1664),
+        _proxyless("proxyless-w1.3", 40, 24, widths=(32, 56, 104, 128, 248), last=416, feature=1664),
         _resnet50d("resnet50d"),
         mobilenet_v3(
             "fmnist",
             (16, 20, 24, 28),
             1,
             10,
-            8,
-            (
+            stem=8,
+            stages=(
                 Stage(12, 1, "relu"),
-                Stage(16, 2, "relu", True),
+                Stage(16, 2, "relu", se=True),
                 Stage(24, 1, "hswish"),
-                Stage(32, 2, "hswish", True),
-                Stage(48, 1, "hswish", True),
+                Stage(32, 2, "hswish", se=True),
+                Stage(48, 1, "hswish", se=True),
             ),
-            160,
-            192,
+            final=160,
+            feature=192,
         ),
     )
 }

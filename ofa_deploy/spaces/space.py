@@ -208,7 +208,7 @@ class SearchSpace:
 
         return replace(self, parts=tuple(map(fewer, self.parts)))
 
-    def extreme(self, largest: bool, resolution: int | None = None) -> Arch:
+    def extreme(self, *, largest: bool, resolution: int | None = None) -> Arch:
         """The largest or the smallest network: every choice at its end, but for a given resolution."""
         end = -1 if largest else 0
         stages = tuple((stage.choices[end],) * stage.depths[end] for stage in self.stages)

@@ -73,7 +73,9 @@ def finetune(
     student = specialise(net, arch, data=data, images=recalibration)
     before = round(top1_percent(student, data, data.heldout), 3)
     with atomic.locked(saved):
-        teacher = specialise(net, net.space.extreme(True, arch.resolution), data=data, images=recalibration)
+        teacher = specialise(
+            net, net.space.extreme(largest=True, resolution=arch.resolution), data=data, images=recalibration
+        )
         _train(student, teacher, data, recipe, saved=saved, identity=identity)
     recalibrate(student, data.recalibration(arch.resolution, recalibration))
     after = round(top1_percent(student, data, data.heldout), 3)

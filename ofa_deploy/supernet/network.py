@@ -22,7 +22,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         self.space = space
-        ops = dict(space.walk(space.extreme(True)))
+        ops = dict(space.walk(space.extreme(largest=True)))
         for place in space.places:
             _attach(self, place.name, supernet_layer(place, ops[place.name], space.bn_eps))
         self._by_name = {place.name: self.get_submodule(place.name) for place in space.places}
@@ -66,7 +66,7 @@ class Supernet(nn.Module):
             kept: a part of the space whose networks must keep computing the same, because they are trained already;
                 None keeps only the largest network.
         """
-        largest = self.space.extreme(True)
+        largest = self.space.extreme(largest=True)
         places = {place.name: place for place in kept.places} if kept else {}
         for name, op in self.space.walk(largest):
             layer = self._by_name[name]

@@ -192,7 +192,7 @@ def _train_epoch(job: _Job, net: Supernet, state: RunState, progress: Progress) 
     )
     figures = train_epoch(state, lesson, progress)
     accuracies = {
-        f"{name}_top1_percent": _quick_top1_percent(job, net, part.extreme(largest))
+        f"{name}_top1_percent": _quick_top1_percent(job, net, part.extreme(largest=largest))
         for name, largest in (("largest", True), ("smallest", False))
     }
     row = {"epoch": state.epoch + 1, "phase": phase.name, **figures.row(**accuracies)}
@@ -216,7 +216,7 @@ def _teacher(state: RunState) -> Callable[[Tensor], Tensor] | None:
     teacher = state.teacher
     if teacher is None:
         return None
-    return lambda x: teacher(x, teacher.space.extreme(True, x.shape[2]))
+    return lambda x: teacher(x, teacher.space.extreme(largest=True, resolution=x.shape[2]))
 
 
 def _draw(part: SearchSpace, phase: Phase, recipe: Recipe, rng: np.random.Generator) -> list[Arch]:
@@ -224,7 +224,7 @@ def _draw(part: SearchSpace, phase: Phase, recipe: Recipe, rng: np.random.Genera
     resolution = int(rng.choice(part.resolutions))
     archs = part.archs(part.sample(rng, phase.subnets, [resolution]))
     if recipe.sandwich:
-        archs += [part.extreme(largest, resolution) for largest in (False, True)]
+        archs += [part.extreme(largest=largest, resolution=resolution) for largest in (False, True)]
     return archs
 
 

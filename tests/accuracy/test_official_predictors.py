@@ -88,7 +88,7 @@ def test_tutorial_predictor(tmp_path: Path, ofa: Run) -> None:
     assert found.predict(genes) == pytest.approx(said(net, tutorial, space, genes), abs=1e-4)
     assert found.predict(genes, return_std=True)[0] == pytest.approx(found.predict(genes))
     assert found.predict(genes[:0]).shape == (0,)
-    (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(True)}\n")
+    (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(largest=True)}\n")
     row = ofa("predict", "a.csv", "--space", "mbv3-w1.2").stdout.splitlines()[1]
     assert row.endswith(",,"), "it does not say how sure it is"
 

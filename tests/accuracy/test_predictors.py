@@ -137,7 +137,7 @@ def test_concave_model_is_concave_in_choices_and_costs(space: SearchSpace) -> No
 
 
 def test_features_say_what_the_network_is(space: SearchSpace) -> None:
-    genes = space.genes([space.extreme(True), space.extreme(False)])
+    genes = space.genes([space.extreme(largest=True), space.extreme(largest=False)])
     x = features(space, genes)
     assert layout_of(space).columns == x.shape[1]
     assert x[:, :120].sum(axis=1).tolist() == [40, 20]  # 20 or 10 blocks, a kernel and an expansion each
@@ -241,7 +241,7 @@ def test_predicting_needs_neither_torch_nor_scikit_learn(space: SearchSpace, fit
     code = (
         "import sys; from pathlib import Path; from ofa_deploy.spaces.families import get_space;"
         "from ofa_deploy.accuracy.predictors.predictor import Predictor; s = get_space('fmnist');"
-        f"Predictor.load(Path({str(tmp_path / 'p.safetensors')!r}), s).predict(s.genes([s.extreme(True)]));"
+        f"Predictor.load(Path({str(tmp_path / 'p.safetensors')!r}), s).predict(s.genes([s.extreme(largest=True)]));"
         "print(sorted({'torch', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

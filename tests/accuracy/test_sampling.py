@@ -178,7 +178,7 @@ def test_samples_round_trip(space: SearchSpace, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("percent", [[101.0], [np.nan], [-1.0]])
 def test_what_is_no_accuracy_is_refused(space: SearchSpace, tmp_path: Path, percent: list[float]) -> None:
-    Samples(space, space.genes([space.extreme(True)]), np.array(percent)).save(tmp_path / "s.csv", {})
+    Samples(space, space.genes([space.extreme(largest=True)]), np.array(percent)).save(tmp_path / "s.csv", {})
     with pytest.raises(ArtifactError, match="an accuracy is 0 to 100"):
         Samples.load(tmp_path / "s.csv", space)
 

@@ -219,7 +219,7 @@ def test_a_subnetwork_file_must_be_one(subject: Subject, space: SearchSpace, tmp
         "supernet": (atomic.read(artifacts.shipped("supernets") / "fmnist.safetensors"), "is no subnetwork"),
         "other": (good.replace(b"k3e3-k7e4_k3e3", b"k3e3-k7e3_k3e3"), "does not match its own checksum"),
         "another": (
-            checkpoint.content(state, {"arch": str(space.extreme(False)), "space": "fmnist"}),
+            checkpoint.content(state, {"arch": str(space.extreme(largest=False)), "space": "fmnist"}),
             "not fit its architecture",
         ),
     }

@@ -90,7 +90,7 @@ def test_block_equals_torch(op: Op) -> None:
 
 def test_network_holds_only_what_the_runtime_fuses() -> None:
     space = get_space("mbv3-w1.0")
-    arch = space.extreme(True)
+    arch = space.extreme(largest=True)
     parts = space.walk(arch)
     rng = np.random.default_rng(0)
     model = graphs.model_of(parts, {name: weights.draw(op, rng) for name, op in parts})

@@ -71,7 +71,7 @@ def test_block_of_resnet_equals_onnx(op: Op) -> None:
 
 def test_network_holds_only_what_xnnpack_takes() -> None:
     space = get_space("mbv3-w1.0")
-    parts = space.walk(space.extreme(True))
+    parts = space.walk(space.extreme(largest=True))
     rng = np.random.default_rng(0)
     content = graphs.emit(parts, {name: weights.draw(op, rng) for name, op in parts})
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))

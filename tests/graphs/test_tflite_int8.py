@@ -48,7 +48,7 @@ def test_networks_of_all_families_start(name: str, tiny: SearchSpace) -> None:
     """XNNPACK ends the process where it does not take a range."""
     pytest.importorskip("ai_edge_quantizer", reason="pip install 'ofa-deploy[quant]'")
     space = tiny if name == "tiny" else get_space(name)
-    arch = space.extreme(False)
+    arch = space.extreme(largest=False)
     parts = space.walk(arch)
     rng = np.random.default_rng(0)
     drawn = {part: weights.draw(op, rng) for part, op in parts}

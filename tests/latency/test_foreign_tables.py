@@ -116,5 +116,5 @@ def test_published_tables_have_the_geometry_of_our_spaces(tmp_path: Path) -> Non
     i7 = import_tables([SHARED / "i7-8700K_lut.yaml"], get_space("mbv3-w1.0"), device="i7", out=tmp_path / "i.csv")
     assert i7.resolutions == get_space("mbv3-w1.0").resolutions
     space = get_space("mbv3-w1.0")
-    ends = i7.latency_ms(space.genes([space.extreme(False), space.extreme(True)]))
+    ends = i7.latency_ms(space.genes([space.extreme(largest=False), space.extreme(largest=True)]))
     assert ends == pytest.approx([4.8, 36.2], abs=0.1)

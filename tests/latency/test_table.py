@@ -32,7 +32,7 @@ def test_missing_operators_are_counted(space: SearchSpace) -> None:
     table = made_up_table(space)
     lacking = dataclasses.replace(table, rows=dict(list(table.rows.items())[:-3]))
     with pytest.raises(MeasureError, match="lacks 3 operators"):
-        lacking.latency_ms(space.genes([space.extreme(True)]))
+        lacking.latency_ms(space.genes([space.extreme(largest=True)]))
 
 
 def test_resolutions_that_are_not_covered_cost_nan(space: SearchSpace) -> None:

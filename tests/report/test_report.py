@@ -105,7 +105,7 @@ def tables(space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Two tables of `fmnist` in the working folder, the second of a device that is twice as slow."""
     monkeypatch.chdir(tmp_path)
     table = made_up_table(space)
-    networks = ({"arch": str(space.extreme(True)), "measured_ms": 2.0, "predicted_ms": 2.1},)
+    networks = ({"arch": str(space.extreme(largest=True)), "measured_ms": 2.0, "predicted_ms": 2.1},)
     dataclasses.replace(table, networks=networks).save(Path("lut/a.csv"), {})
     slow = {**table.conditions, "device": "pi"}
     dataclasses.replace(table, scale=2.0, conditions=slow).save(Path("lut/b.csv"), {})

@@ -23,7 +23,7 @@ def test_extremes_of_an_additive_cost(small: SearchSpace, *, dearest: bool) -> N
     rng = np.random.default_rng(0)
     cost = small.cost({op: float(rng.uniform(-1, 5)) for op in small.all_ops()}.__getitem__)
     whole = cost(everything(small))
-    genes, value = extreme(small, cost, dearest)
+    genes, value = extreme(small, cost, dearest=dearest)
     assert value == pytest.approx(whole.max() if dearest else whole.min())
     assert cost(genes)[0] == pytest.approx(value)
 

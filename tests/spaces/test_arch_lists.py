@@ -75,7 +75,7 @@ def test_an_official_network_is_read_from_its_description(name: str, tmp_path: P
 )
 def test_a_description_of_another_network_is_refused(changed: dict[str, object], message: str, tmp_path: Path) -> None:
     space, path = get_space("mbv3-w1.0"), tmp_path / "net.config"
-    path.write_text(json.dumps(net_config(space, space.extreme(True, 224), **changed)))
+    path.write_text(json.dumps(net_config(space, space.extreme(largest=True, resolution=224), **changed)))
     with pytest.raises(ArtifactError, match=message):
         arch_lists.read_one(path, space, 224)
 
@@ -212,7 +212,7 @@ def test_a_table_without_that_resolution_says_how_to_build_it(space: SearchSpace
     fitted = make_estimator("ridge", space).fit(features(space, some), np.linspace(80, 90, 30)).model_.arrays
     Predictor(space, (("ridge", fitted),)).save(tmp_path / "p.safetensors", {})
     made_up_table(space, (16,)).save(tmp_path / "lut.csv", {})
-    (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(True, 28)}\n")
+    (tmp_path / "a.csv").write_text(f"arch\n{space.extreme(largest=True, resolution=28)}\n")
     done = ofa("predict", "a.csv", "--predictor", "p.safetensors", "--lut", "lut.csv")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "lut.csv has no resolution 28; build one with: ofa-deploy build-lut --space fmnist" in done.stderr

@@ -28,12 +28,12 @@ def drawn(space: SearchSpace, n: int, seed: int = 0) -> list[Arch]:
 
 def test_one_architecture_is_no_list(space: SearchSpace) -> None:
     with pytest.raises(ArchError, match="genes are of a list of architectures"):
-        space.genes(str(space.extreme(True)))
+        space.genes(str(space.extreme(largest=True)))
 
 
 @ALL
 def test_text_genes_and_official_form_round_trip(space: SearchSpace) -> None:
-    for arch in [*drawn(space, 200), space.extreme(True), space.extreme(False)]:
+    for arch in [*drawn(space, 200), space.extreme(largest=True), space.extreme(largest=False)]:
         assert Arch.parse(str(arch)) == arch
         assert space.archs(space.genes([arch])) == [arch]
         assert from_ofa(space, to_ofa(space, arch)) == arch
@@ -95,9 +95,9 @@ def test_official_resnet_form() -> None:
 
 def test_published_costs() -> None:
     wide, narrow, small = (get_space(name) for name in ("mbv3-w1.2", "mbv3-w1.0", "fmnist"))
-    largest, smallest = wide.extreme(True), Arch(224, wide.extreme(False).stages)
+    largest, smallest = wide.extreme(largest=True), Arch(224, wide.extreme(largest=False).stages)
     assert wide.macs(wide.genes([largest, smallest])) / 1e6 == pytest.approx([843.1, 193.1], abs=0.05)
-    assert small.macs(small.genes([small.extreme(True)]))[0] <= 12e6
+    assert small.macs(small.genes([small.extreme(largest=True)]))[0] <= 12e6
     config = {
         "ks": [5, 7, 5, 5, 3, 3, 3, 7, 5, 5, 3, 7, 7, 3, 3, 3, 5, 5, 5, 5],
         "e": [4, 3, 4, 4, 4, 6, 3, 4, 4, 3, 4, 3, 3, 6, 6, 6, 4, 3, 4, 4],
@@ -192,9 +192,9 @@ def test_largest_choices_are_a_part_of_the_space(space: SearchSpace) -> None:
     part = space.largest_choices(2, 2, 2, 2)
     archs = drawn(part, 200)
     assert all(space.check(arch) for arch in archs)
-    assert part.extreme(True) == space.extreme(True)
-    assert space.largest_choices(1, 1, 1, 1).extreme(False).stages == space.extreme(True).stages
-    smallest = part.extreme(False)
+    assert part.extreme(largest=True) == space.extreme(largest=True)
+    assert space.largest_choices(1, 1, 1, 1).extreme(largest=False).stages == space.extreme(largest=True).stages
+    smallest = part.extreme(largest=False)
     assert len(smallest.stages[-1]) == space.stages[-1].depths[-2:][0]
     assert smallest.stages[-1][0] == (space.stages[-1].kernels[-2:][0], space.stages[-1].expands[-2])
     assert smallest.widths == tuple(choices[-2] for choices in space.widths)
@@ -243,4 +243,4 @@ def test_space_by_name_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_walk_refuses_what_is_not_of_the_space(space: SearchSpace) -> None:
     with pytest.raises(ArchError, match="resolution 224"):
-        space.walk(get_space("mbv3-w1.0").extreme(True))
+        space.walk(get_space("mbv3-w1.0").extreme(largest=True))

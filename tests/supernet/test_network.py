@@ -51,7 +51,7 @@ def test_subnet_computes_exactly_what_the_supernet_does(name: str) -> None:
     space = get_space(name)
     net = Supernet(space).initialise(0)
     drawn = space.archs(space.sample(np.random.default_rng(0), 20 if name == "fmnist" else 2))
-    for arch in [*drawn, space.extreme(True), space.extreme(False)]:
+    for arch in [*drawn, space.extreme(largest=True), space.extreme(largest=False)]:
         arch = dataclasses.replace(arch, resolution=space.resolutions[0])
         x = noise(2, arch, space.in_channels)
         net.train()
@@ -65,7 +65,7 @@ def test_subnet_computes_exactly_what_the_supernet_does(name: str) -> None:
 
 def test_subnet_is_independent(space: SearchSpace) -> None:
     net = Supernet(space).initialise(0).eval()
-    arch = space.extreme(False)
+    arch = space.extreme(largest=False)
     plain, x = net.subnet(arch), noise(2, arch)
     before = net(x, arch)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_subnet_is_independent(space: SearchSpace) -> None:
 def test_evaluation_never_uses_old_weights(space: SearchSpace) -> None:
     """Outside training a block keeps the slices of its last call: only while they are true."""
     net = trained_norms(Supernet(space).initialise(0))
-    arch, other = space.extreme(False), trained_norms(Supernet(space).initialise(1)).state_dict()
+    arch, other = space.extreme(largest=False), trained_norms(Supernet(space).initialise(1)).state_dict()
     x = noise(2, arch)
     name = "blocks.1.conv.depth_conv.conv.conv.weight"
 
@@ -130,7 +130,7 @@ def test_evaluation_never_uses_old_weights(space: SearchSpace) -> None:
 def test_small_kernels_are_the_centre_at_start(space: SearchSpace) -> None:
     net = Supernet(space).initialise(0)
     full = net.get_parameter("blocks.1.conv.depth_conv.conv.conv.weight")
-    arch = Arch(28, space.extreme(False).stages)
+    arch = Arch(28, space.extreme(largest=False).stages)
     small = net.subnet(arch).get_parameter("blocks.1.conv.depth_conv.conv.weight")
     assert torch.equal(small, full[: len(small), :, 2:5, 2:5])
 
@@ -145,7 +145,7 @@ def test_kernel_matrices_chain(space: SearchSpace) -> None:
     full = conv.get_parameter("conv.weight")[:8]
     expected5 = (full[:, 0, 1:6, 1:6].reshape(8, 25) @ five.T).reshape(8, 5, 5)
     expected3 = (expected5[:, 1:4, 1:4].reshape(8, 9) @ three.T).reshape(8, 3, 3)
-    stages = space.extreme(False).stages
+    stages = space.extreme(largest=False).stages
     for kernel, expected in ((5, expected5), (3, expected3)):
         arch = Arch(28, (((kernel, 3), *stages[0][1:]), *stages[1:]))
         got = net.subnet(arch).get_parameter("blocks.1.conv.depth_conv.conv.weight")[:8, 0]
@@ -154,7 +154,7 @@ def test_kernel_matrices_chain(space: SearchSpace) -> None:
 
 def test_gradients_reach_only_the_active_part(space: SearchSpace) -> None:
     net = Supernet(space).initialise(0)
-    arch = space.extreme(False)
+    arch = space.extreme(largest=False)
     net(noise(4, arch), arch).sum().backward()
     grad = net.get_parameter("blocks.1.conv.inverted_bottleneck.conv.conv.weight").grad
     active = space.ops(arch)[2].c_mid
@@ -166,7 +166,7 @@ def test_gradients_reach_only_the_active_part(space: SearchSpace) -> None:
 
 def test_images_of_another_size_are_refused(space: SearchSpace) -> None:
     with pytest.raises(ArchError, match="28 x 28"):
-        Supernet(space)(torch.zeros(1, 1, 28, 28), space.extreme(False))
+        Supernet(space)(torch.zeros(1, 1, 28, 28), space.extreme(largest=False))
 
 
 def test_recalibration_by_hand() -> None:
@@ -190,7 +190,7 @@ def test_recalibration_by_hand() -> None:
 @pytest.mark.parametrize("name", ["fmnist", "mbv3-w1.0", "proxyless-w1.3", "resnet50d"])
 def test_recalibration_in_pieces_is_that_of_the_whole_batch(name: str) -> None:
     space = get_space(name)
-    arch = space.extreme(True, space.resolutions[0])
+    arch = space.extreme(largest=True, resolution=space.resolutions[0])
     net = Supernet(space).initialise(0)
     batches = [noise(7, arch, space.in_channels, seed) for seed in (0, 1)]
     recalibrated = []
@@ -209,7 +209,7 @@ def test_recalibration_in_pieces_is_that_of_the_whole_batch(name: str) -> None:
 
 def test_recalibration_normalises_with_the_batch(space: SearchSpace) -> None:
     """Deeper norms see what batch statistics make of the layers before, whatever was stored there."""
-    arch = space.extreme(False)
+    arch = space.extreme(largest=False)
     results = []
     for stored in (1.0, 1e6):
         plain = Supernet(space).initialise(0).subnet(arch)
@@ -266,8 +266,8 @@ def test_same_seed_same_weights(space: SearchSpace) -> None:
 def test_sorting_channels_keeps_the_function(name: str, *, keep: bool) -> None:
     space = get_space(name)
     net = trained_norms(Supernet(space).initialise(0))
-    largest = space.extreme(True, space.resolutions[0])
-    part = space.largest_choices(1, 1, 2, 2).extreme(False, space.resolutions[0])
+    largest = space.extreme(largest=True, resolution=space.resolutions[0])
+    part = space.largest_choices(1, 1, 2, 2).extreme(largest=False, resolution=space.resolutions[0])
     x = noise(2, largest, space.in_channels)
     with torch.no_grad():
         before = [net(x, arch) for arch in (largest, part)]
@@ -295,8 +295,8 @@ def test_smallest_network_gets_the_important_channels(space: SearchSpace) -> Non
         for name, p in net.named_parameters():
             if name.endswith("point_linear.conv.conv.weight"):
                 p[:, ::3] *= 1e-3
-        largest = space.extreme(True)
-        narrow = space.largest_choices(1, 1, 2, 1).extreme(False, largest.resolution)
+        largest = space.extreme(largest=True)
+        narrow = space.largest_choices(1, 1, 2, 1).extreme(largest=False, resolution=largest.resolution)
         x = noise(4, largest)
         far = (net(x, narrow) - net(x, largest)).abs().mean()
         net.sort_channels()

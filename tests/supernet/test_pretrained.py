@@ -40,7 +40,7 @@ def test_imported_weights_give_the_same_logits(name: str, tmp_path: Path, *, leg
     path = convert(tmp_path / "official", out=tmp_path / "w.safetensors")
     space = get_space(name)
     net, again = trained_norms(Supernet(space).initialise(0)), checkpoint.load_supernet(path, space)
-    arch = space.extreme(False)
+    arch = space.extreme(largest=False)
     x = noise(2, arch, 3)
     with torch.no_grad():
         assert torch.equal(net(x, arch), again(x, arch))

@@ -78,7 +78,7 @@ def folds(x: Features, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArra
 
 
 def cross_validated(
-    estimators: Mapping[str, Any], x: Features, y: Floats, weight: Floats, seed: int, jobs: int
+    estimators: Mapping[str, Any], x: Features, y: Floats, weight: Floats, *, seed: int, jobs: int
 ) -> dict[str, Predicted]:
     """Predict every sample by models that were fitted without it.
 

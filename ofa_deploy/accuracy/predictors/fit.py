@@ -99,7 +99,7 @@ def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int)
         estimators[name] = make_estimator(name, space, seed=seed).tuned(x, y, weight)
     compared = {"line on log MACs": line(layout), "published recipe": PublishedMLP(layout, seed=seed)}
     logger.info(f"cross-validation: {', '.join([*wanted, *compared])}")
-    predicted = cross_validated({**estimators, **compared}, x, y, weight, seed, jobs)
+    predicted = cross_validated({**estimators, **compared}, x, y, weight, seed=seed, jobs=jobs)
     parts, sure = folds(x, seed), samples.source == 0
     chosen = choose(y, {name: predicted[name] for name in wanted}, parts, sure)
     held = blend([predicted[name] for name in chosen])
@@ -167,6 +167,7 @@ def fit_file(
     space: SearchSpace,
     samples: Sequence[Path],
     out: Path,
+    *,
     model: str,
     seed: int,
     apart: Path | None = None,

@@ -68,7 +68,7 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
 def _resolutions(file: Path, space: SearchSpace, width: int) -> tuple[int, ...]:
     """The resolutions that a first layer of this width knows."""
     codec = codec_of(space)
-    choices = codec.predictor_inputs(space, space.genes([space.extreme(True)])).shape[1]
+    choices = codec.predictor_inputs(space, space.genes([space.extreme(largest=True)])).shape[1]
     fits = [r for r in (codec.predictor_resolutions, space.resolutions) if choices + len(r) == width]
     if not fits:
         raise ArtifactError(f"{file} takes {width} inputs, which is not {space.name}'s encoding; choose with --space")

@@ -64,7 +64,7 @@ class Predictor:
             return_std: give a pair of that and its standard deviation in points, shape (n,), which takes longer; NaN
                 where a model does not know how sure it is.
         """
-        mean, std = blend(self._each(genes, return_std))
+        mean, std = blend(self._each(genes, spread=return_std))
         return (mean, std * self.widen) if return_std else mean
 
     @property
@@ -89,10 +89,10 @@ class Predictor:
     def _gains(self) -> list[Gains | None]:
         return [model.gains(self.space) for model in self.models]
 
-    def _each(self, genes: Genes, spread: bool) -> list[tuple[Floats, Floats]]:
+    def _each(self, genes: Genes, *, spread: bool) -> list[tuple[Floats, Floats]]:
         """Mean and standard deviation by each model, chunk by chunk."""
         if len(genes) > CHUNK:
-            chunks = [self._each(genes[i : i + CHUNK], spread) for i in range(0, len(genes), CHUNK)]
+            chunks = [self._each(genes[i : i + CHUNK], spread=spread) for i in range(0, len(genes), CHUNK)]
             return [
                 (np.concatenate([mean for mean, _ in pairs]), np.concatenate([std for _, std in pairs]))
                 for pairs in zip(*chunks, strict=True)
@@ -169,7 +169,7 @@ def _gives_numbers(predictor: Predictor) -> bool:
     """Whether a predictor has models, and what they predict of a network are numbers."""
     if not predictor.fits:
         return False
-    genes = predictor.space.genes([predictor.space.extreme(True)])
+    genes = predictor.space.genes([predictor.space.extreme(largest=True)])
     if predictor.model == "official":  # which does not say how sure it is
         return bool(np.isfinite(predictor.predict(genes)).all())
     return bool(np.isfinite(predictor.predict(genes, return_std=True)).all())
