@@ -46,29 +46,29 @@ def draw(
         raise OfaDeployError(f"--number must be at least 1, not {number}")
     rng = np.random.default_rng(seed)
     decks = _Decks(rng)
-    seen = set(without)
-    number += len(seen)
+    drawn = set(without)
+    number += len(drawn)
     groups: list[list[Arch]] = []
     barren = 0  # rounds in a row that brought nothing new
     while barren < 50:
-        before = len(seen)
-        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number - len(seen), seen):
-            new = [arch for arch in dict.fromkeys(group) if arch not in seen][: number - len(seen)]
-            seen.update(new)
+        before = len(drawn)
+        for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number - len(drawn), drawn):
+            new = [arch for arch in dict.fromkeys(group) if arch not in drawn][: number - len(drawn)]
+            drawn.update(new)
             if new:
                 groups.append(new)
-        if len(seen) == number:
+        if len(drawn) == number:
             return groups
-        barren = 0 if len(seen) > before else barren + 1
+        barren = 0 if len(drawn) > before else barren + 1
     raise OfaDeployError(f"{space.name} has fewer than {number} networks of this design; ask for fewer with --number")
 
 
 def _uniform(
-    space: SearchSpace, rng: np.random.Generator, number: int, seen: Container[Arch], size: int = 36
+    space: SearchSpace, rng: np.random.Generator, number: int, without: Container[Arch], size: int = 36
 ) -> Iterator[list[Arch]]:
     """At most `number` new networks, in the order of their genes: those of a group begin alike where they can."""
     drawn = dict.fromkeys(space.archs(space.sample(rng, max(number, _FEWEST))))
-    new = [arch for arch in drawn if arch not in seen][:number]
+    new = [arch for arch in drawn if arch not in without][:number]
     genes = space.genes(new)
     for resolution in range(len(space.resolutions)):
         some = genes[genes[:, 0] == resolution]
@@ -100,7 +100,9 @@ def _trie(space: SearchSpace, decks: _Decks) -> Iterator[list[Arch]]:
             if isinstance(part, Stage):
                 ends = number in (0, 1) or number == len(space.stages) - 1
                 branches = None if ends else _INNER
-                beginnings = [longer for one in beginnings for longer in _grown(part, i, one, decks, branches)]
+                beginnings = [
+                    longer for beginning in beginnings for longer in _grown(part, i, beginning, decks, branches)
+                ]
                 number += 1
             elif isinstance(part.width, tuple):
                 width = part.width

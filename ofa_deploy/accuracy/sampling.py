@@ -43,7 +43,7 @@ FEWEST_FOR_NOISE = 100
 """Of fewer subnetworks the noise is not measured."""
 FIRST_BATCH = 250
 FLAT = 0.03
-"""See `sample`: what the error must fall by for a larger batch to be worth while."""
+"""Share that the error must fall by, else no more subnetworks are measured."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def sample_accuracies(
         )
         return Samples.load(out, space)
     with atomic.locked(out), _Shards(partial, header) as shards:
-        if shards.found:
-            logger.info(f"resuming: {sum(map(len, shards.found.values()))} subnetworks are there")
+        if shards.counts:
+            logger.info(f"resuming: {sum(map(len, shards.counts.values()))} subnetworks are there")
         curve: list[dict[str, float]] = []
         archs: list[Arch] = []
         correct: list[int] = []
@@ -219,13 +219,13 @@ class _Shards:
 
     def __init__(self, partial: Path, header: dict[str, Any]) -> None:
         self.partial = partial
-        self.found: dict[int, list[int]] = {}
+        self.counts: dict[int, list[int]] = {}
         self.seconds: dict[int, float] = {}
         self.drawn: dict[int, int] = {}
         for number, text in enumerate(journals.resume(partial, header), 1):
             try:
                 index, counts, seconds, drawn = json.loads(journals.unnumbered(number, text))
-                self.found[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
+                self.counts[index], self.seconds[index] = [int(count) for count in counts], float(seconds)
                 self.drawn[index] = drawn
             except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 raise self.damaged() from error
@@ -234,7 +234,7 @@ class _Shards:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.found:
+        if not self.counts:
             self.remove()
 
     def remove(self) -> None:
@@ -245,24 +245,24 @@ class _Shards:
         """The error of a file that is not what was written."""
         return ArtifactError(f"{self.partial} is damaged (a checksum does not match); remove it to start anew")
 
-    def there(self, groups: Sequence[Sequence[Arch]]) -> list[int]:
+    def measured(self, groups: Sequence[Sequence[Arch]]) -> list[int]:
         """The groups whose results are there.
 
         Raises:
             ArtifactError: they are of other networks.
         """
-        there = [i for i in range(len(groups)) if i in self.found]
-        if any(len(self.found[i]) != len(groups[i]) or self.drawn[i] != _checksum(groups[i]) for i in there):
+        indices = [i for i in range(len(groups)) if i in self.counts]
+        if any(len(self.counts[i]) != len(groups[i]) or self.drawn[i] != _checksum(groups[i]) for i in indices):
             raise ArtifactError(
                 f"{self.partial} is of other networks: another release has drawn them; remove it to start anew"
             )
-        return there
+        return indices
 
     def add(self, index: int, group: Sequence[Arch], counts: list[int], seconds: float) -> None:
         """Keep the counts of a group and the CPU seconds that they took, also on disk."""
-        self.found[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
+        self.counts[index], self.seconds[index], self.drawn[index] = counts, seconds, _checksum(group)
         line = json.dumps([index, counts, round(seconds, 3), self.drawn[index]])
-        journals.append(self.partial, journals.numbered(len(self.found), line))
+        journals.append(self.partial, journals.numbered(len(self.counts), line))
 
 
 def _checksum(group: Sequence[Arch]) -> int:
@@ -273,9 +273,9 @@ def _measure_all(
     groups: Sequence[Sequence[Arch]], shards: _Shards, inputs: Inputs, workers: Workers
 ) -> list[list[int]]:
     """Correct images of each network of each group; those that are on disk already are not measured again."""
-    there = shards.there(groups)
-    todo = [i for i in range(len(groups)) if i not in shards.found]
-    number, done = sum(map(len, groups)), sum(len(groups[i]) for i in there)
+    measured = shards.measured(groups)
+    todo = [i for i in range(len(groups)) if i not in shards.counts]
+    number, done = sum(map(len, groups)), sum(len(groups[i]) for i in measured)
     progress = Progress(number - done, "subnetworks")
     space = get_space(inputs.space)
     alone, shared = 0.0, 0.0
@@ -284,7 +284,7 @@ def _measure_all(
         alone += float(space.macs(space.genes(groups[index])).sum())
         shared += prefixes.macs(prefixes.trie(space, groups[index]))
         progress.add(len(counts), f"shared beginnings save {1 - shared / alone:.0%}")
-    return [shards.found[i] for i in range(len(groups))]
+    return [shards.counts[i] for i in range(len(groups))]
 
 
 def _count_group(inputs: Inputs, index: int, archs: list[str]) -> tuple[int, list[int], float]:

@@ -1,6 +1,6 @@
 """The binary variables that a linear program over architectures has, and the equations that make them one.
 
-A variable for each choice at a place, and for each depth and pair of widths of a part.
+A variable for each choice at a place, and for each depth and pair of widths of a segment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
 from ofa_deploy.spaces.encoding import code_columns, layout_of
-from ofa_deploy.spaces.extremes import Part, parts_of
+from ofa_deploy.spaces.extremes import Segment, segments_of
 from ofa_deploy.spaces.space import SearchSpace
 
 _Row = dict[int, float]
@@ -59,18 +59,18 @@ class Binaries:
 def binaries(space: SearchSpace) -> Binaries:
     """The binary variables of a space.
 
-    One unit flows from width to width through the parts, by one of the depths of each; where it passes a place, it
+    One unit flows from width to width through the segments, by one of the depths of each; where it passes a place, it
     takes one of the choices. These equations alone have integer vertices.
     """
     collected = _Collected(space)
     flows: list[_Row] = [{}]
-    for part in parts_of(space, space.macs):
-        flows = collected.add_part(part, flows)
+    for segment in segments_of(space, space.macs):
+        flows = collected.add_segment(segment, flows)
     return collected.binaries()
 
 
 class _Collected:
-    """Binary variables and equations, part by part."""
+    """Binary variables and equations, segment by segment."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -78,40 +78,40 @@ class _Collected:
         self._codes: list[list[int]] = []
         self._equations: list[tuple[_Row, float]] = []
 
-    def add_part(self, part: Part, flows: Sequence[_Row]) -> list[_Row]:
-        """Add the variables of a part.
+    def add_segment(self, segment: Segment, flows: Sequence[_Row]) -> list[_Row]:
+        """Add the variables of a segment.
 
         Args:
-            part: the next one.
-            flows: the variables of the part before it by whose width they arrive, with coefficients -1.
+            segment: the next one.
+            flows: the variables of the segment before it by whose width they arrive, with coefficients -1.
 
         Returns:
-            the same of this part.
+            the same of this segment.
         """
-        _, width_in, width_out, _ = self._space.macs.places[part.places.start]
+        _, width_in, width_out, _ = self._space.macs.places[segment.places.start]
         gene = width_out if width_out >= 0 and width_in != width_out else -1
         departures: list[_Row] = [{} for _ in flows]
-        arrivals: list[_Row] = [{} for _ in part.ways]
+        arrivals: list[_Row] = [{} for _ in segment.ways]
         passing: dict[tuple[int, int], _Row] = {}
-        ways = sorted((way_in, way_out) for way_out, ends in enumerate(part.ways) for way_in, _, _ in ends)
-        for (way_in, way_out), depth in itertools.product(ways, part.depths):
+        ways = sorted((way_in, way_out) for way_out, ends in enumerate(segment.ways) for way_in, _, _ in ends)
+        for (way_in, way_out), depth in itertools.product(ways, segment.depths):
             number = self._add(-1, 0, way_out, gene)
             departures[way_in][number], arrivals[way_out][number] = 1.0, -1.0
             for position in range(depth):
-                context = (way_out if position else way_in) * len(part.ways) + way_out
+                context = (way_out if position else way_in) * len(segment.ways) + way_out
                 passing.setdefault((position, context), {})[number] = -1.0
         for arrived, departed in zip(flows, departures, strict=True):
             self._equations.append((arrived | departed, 0.0 if arrived else 1.0))
         for (position, context), row in passing.items():
-            self._add_choices(part, position, context, row)
+            self._add_choices(segment, position, context, row)
         return arrivals
 
-    def _add_choices(self, part: Part, position: int, context: int, row: _Row) -> None:
+    def _add_choices(self, segment: Segment, position: int, context: int, row: _Row) -> None:
         """Add a variable for each choice at a place, of which one is taken for each that passes, by `row`."""
-        gene = part.column + position if part.column >= 0 else -1
+        gene = segment.column + position if segment.column >= 0 else -1
         choices = len(code_columns(self._space, gene)) - 1 if gene >= 0 else 1
         for choice in range(1, choices + 1):
-            row[self._add(part.places.start + position, context, choice, gene)] = 1.0
+            row[self._add(segment.places.start + position, context, choice, gene)] = 1.0
         self._equations.append((row, 0.0))
 
     def _add(self, place: int, context: int, choice: int, gene: int) -> int:

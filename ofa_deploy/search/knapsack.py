@@ -1,7 +1,7 @@
 """The best network within a budget where value and cost are sums over blocks: a multiple-choice knapsack.
 
-Dynamic programming over the parts of a space, see `extremes`; the state is the width of the last part and what remains
-of the budget, in steps. All resolutions are filled together. Exact but for the rounding of costs to steps.
+Dynamic programming over the segments of a space, see `extremes`; the state is the width of the last segment and what
+remains of the budget, in steps. All resolutions are filled together. Exact but for the rounding of costs to steps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofa_deploy.spaces.costs import AdditiveCost, Floats, Genes, Ints
-from ofa_deploy.spaces.extremes import Part, parts_of
+from ofa_deploy.spaces.extremes import Segment, segments_of
 from ofa_deploy.spaces.space import SearchSpace
 
 BINS = 300
@@ -40,7 +40,7 @@ def best_within(
     step = room[resolutions] / bins
     blocks = cost.blocks[resolutions]
     knapsack = _Knapsack(
-        parts_of(space, cost),
+        segments_of(space, cost),
         np.where(np.isnan(blocks), -np.inf, value.blocks[resolutions]),
         np.rint(np.nan_to_num(blocks) / step[:, None, None, None]).astype(np.intp),
         bins,
@@ -66,7 +66,7 @@ def best_within(
 
 @dataclass(frozen=True)
 class _Filled:
-    """The highest value that the parts up to one can reach, for everything that may remain of the budget.
+    """The highest value that the segments up to one can reach, for everything that may remain of the budget.
 
     Attributes:
         best: for each output width, shape (widths, resolutions, bins + 1); minus infinity where nothing fits.
@@ -82,32 +82,32 @@ class _Knapsack:
     """Budgets of all resolutions, filled.
 
     Args:
-        parts: of the space.
+        segments: of the space.
         values: of choices, shape (resolutions, places, contexts, choices + 1).
         steps: of the budget that choices take, of the same shape.
         bins: steps of a budget.
     """
 
-    def __init__(self, parts: Sequence[Part], values: Floats, steps: Ints, bins: int) -> None:
-        self._parts, self._values, self._steps, self._bins = parts, values, steps, bins
+    def __init__(self, segments: Sequence[Segment], values: Floats, steps: Ints, bins: int) -> None:
+        self._segments, self._values, self._steps, self._bins = segments, values, steps, bins
         self._filled: list[_Filled] = []
         states = np.zeros((1, len(values), bins + 1))
-        for part in parts:
-            totals = np.array([[self._totals(part, states, way) for way in ways] for ways in part.ways])
-            states = totals[:, :, part.depths].max(axis=(1, 2))
+        for segment in segments:
+            totals = np.array([[self._totals(segment, states, way) for way in ways] for ways in segment.ways])
+            states = totals[:, :, segment.depths].max(axis=(1, 2))
             self._filled.append(_Filled(states, totals))
 
     def fillable(self, rows: Ints, budgets: Ints) -> npt.NDArray[np.bool_]:
         """Whether a network fits into each budget, shape (n,), of resolutions by their rows and of so many steps."""
         return np.asarray(self._filled[-1].best[:, rows, budgets].max(axis=0, initial=-np.inf) > -np.inf)
 
-    def _totals(self, part: Part, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
-        """Highest values of a part that follows one input width: ahead of its places and after each."""
+    def _totals(self, segment: Segment, states: Floats, way: tuple[int, int, int]) -> list[Floats]:
+        """Highest values of a segment that follows one input width: ahead of its places and after each."""
         width_in, first, later = way
         totals = [states[width_in]]
         rows, reach = np.arange(len(self._values)), states.shape[2]
         nothing = np.full_like(totals[0], -np.inf)
-        for i, place in enumerate(part.places):
+        for i, place in enumerate(segment.places):
             context = first if i == 0 else later
             taken = np.minimum(self._steps[:, place, context, 1:].T, reach)
             gained = np.repeat(totals[-1][:, -1:], max(0, -taken.min(initial=0)), axis=1)  # some cost less than nothing
@@ -118,7 +118,7 @@ class _Knapsack:
         return totals
 
     def read(self, genes: Genes, rows: Ints, budgets: Ints) -> Genes:
-        """The best networks, decided from the last part to the first.
+        """The best networks, decided from the last segment to the first.
 
         Args:
             genes: with their resolutions, shape (n, columns).
@@ -127,21 +127,21 @@ class _Knapsack:
         """
         genes, networks = genes.copy(), np.arange(len(rows))
         width = self._filled[-1].best[:, rows, budgets].argmax(axis=0)
-        for part, filled in zip(reversed(self._parts), reversed(self._filled), strict=True):
-            if part.width_out >= 0:
-                genes[:, part.width_out] = width
-            ends = filled.totals[width, :, :, rows, budgets][:, :, part.depths]  # (n, ways, depths)
+        for segment, filled in zip(reversed(self._segments), reversed(self._filled), strict=True):
+            if segment.width_out >= 0:
+                genes[:, segment.width_out] = width
+            ends = filled.totals[width, :, :, rows, budgets][:, :, segment.depths]  # (n, ways, depths)
             way = ends.max(axis=2).argmax(axis=1)
-            depth = np.array(part.depths)[ends[networks, way].argmax(axis=1)]
-            width_in, first, later = np.moveaxis(np.array(part.ways)[width, way], -1, 0)
-            for i in reversed(range(len(part.places))):
+            depth = np.array(segment.depths)[ends[networks, way].argmax(axis=1)]
+            width_in, first, later = np.moveaxis(np.array(segment.ways)[width, way], -1, 0)
+            for i in reversed(range(len(segment.places))):
                 context = first if i == 0 else later
-                remaining = budgets[:, None] - self._steps[rows, part.places[i], context, 1:]  # (n, choices)
+                remaining = budgets[:, None] - self._steps[rows, segment.places[i], context, 1:]  # (n, choices)
                 reached = filled.totals[width, way, i, rows][networks[:, None], np.clip(remaining, 0, self._bins)]
-                values = self._values[rows, part.places[i], context, 1:]
+                values = self._values[rows, segment.places[i], context, 1:]
                 choice, active = (np.where(remaining >= 0, reached, -np.inf) + values).argmax(axis=1), i < depth
                 budgets = np.where(active, np.minimum(remaining[networks, choice], self._bins), budgets)
-                if part.column >= 0:
-                    genes[:, part.column + i] = np.where(active, 1 + choice, 0)
+                if segment.column >= 0:
+                    genes[:, segment.column + i] = np.where(active, 1 + choice, 0)
             width = width_in
         return genes

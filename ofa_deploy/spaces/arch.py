@@ -46,17 +46,17 @@ class Arch:
         Raises:
             ArchError: the text is not of that form.
         """
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"r([0-9]{1,4})(?:_w([0-9]{1,5}(?:-[0-9]{1,5})*))?((?:_(?:0|k[0-9]{1,2}e[0-9.]{1,4}(?:-k[0-9]{1,2}e[0-9.]{1,4})*))+)",
             text.strip(),
         )
         try:
-            if found is None:
+            if match is None:
                 raise ValueError
             stages = tuple(
-                tuple(_block(part) for part in stage.split("-") if part != "0") for stage in found[3][1:].split("_")
+                tuple(_block(part) for part in stage.split("-") if part != "0") for stage in match[3][1:].split("_")
             )
-            return cls(int(found[1]), stages, tuple(map(int, found[2].split("-"))) if found[2] else ())
+            return cls(int(match[1]), stages, tuple(map(int, match[2].split("-"))) if match[2] else ())
         except ValueError as error:
             raise ArchError(
                 f"not an architecture: {text[:80]!r}; the form is r28_k3e6-k5e4_k7e3-k3e3_... (stage by stage)"

@@ -20,8 +20,8 @@ Row = dict[str, Any]
 def read(path: Path, space: SearchSpace, *, results: bool = False) -> tuple[list[Arch], list[Row]]:
     """Architectures of a file, and its rows.
 
-    A CSV has a column `arch` (`r28_k3e6-k5e4_...`), or once-for-all's `ks`, `e`, `d` (JSON lists) and `r`; for
-    ResNet50D `d`, `e`, `w`, `r`. A `.json` is an object with those keys, or a list of such objects.
+    A CSV has a column `arch` (`r28_k3e6-k5e4_...`), or the lists of the space's official form as JSON (`ks`, `e` and
+    `d`; for ResNet50D `d`, `e` and `w`) and `r`. A `.json` is an object with those keys, or a list of such objects.
 
     Args:
         path: of the file.
@@ -32,8 +32,8 @@ def read(path: Path, space: SearchSpace, *, results: bool = False) -> tuple[list
         ArtifactError: the file is missing or of another form, or a row is no architecture of the space; it is named.
     """
     content = atomic.read(path)
-    if results and path.suffix == ".json" and (found := _networks(content, path)):
-        content = json.dumps(found).encode()
+    if results and path.suffix == ".json" and (networks := _networks(content, path)):
+        content = json.dumps(networks).encode()
     return parse(content, path, space)
 
 
@@ -100,8 +100,9 @@ def _networks(content: bytes, path: Path) -> list[dict[str, str]]:
     if more or value.get("kind") != "search-result":
         return []
     try:
-        networks = [one for result in value.get("results", [value]) for one in result.get("front") or [result]]
-        return [{"arch": str(one["arch"])} for one in networks]
+        results = value.get("results", [value])
+        networks = [network for result in results for network in result.get("front") or [result]]
+        return [{"arch": str(network["arch"])} for network in networks]
     except (TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} is damaged: it names no networks; search again") from error
 

@@ -44,10 +44,10 @@ class AdditiveCost:
         if len(genes) > CHUNK:
             return np.concatenate([self(genes[i : i + CHUNK]) for i in range(0, len(genes), CHUNK)])
         values = genes.T.astype(np.intp)
-        chosen = values[self._columns]
-        chosen[self._columns < 0] = 1
-        chosen += self._starts(values)
-        return np.asarray(self.fixed[values[0]] + self.blocks.ravel()[chosen].sum(axis=0))
+        entries = values[self._columns]
+        entries[self._columns < 0] = 1
+        entries += self._starts(values)
+        return np.asarray(self.fixed[values[0]] + self.blocks.ravel()[entries].sum(axis=0))
 
     def changed(self, genes: Genes, columns: Ints, values: Ints) -> Floats:
         """Cost of each architecture after each of m changes of one gene, shape (n, m).
@@ -82,11 +82,11 @@ class AdditiveCost:
             values[0] * (places * contexts * choices)
             + np.arange(0, places * contexts * choices, contexts * choices)[:, None]
         )
-        for of_place, (_, width_in, width_out, widths) in zip(out, self.places, strict=True):
+        for starts, (_, width_in, width_out, widths) in zip(out, self.places, strict=True):
             if width_in >= 0:
-                of_place += values[width_in] * (widths * choices)
+                starts += values[width_in] * (widths * choices)
             if width_out >= 0:
-                of_place += values[width_out] * choices
+                starts += values[width_out] * choices
         return np.asarray(out)
 
     def scaled(self, factor: float) -> AdditiveCost:
@@ -127,7 +127,13 @@ class SmoothMaximum:
         return smooth_maximum(a, b, self.power)
 
     def changed(self, genes: Genes, columns: Ints, values: Ints) -> Floats:
-        """Cost of each architecture after each of m changes of one gene, shape (n, m); see `AdditiveCost.changed`."""
+        """Cost of each architecture after each of m changes of one gene, shape (n, m).
+
+        Args:
+            genes: shape (n, columns).
+            columns: of the gene that changes, shape (m,).
+            values: that it then has, shape (m,).
+        """
         a, b = (cost.changed(genes, columns, values) for cost in self.sums)
         return smooth_maximum(a, b, self.power)
 
@@ -157,7 +163,7 @@ def smooth_maximum(a: Floats, b: Floats, power: float) -> Floats:
 
 
 def compile_cost(
-    places: tuple[Place, ...], resolutions: tuple[int, ...], of: Callable[[Op], float], wanted: Iterable[int]
+    places: tuple[Place, ...], resolutions: tuple[int, ...], cost_of: Callable[[Op], float], covered: Iterable[int]
 ) -> AdditiveCost:
     """Compile a cost of operators into one of architectures; resolutions that are not wanted cost NaN."""
     slots = [p for p in places if p.stage is not None]
@@ -166,19 +172,19 @@ def compile_cost(
     contexts = max((len(p.c_in) * len(p.c_out) for p in varying), default=1)
     blocks = np.full((len(resolutions), len(varying), contexts, choices + 1), np.nan)
     fixed = np.full(len(resolutions), np.nan)
-    wanted = set(wanted)
+    covered = set(covered)
     same = [p for p in places if p not in varying]
     for i, r in enumerate(resolutions):
-        if r not in wanted:
+        if r not in covered:
             continue
-        fixed[i] = sum(of(p.op(r, p.c_in[0], p.c_out[0])) for p in same)
+        fixed[i] = sum(cost_of(p.op(r, p.c_in[0], p.c_out[0])) for p in same)
         for j, place in enumerate(varying):
             for context, c_in, c_out in place.channels():
-                row = [0.0, *map(of, place.ops(r, c_in, c_out))]
+                row = [0.0, *map(cost_of, place.ops(r, c_in, c_out))]
                 blocks[i, j, context, : len(row)] = row
     ends = 1 + len(slots)
     column = {place: 1 + i for i, place in enumerate(slots)}
-    about = tuple(
+    columns = tuple(
         (
             column.get(p, -1),
             -1 if p.width_in is None else ends + p.width_in,
@@ -187,4 +193,4 @@ def compile_cost(
         )
         for p in varying
     )
-    return AdditiveCost(fixed, blocks, about)
+    return AdditiveCost(fixed, blocks, columns)

@@ -138,9 +138,9 @@ class Place:
         position: in the stage, 0 for a layer.
         strides: of what comes before, one after the other.
         width_in: index of the elastic width that its input has, None where that is fixed.
-        width_out: likewise for its output.
+        width_out: index of the elastic width that its output has, None where that is fixed.
         c_in: choices of input channels; a single one where they are fixed.
-        c_out: likewise for output channels.
+        c_out: choices of output channels; a single one where they are fixed.
     """
 
     name: str

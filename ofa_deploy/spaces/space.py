@@ -94,7 +94,7 @@ class SearchSpace:
     # -- the walk
 
     def walk(self, arch: Arch) -> tuple[tuple[str, Op], ...]:
-        """THE walk: name and operator of each part of the network, in order of computation.
+        """THE walk: name and operator of each place of the network, in order of computation.
 
         Names are those of the official once-for-all modules (`first_conv`, `blocks.0`, ..., `classifier`).
 
@@ -109,24 +109,25 @@ class SearchSpace:
 
     def all_ops(self, resolutions: Iterable[int] | None = None) -> tuple[Op, ...]:
         """Every distinct operator that any network of the space can contain, in a fixed order."""
-        found: dict[Op, None] = {}
+        ops: dict[Op, None] = {}
         for r in self.resolutions if resolutions is None else resolutions:
             for place in self.places:
-                found.update((op, None) for op in place.all_ops(r))
-        return tuple(found)
+                ops.update((op, None) for op in place.all_ops(r))
+        return tuple(ops)
 
-    def cost(self, of: Callable[[Op], float], resolutions: Iterable[int] | None = None) -> AdditiveCost:
+    def cost(self, cost_of: Callable[[Op], float], resolutions: Iterable[int] | None = None) -> AdditiveCost:
         """Compile a cost of operators into one of architectures; resolutions left out cost NaN."""
-        return compile_cost(self.places, self.resolutions, of, self.resolutions if resolutions is None else resolutions)
+        covered = self.resolutions if resolutions is None else resolutions
+        return compile_cost(self.places, self.resolutions, cost_of, covered)
 
     @cached_property
     def macs(self) -> AdditiveCost:
-        """Multiply-accumulates an image of each architecture (see `Op.macs`)."""
+        """Multiply-accumulates of each architecture for one image."""
         return self.cost(lambda op: op.macs)
 
     @cached_property
     def params(self) -> AdditiveCost:
-        """Learned numbers of each architecture (see `Op.params`)."""
+        """Learned numbers of each architecture: weights, biases, scale and shift of batch norms."""
         return self.cost(lambda op: op.params)
 
     # -- architectures and genes
@@ -160,7 +161,7 @@ class SearchSpace:
         return arch
 
     def genes(self, archs: Iterable[Arch | str]) -> Genes:
-        """Genes of architectures, as values or as text, shape (n, columns); see `Genes`.
+        """Genes of architectures, as values or as text, shape (n, columns): a row each, as `costs.Genes` describes.
 
         Raises:
             ArchError: one is not of this space, or its text none; or it is not a list.
@@ -195,11 +196,11 @@ class SearchSpace:
         ]
 
     def largest_choices(self, kernels: int, depths: int, expands: int, widths: int) -> SearchSpace:
-        """The part of the space that has only the `kernels` largest kernel sizes, and so on; its networks are ours."""
+        """The subspace of the `kernels` largest kernel sizes, the `depths` largest depths, and so on."""
 
         def fewer(part: Layer | Stage) -> Layer | Stage:
-            chosen = part.width[-widths:] if isinstance(part.width, tuple) else part.width
-            part = replace(part, width=chosen)
+            width = part.width[-widths:] if isinstance(part.width, tuple) else part.width
+            part = replace(part, width=width)
             if isinstance(part, Layer):
                 return part
             return replace(

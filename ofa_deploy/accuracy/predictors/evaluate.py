@@ -63,11 +63,11 @@ def errors(
     if std.any():
         inside = abs(mean - y) <= NORMAL_90 * std
         out["coverage90_percent"] = 100 * float(np.mean(inside if sure is None else inside[sure]))
-    if resolution is not None and len(parts := [resolution == r for r in np.unique(resolution)]) > 1:
-        taus = np.array([kendalltau(mean[p], y[p]).statistic if p.sum() > 1 else np.nan for p in parts])
-        if (known := np.isfinite(taus)).any():
-            weights = np.array([p.sum() for p in parts])
-            out["kendall_tau_within_resolution"] = float(np.average(taus[known], weights=weights[known]))
+    if resolution is not None and len(same := [resolution == r for r in np.unique(resolution)]) > 1:
+        taus = np.array([kendalltau(mean[p], y[p]).statistic if p.sum() > 1 else np.nan for p in same])
+        if (defined := np.isfinite(taus)).any():
+            weights = np.array([p.sum() for p in same])
+            out["kendall_tau_within_resolution"] = float(np.average(taus[defined], weights=weights[defined]))
     return {key: round(value, 4) for key, value in out.items() if np.isfinite(value)}
 
 
@@ -129,20 +129,20 @@ def _fold(
     return name, number, (estimator.predict(x[held]), np.zeros(len(held)))
 
 
-def rank(y: Floats, predicted: Predicted, parts: list[Any]) -> float:
+def rank(y: Floats, predicted: Predicted, splits: list[Any]) -> float:
     """What models are chosen by: mean minus spread of Kendall's tau over the folds (0 where all are equal)."""
-    taus = np.nan_to_num([kendalltau(predicted[0][held], y[held]).statistic for _, held in parts])
+    taus = np.nan_to_num([kendalltau(predicted[0][held], y[held]).statistic for _, held in splits])
     return float(np.mean(taus) - np.std(taus))
 
 
 def choose(
-    y: Floats, predicted: Mapping[str, Predicted], parts: list[Any], sure: npt.NDArray[np.bool_]
+    y: Floats, predicted: Mapping[str, Predicted], splits: list[Any], sure: npt.NDArray[np.bool_]
 ) -> tuple[str, ...]:
     """The best model by `rank`, or it and another where their mean has a smaller error than it has alone.
 
     Only the samples in `sure` count, shape (n,): those of the first source, on whose scale predictions are.
     """
-    judged = [(fitted, held[sure[held]]) for fitted, held in parts]
+    judged = [(fitted, held[sure[held]]) for fitted, held in splits]
     best = max(predicted, key=lambda name: rank(y, predicted[name], judged))
     teams = [tuple(sorted({best, name})) for name in predicted]
     means = [blend([predicted[name] for name in team])[0] for team in teams]

@@ -92,17 +92,17 @@ def fit_predictor(
 def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int) -> Fitted:
     space, x, y, weight = samples.space, samples.x, samples.y, samples.weight
     layout = layout_of(space)
-    wanted = list(RECIPES) if model == AUTO else [model]
+    candidates = list(RECIPES) if model == AUTO else [model]
     estimators: dict[str, Any] = {}
-    for name in wanted:
+    for name in candidates:
         logger.info(f"settings of {name}")
         estimators[name] = make_estimator(name, space, seed=seed).tuned(x, y, weight)
     compared = {"line on log MACs": line(layout), "published recipe": PublishedMLP(layout, seed=seed)}
-    logger.info(f"cross-validation: {', '.join([*wanted, *compared])}")
+    logger.info(f"cross-validation: {', '.join([*candidates, *compared])}")
     predicted = cross_validated({**estimators, **compared}, x, y, weight, seed=seed, jobs=jobs)
-    parts, sure = folds(x, seed), samples.source == 0
-    chosen = choose(y, {name: predicted[name] for name in wanted}, parts, sure)
-    held = blend([predicted[name] for name in chosen])
+    splits, sure = folds(x, seed), samples.source == 0
+    team = choose(y, {name: predicted[name] for name in candidates}, splits, sure)
+    held = blend([predicted[name] for name in team])
     widen = widening(y, held, sure)
     held = held[0], held[1] * widen
     resolution = samples.genes[:, 0]
@@ -110,21 +110,21 @@ def _fit(samples: Merged, weights: str | None, model: str, seed: int, jobs: int)
         name: errors(y, (mean, std * widening(y, (mean, std), sure)) if std.any() else (mean, std), resolution, sure)
         for name, (mean, std) in predicted.items()
     }
-    if len(chosen) > 1:
-        models["+".join(chosen)] = errors(y, held, resolution, sure)
-    logger.info(f"fitting {'+'.join(chosen)} on all {len(y)} samples")
-    fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).model_.arrays) for name in chosen)
-    report_of = {"fitted": len(y), **errors(y, held, resolution, sure)}
-    predictor = Predictor(space, fitted, widen, report_of, weights_sha256=weights)
+    if len(team) > 1:
+        models["+".join(team)] = errors(y, held, resolution, sure)
+    logger.info(f"fitting {'+'.join(team)} on all {len(y)} samples")
+    fitted = tuple((name, clone(estimators[name]).fit(x, y, weight).model_.arrays) for name in team)
+    error = {"fitted": len(y), **errors(y, held, resolution, sure)}
+    predictor = Predictor(space, fitted, widen, error, weights_sha256=weights)
     return Fitted(predictor, models, samples, held)
 
 
 def _weights(sources: Sequence[Samples]) -> str | None:
     """Checksum of the supernet that all sources are of, where any knows it."""
-    known = {s.weights_sha256 for s in sources} - {None}
-    if len(known) > 1:
+    checksums = {s.weights_sha256 for s in sources} - {None}
+    if len(checksums) > 1:
         raise OfaDeployError("the samples are of different supernets; several sources must have measured the same one")
-    return known.pop() if known else None
+    return checksums.pop() if checksums else None
 
 
 def check_model(model: str) -> None:
@@ -180,7 +180,7 @@ def fit_file(
         space: the search space.
         samples: CSV files, each a source; none finds the space's own, in the working folder or as shipped.
         out: file to write.
-        model: see `fit`.
+        model: `auto`, or one of `kinds.RECIPES`.
         seed: of everything random.
         apart: CSV file of samples that are only predicted.
         source: where the samples come from, in words.
@@ -199,17 +199,17 @@ def fit_file(
     outputs.check_output(out, ".safetensors")
     if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
         raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
-    found = fit_predictor(sources, model, seed=seed, jobs=jobs, names=list(map(str, paths)))
-    predictor = found.predictor
-    about: dict[str, Any] = {
-        "models": found.models,
+    fitted = fit_predictor(sources, model, seed=seed, jobs=jobs, names=list(map(str, paths)))
+    predictor = fitted.predictor
+    comparison: dict[str, Any] = {
+        "models": fitted.models,
         "label_noise": sources[0].label_noise,
         "apart": None if others is None else {"file": Path(str(apart)).name, **held_out(predictor, others)},
     }
-    merged = found.samples
+    merged = fitted.samples
     details = {
         **({"source": source} if source else {}),
-        **{key: value for key, value in about.items() if value},
+        **{key: value for key, value in comparison.items() if value},
         "widen": predictor.widen,
         "seed": seed,
         "weights_sha256": predictor.weights_sha256,
@@ -225,7 +225,7 @@ def fit_file(
         ],
     }
     predictor.save(out, details)
-    scatter(merged.y, found.held_out, predictor.error, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
+    scatter(merged.y, fitted.held_out, predictor.error, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
     if predictor.doubt:
         logger.warning(predictor.doubt)
-    return {"model": predictor.model, "error": predictor.error, **about, "samples": details["samples"]}
+    return {"model": predictor.model, "error": predictor.error, **comparison, "samples": details["samples"]}

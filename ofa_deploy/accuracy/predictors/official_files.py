@@ -36,9 +36,9 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
     for key, value in state.items():
         if key == "base_acc":
             continue
-        if (found := re.fullmatch(pattern, key)) is None:
+        if (match := re.fullmatch(pattern, key)) is None:
             raise ArtifactError(f"{file} is no official accuracy predictor: it has the entry {key[:60]!r}")
-        layers.setdefault(int(found[1]), {})[found[2]] = value
+        layers.setdefault(int(match[1]), {})[match[2]] = value
     out: dict[str, Array] = {}
     ordered = [layers[i] for i in sorted(layers)]
     for i, layer in enumerate(ordered):
