@@ -103,7 +103,7 @@ def latency_limit(table: LatencyTable, budget: str, *, margin_percent: float | N
 
     Args:
         table: of the device.
-        text: the budget as users type it, `30ms`, `10ms..30ms` or `25%`; shares are of predictions raised by the
+        budget: as users type it, `30ms`, `10ms..30ms` or `25%`; shares are of predictions raised by the
             margin.
         margin_percent: by which predictions are raised; None takes the error below which 95 % of the table's test
             networks stay.
