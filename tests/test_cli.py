@@ -563,7 +563,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def commands_of(*pages: Path) -> list[str]:
     blocks = [b for page in pages for b in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
-    return [line for block in blocks for line in block.splitlines() if line.startswith("ofa-deploy")]
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    return [line for line in lines if line.startswith("ofa-deploy")]
 
 
 def test_every_command_of_the_documents_is_understood(ofa: Run) -> None:
