@@ -46,7 +46,7 @@ from ofa_deploy.accuracy.predictors.fit import fit_predictor
 from ofa_deploy.accuracy.predictors.official_files import convert as convert_predictor
 from ofa_deploy.accuracy.predictors.predictor import Predictor
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.accuracy.sampling import _Shards
+from ofa_deploy.accuracy.shards import Shards
 from ofa_deploy.cli import main as command_line
 from ofa_deploy.cli.options import NOT_KEPT
 from ofa_deploy.data.loading import load_data
@@ -330,14 +330,16 @@ def samples_values(folder: Path) -> Any:
 
 def make_shards(folder: Path) -> None:
     (folder / "s.header").write_text('{"about": "a run"}')
-    shards = _Shards(folder / "s.partial", {"about": "a run"})
+    shards = Shards(folder / "s.partial", {"about": "a run"})
     for index in range(8):
-        shards.add(index, SPACE.archs(GENES[5 * index : 5 * index + 5]), [index * 10 + i for i in range(5)], 0.5)
+        shards.add(
+            index, SPACE.archs(GENES[5 * index : 5 * index + 5]), counts=[index * 10 + i for i in range(5)], seconds=0.5
+        )
 
 
 def shards_values(folder: Path) -> Any:
-    found = _Shards(folder / "s.partial", json.loads((folder / "s.header").read_text()))
-    return sorted([index, *counts] for index, counts in found.found.items())
+    shards = Shards(folder / "s.partial", json.loads((folder / "s.header").read_text()))
+    return sorted([index, *counts] for index, counts in shards.counts.items())
 
 
 def make_predictor(folder: Path) -> None:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from ofa_deploy.accuracy.predictors.estimator import make_estimator
 from ofa_deploy.accuracy.predictors.evaluate import errors
 from ofa_deploy.accuracy.samples import Samples
-from ofa_deploy.accuracy.sampling import sample_accuracies
+from ofa_deploy.accuracy.sampling import SamplingPlan, sample_accuracies
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.files.machine import this_machine
 from ofa_deploy.spaces.encoding import features
@@ -42,9 +42,8 @@ def measured(name: str, design: str, number: int, seed: int, jobs: int) -> tuple
     if not out.exists():
         logger.info(f"-- {name}: {number} networks")
         weights = shipped_weights(space)
-        sample_accuracies(
-            weights, space, data=None, number=number, seed=seed, workers=Workers(jobs), out=out, design=design
-        )
+        plan = SamplingPlan(number, seed, design)
+        sample_accuracies(weights, space, plan=plan, data=None, workers=Workers(jobs), out=out)
     description = json.loads(out.with_suffix(".json").read_text())
     return Samples.load(out, space), description["cpu_seconds"] / number
 

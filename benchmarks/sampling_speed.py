@@ -62,7 +62,7 @@ def run(groups: int, networks: int) -> pd.DataFrame:
     space = get_space("fmnist")
     net = shipped_supernet(space)
     images = load_data(None, space)
-    drawn = [group for group in draw(space, "trie", 16_000, 0) if len(group) > 100]
+    drawn = [group for group in draw(space, "trie", number=16_000, seed=0) if len(group) > 100]
     rng = np.random.default_rng(0)
     rows = []
     for number in range(groups):
@@ -73,7 +73,7 @@ def run(groups: int, networks: int) -> pd.DataFrame:
             PARTS[0]: lambda few=few: loop(net, few, images, channels_last=False, fold=False),
             PARTS[1]: lambda few=few: loop(net, few, images, channels_last=True, fold=False),
             PARTS[2]: lambda few=few: loop(net, few, images, channels_last=True, fold=True),
-            PARTS[3]: lambda archs=archs: classified(net, archs, images).sum(axis=1).tolist(),
+            PARTS[3]: lambda archs=archs: classified(net, archs, data=images).sum(axis=1).tolist(),
         }
         counts = {}
         for part in rng.permutation(PARTS).tolist():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ofa_deploy.accuracy.predictors.predictor import Predictor
     from ofa_deploy.accuracy.predictors.sources import Merged
     from ofa_deploy.accuracy.samples import Samples
-    from ofa_deploy.accuracy.sampling import sample_accuracies
+    from ofa_deploy.accuracy.sampling import SamplingPlan, sample_accuracies
     from ofa_deploy.accuracy.workers import Workers
     from ofa_deploy.data.dataset import Dataset, Images
     from ofa_deploy.data.loading import load_data
@@ -102,6 +102,7 @@ __all__ = [
     "Refined",
     "RefinedRound",
     "Samples",
+    "SamplingPlan",
     "SearchPlan",
     "SearchResult",
     "SearchSettings",
@@ -147,7 +148,10 @@ _MODULES = {
     "accuracy.predictors.predictor": ("Predictor",),
     "accuracy.predictors.sources": ("Merged",),
     "accuracy.samples": ("Samples",),
-    "accuracy.sampling": ("sample_accuracies",),
+    "accuracy.sampling": (
+        "SamplingPlan",
+        "sample_accuracies",
+    ),
     "accuracy.workers": ("Workers",),
     "data.dataset": (
         "Dataset",

@@ -13,14 +13,31 @@ from ofa_deploy.spaces.parts import Stage
 from ofa_deploy.spaces.space import SearchSpace
 
 DESIGNS = ("trie", "uniform")
-_INNER = 2
-"""Branches at a stage between the second and the last."""
-_FEWEST = 256
-"""Networks drawn at a time, so that the last of a small space are found."""
+"""How networks can be drawn, see `draw`."""
+_INNER_BRANCHES = 2
+"""Depths with which a beginning goes on at a stage between the second and the last."""
+_FEWEST_DRAWN = 256
+"""Networks drawn at a time, so that the last of a small space are drawn too."""
+_BARREN_ROUNDS = 50
+"""Rounds in a row without a new network after which a space counts as exhausted."""
+_GROUP = 36
+"""Networks of a group that are drawn uniformly, at most."""
+
+
+def check_draw(design: str, number: int) -> None:
+    """Refuse what cannot be drawn.
+
+    Raises:
+        OfaDeployError: there is no such design, or the number of networks is below 1.
+    """
+    if design not in DESIGNS:
+        raise OfaDeployError(f"the design must be one of {', '.join(DESIGNS)}, not {design!r}")
+    if number < 1:
+        raise OfaDeployError(f"--number must be at least 1, not {number}")
 
 
 def draw(
-    space: SearchSpace, design: str, number: int, seed: int | tuple[int, ...], without: Iterable[Arch] = ()
+    space: SearchSpace, design: str, *, number: int, seed: int | tuple[int, ...], without: Iterable[Arch] = ()
 ) -> list[list[Arch]]:
     """Distinct networks in groups that are measured together.
 
@@ -40,17 +57,14 @@ def draw(
     Raises:
         OfaDeployError: there is no such design, or the space has fewer networks.
     """
-    if design not in DESIGNS:
-        raise OfaDeployError(f"the design must be one of {', '.join(DESIGNS)}, not {design!r}")
-    if number < 1:
-        raise OfaDeployError(f"--number must be at least 1, not {number}")
+    check_draw(design, number)
     rng = np.random.default_rng(seed)
     decks = _Decks(rng)
     drawn = set(without)
     number += len(drawn)
     groups: list[list[Arch]] = []
-    barren = 0  # rounds in a row that brought nothing new
-    while barren < 50:
+    barren = 0
+    while barren < _BARREN_ROUNDS:
         before = len(drawn)
         for group in _trie(space, decks) if design == "trie" else _uniform(space, rng, number - len(drawn), drawn):
             new = [arch for arch in dict.fromkeys(group) if arch not in drawn][: number - len(drawn)]
@@ -64,17 +78,15 @@ def draw(
 
 
 def _uniform(
-    space: SearchSpace, rng: np.random.Generator, number: int, without: Container[Arch], size: int = 36
+    space: SearchSpace, rng: np.random.Generator, number: int, without: Container[Arch]
 ) -> Iterator[list[Arch]]:
     """At most `number` new networks, in the order of their genes: those of a group begin alike where they can."""
-    drawn = dict.fromkeys(space.archs(space.sample(rng, max(number, _FEWEST))))
-    new = [arch for arch in drawn if arch not in without][:number]
-    genes = space.genes(new)
+    drawn = dict.fromkeys(space.archs(space.sample(rng, max(number, _FEWEST_DRAWN))))
+    genes = space.genes([arch for arch in drawn if arch not in without][:number])
     for resolution in range(len(space.resolutions)):
-        some = genes[genes[:, 0] == resolution]
-        some = some[np.lexsort(some.T[::-1])]
-        archs = space.archs(some)
-        yield from (archs[i : i + size] for i in range(0, len(archs), size))
+        rows = genes[genes[:, 0] == resolution]
+        archs = space.archs(rows[np.lexsort(rows.T[::-1])])
+        yield from (archs[i : i + _GROUP] for i in range(0, len(archs), _GROUP))
 
 
 class _Decks:
@@ -95,18 +107,18 @@ def _trie(space: SearchSpace, decks: _Decks) -> Iterator[list[Arch]]:
     """One trie for each resolution, in shuffled order: a run of few networks has some of them, not the smallest."""
     for resolution in decks.rng.permutation(space.resolutions).tolist():
         beginnings: list[_Beginning] = [((), ())]
-        number = 0
+        stages_before = 0
         for i, part in enumerate(space.parts):
             if isinstance(part, Stage):
-                ends = number in (0, 1) or number == len(space.stages) - 1
-                branches = None if ends else _INNER
+                all_depths = stages_before in (0, 1) or stages_before == len(space.stages) - 1
+                branches = None if all_depths else _INNER_BRANCHES
                 beginnings = [
                     longer for beginning in beginnings for longer in _grown(part, i, beginning, decks, branches)
                 ]
-                number += 1
+                stages_before += 1
             elif isinstance(part.width, tuple):
                 width = part.width
-                beginnings = [(s, (*w, width[decks.draw(i, len(width))])) for s, w in beginnings]
+                beginnings = [(stages, (*widths, width[decks.draw(i, len(width))])) for stages, widths in beginnings]
         yield [space.check(Arch(resolution, stages, widths)) for stages, widths in beginnings]
 
 
@@ -117,12 +129,20 @@ _Beginning = tuple[tuple[tuple[Block, ...], ...], tuple[int, ...]]
 def _grown(
     stage: Stage, number: int, beginning: _Beginning, decks: _Decks, branches: int | None
 ) -> Iterator[_Beginning]:
-    """A beginning and a stage, once for each of several depths."""
+    """A beginning and a stage, once for each of several depths.
+
+    Args:
+        stage: what comes next.
+        number: of the stage among the parts of the space.
+        beginning: stages and widths before it.
+        decks: to draw from.
+        branches: number of depths; None for all.
+    """
     stages, widths = beginning
     choices = stage.choices
     layers = tuple(choices[decks.draw((number, i), len(choices))] for i in range(stage.depths[-1]))
     if isinstance(stage.width, tuple):
         widths = (*widths, stage.width[decks.draw(number, len(stage.width))])
-    some = list(itertools.combinations(stage.depths, min(branches or len(stage.depths), len(stage.depths))))
-    for depth in some[decks.draw((number, "depths"), len(some))]:
+    subsets = list(itertools.combinations(stage.depths, min(branches or len(stage.depths), len(stage.depths))))
+    for depth in subsets[decks.draw((number, "depths"), len(subsets))]:
         yield (*stages, layers[:depth]), widths

@@ -29,15 +29,17 @@ class Node:
     """An operator that one or more networks have after the same beginning.
 
     Attributes:
-        name: of its module.
+        name: of the operator's module.
         op: the operator.
-        after: what can follow, in the order in which it was found.
+        children: operators that follow in some of the networks, in the order of these.
         networks: indices of the networks that end here.
+        layer: the module, while networks are classified.
+        norms: statistics of its batch norms, while networks are classified.
     """
 
     name: str
     op: Op
-    after: dict[tuple[str, Op], Node] = field(default_factory=dict)
+    children: dict[tuple[str, Op], Node] = field(default_factory=dict)
     networks: list[int] = field(default_factory=list)
     layer: nn.Module | None = None
     norms: dict[nn.Module, BatchStatistics] = field(default_factory=dict)
@@ -45,38 +47,38 @@ class Node:
     def nodes(self) -> Iterator[Node]:
         """This node and all that follow."""
         yield self
-        for node in self.after.values():
+        for node in self.children.values():
             yield from node.nodes()
 
 
 def trie(space: SearchSpace, archs: Sequence[Arch]) -> list[Node]:
-    """The trie of networks, given by its first nodes: one for each resolution."""
-    first: dict[tuple[str, Op], Node] = {}
+    """First nodes of the tries of networks: a trie for each resolution."""
+    roots: dict[tuple[str, Op], Node] = {}
     for index, arch in enumerate(archs):
-        level, node = first, None
+        level, node = roots, None
         for name, op in space.walk(arch):
             node = level.setdefault((name, op), Node(name, op))
-            level = node.after
+            level = node.children
         assert node is not None
         node.networks.append(index)
-    return list(first.values())
+    return list(roots.values())
 
 
-def macs(first: Iterable[Node]) -> int:
-    """Multiply-accumulates an image of all nodes."""
-    return sum(node.op.macs for root in first for node in root.nodes())
+def macs(roots: Iterable[Node]) -> int:
+    """Multiply-accumulates of all operators of some tries, for one image."""
+    return sum(node.op.macs for root in roots for node in root.nodes())
 
 
 def classified(
-    net: Supernet, archs: Sequence[Arch], recalibration: Iterable[Tensor], images: Iterable[tuple[Tensor, Tensor]]
+    net: Supernet, archs: Sequence[Arch], *, recalibration: Iterable[Tensor], images: Iterable[tuple[Tensor, Tensor]]
 ) -> npt.NDArray[np.bool_]:
     """Which images each of several networks classifies correctly, batch norms recalibrated.
 
     Args:
-        net: whose subnetworks.
-        archs: which ones, all of one resolution.
-        recalibration: batches of images, shape (n, channels, resolution, resolution) each.
-        images: batches of what is measured, with their labels.
+        net: the supernet.
+        archs: its subnetworks, all of one resolution.
+        recalibration: batches of images for recalibration, shape (n, channels, resolution, resolution) each.
+        images: batches of the images that are classified, of that shape too, with their labels, shape (n,).
 
     Returns:
         shape (networks, images).
@@ -101,23 +103,24 @@ def classified(
 
 def _recalibrate(node: Node, pieces: Sequence[Tensor]) -> None:
     """Run a batch through a node and what follows it, collecting statistics; ends where no norm follows."""
-    if not any(below.norms for below in node.nodes()):
+    if not any(descendant.norms for descendant in node.nodes()):
         return
     assert node.layer is not None
-    out = collect_statistics(node.layer, pieces, node.norms)
-    for after in node.after.values():
-        _recalibrate(after, out)
+    outputs = collect_statistics(node.layer, pieces, node.norms)
+    for child in node.children.values():
+        _recalibrate(child, outputs)
 
 
 def _classify(node: Node, x: Tensor, labels: Tensor, hits: list[list[Tensor]]) -> None:
+    """Run a batch through a node and what follows it; where a network ends, add to `hits` what it has right."""
     assert node.layer is not None
     y = node.layer(x)
     if node.networks:
-        right = y.argmax(1) == labels
+        correct = y.argmax(1) == labels
         for index in node.networks:
-            hits[index].append(right)
-    for after in node.after.values():
-        _classify(after, y, labels, hits)
+            hits[index].append(correct)
+    for child in node.children.values():
+        _classify(child, y, labels, hits)
 
 
 def fold(layer: nn.Module) -> None:

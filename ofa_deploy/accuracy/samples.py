@@ -35,7 +35,7 @@ class Samples:
         top1_percent: top-1 accuracies, shape (n,).
         sha256: of the file that they were read from; empty where there is none.
         weights_sha256: of the supernet whose subnetworks they are; None where that is not known.
-        label_noise: what `sampling.label_noise` measured of them; empty where it was not measured.
+        label_noise: what `groups.label_noise` measured of them; empty where it was not measured.
     """
 
     space: SearchSpace

@@ -21,13 +21,13 @@ from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.optional import needing
 
 LOST = ("TerminatedWorkerError", "KilledWorker", "WorkerCrashedError")
-"""What joblib's own processes, Dask and Ray call it when workers die."""
+"""Names of the errors that joblib's own processes, Dask and Ray raise when workers die."""
 MANAGER = "ExecutorManagerThread"
 """Name of the thread that hands tasks to the processes of this machine, and their results back."""
 IDLE_SECONDS = 300
-"""After which a process of this machine ends that has nothing to do."""
+"""Time without a task after which a process of this machine ends."""
 WATCH_SECONDS = 2.0
-"""How often it is looked whether that thread still lives, while tasks are waited for."""
+"""Time between two checks that the thread named `MANAGER` still lives, while tasks are waited for."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ class Workers:
     Attributes:
         jobs: processes on this machine; a cluster uses all of its workers.
         backend: `loky`, which is this machine, or one of `CLUSTERS`.
-        address: of the cluster's scheduler, e.g. `tcp://10.0.0.1:8786` (Dask) `ray://10.0.0.1:10001`, or `auto` (Ray).
+        address: of the cluster's scheduler, such as `tcp://10.0.0.1:8786` for Dask, `ray://10.0.0.1:10001` or `auto`
+            for Ray.
+
+    Raises:
+        OfaDeployError: there is no such backend, or this machine was given an address.
     """
 
     jobs: int = 1
@@ -55,6 +59,10 @@ class Workers:
 
         A task whose worker is lost is given to another one by the cluster.
 
+        Args:
+            function: what a worker runs.
+            tasks: positional arguments of `function`, a tuple a task.
+
         Raises:
             OfaDeployError: the cluster's package is not installed.
             MeasureError: the cluster does not answer or has no workers, or workers were killed.
@@ -69,6 +77,7 @@ class Workers:
             ) from error
 
     def _run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """Results as they are ready; errors are the backend's."""
         if self.backend == "loky":
             results = (
                 _in_processes(function, tasks, self.jobs) if self.jobs > 1 else (function(*task) for task in tasks)
@@ -87,9 +96,9 @@ class Workers:
 
 
 def _in_processes(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
-    """Results from processes of this machine, as they are ready; these share its cores.
+    """Results from processes of this machine, as they are ready; the processes share its cores.
 
-    Not by `joblib.Parallel`, which waits for ever where the thread dies that hands the results back.
+    `joblib.Parallel` is not used: it waits for ever where the thread dies that hands the results back.
 
     Raises:
         MeasureError: that thread has died, for instance because no process could be started.
@@ -109,12 +118,13 @@ def _in_processes(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]
                     "the processes of this machine can no longer be reached; repeat the command to go on"
                 )
     finally:
-        if pending:  # an error, or nobody wants the rest
+        if pending:  # there was an error, or the caller stopped
             executor.shutdown(wait=False, kill_workers=True)
 
 
 @contextlib.contextmanager
 def _dask(workers: Workers) -> Iterator[None]:
+    """Let joblib send its tasks to a Dask cluster."""
     with needing("--backend dask needs Dask", "pip install 'ofa-deploy[dask]'"):
         from distributed import Client
     if workers.address is None:
@@ -138,6 +148,7 @@ def _dask(workers: Workers) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ray(workers: Workers) -> Iterator[None]:
+    """Let joblib send its tasks to a Ray cluster, or to Ray on this machine."""
     with needing("--backend ray needs Ray", "pip install 'ofa-deploy[ray]'"):
         import ray
         from ray.util.joblib import register_ray
@@ -157,13 +168,13 @@ def _ray(workers: Workers) -> Iterator[None]:
 
 def _answers(address: str) -> bool:
     """Whether anything listens at an address (Ray itself tries for minutes)."""
-    where = urlsplit(address if "//" in address else f"//{address}")
+    url = urlsplit(address if "//" in address else f"//{address}")
     try:
-        with socket.create_connection((where.hostname or "127.0.0.1", where.port or 6379), timeout=5):
+        with socket.create_connection((url.hostname or "127.0.0.1", url.port or 6379), timeout=5):
             return True
     except (OSError, ValueError):
         return False
 
 
 CLUSTERS: dict[str, Callable[[Workers], contextlib.AbstractContextManager[None]]] = {"dask": _dask, "ray": _ray}
-"""What makes joblib send its work to a cluster, and ends that."""
+"""Contexts in which joblib sends its tasks to a cluster, by the name of the backend."""

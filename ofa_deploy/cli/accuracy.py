@@ -45,7 +45,7 @@ def sample(
     Example: ofa-deploy sample --number 1000
     """
     from ofa_deploy.accuracy.samples import file_name
-    from ofa_deploy.accuracy.sampling import sample_accuracies
+    from ofa_deploy.accuracy.sampling import SamplingPlan, sample_accuracies
     from ofa_deploy.accuracy.workers import Workers
 
     searched = get_space(space)
@@ -54,13 +54,10 @@ def sample(
     samples = sample_accuracies(
         weights_of(weights, searched),
         searched,
+        plan=SamplingPlan(number, seed, design, until_flat=until_flat),
         data=data,
-        number=number,
-        seed=seed,
         workers=workers,
         out=path,
-        design=design,
-        until_flat=until_flat,
         batch=batch,
     )
     percent = samples.top1_percent

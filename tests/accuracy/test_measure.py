@@ -34,7 +34,7 @@ def test_shared_beginnings_change_no_count(weights: Path, space: SearchSpace, da
     with torch.no_grad():  # a classifier that does not answer the same to everything
         net.get_parameter("classifier.linear.bias").zero_()
     if design == "trie":
-        archs = next(g for g in draw(space, "trie", 200, 0) if len(g) >= 40)[:40]
+        archs = next(g for g in draw(space, "trie", number=200, seed=0) if len(g) >= 40)[:40]
     else:
         archs = space.archs(space.sample(np.random.default_rng(1), 25, [20]))
     first = prefixes.trie(space, archs)
@@ -62,29 +62,29 @@ def test_trie_has_a_node_for_each_distinct_beginning(space: SearchSpace) -> None
 @pytest.mark.parametrize("design", DESIGNS)
 def test_designs_draw_distinct_networks_of_the_space(name: str, design: str) -> None:
     space = get_space(name)
-    groups = draw(space, design, 500, 3)
+    groups = draw(space, design, number=500, seed=3)
     archs = [arch for group in groups for arch in group]
     assert len(set(archs)) == len(archs) == 500
     assert all(space.check(arch) for arch in archs)
     assert all(len({arch.resolution for arch in group}) == 1 for group in groups)
-    assert groups == draw(space, design, 500, 3)
-    assert groups != draw(space, design, 500, 4)
+    assert groups == draw(space, design, number=500, seed=3)
+    assert groups != draw(space, design, number=500, seed=4)
 
 
 def test_later_draws_are_as_balanced_as_the_first(space: SearchSpace) -> None:
-    first = [arch for group in draw(space, "uniform", 250, 0) for arch in group]
-    second = [arch for group in draw(space, "uniform", 250, (0, 1), first) for arch in group]
+    first = [arch for group in draw(space, "uniform", number=250, seed=0) for arch in group]
+    second = [arch for group in draw(space, "uniform", number=250, seed=(0, 1), without=first) for arch in group]
     assert len(set(first) | set(second)) == 500
     for archs in (first, second):
         counts = [sum(arch.resolution == r for arch in archs) for r in space.resolutions]
         assert min(counts) > 40, "62 of each are expected"
     some = get_space("mbv3-w1.0")
-    sizes = {arch.resolution for group in draw(some, "trie", 1000, 0) for arch in group}
+    sizes = {arch.resolution for group in draw(some, "trie", number=1000, seed=0) for arch in group}
     assert max(sizes) - min(sizes) > 40, "few tries are not those of the smallest resolutions"
 
 
 def test_trie_design_is_balanced_and_shares(space: SearchSpace) -> None:
-    groups = draw(space, "trie", 8640, 0)
+    groups = draw(space, "trie", number=8640, seed=0)
     archs = [arch for group in groups for arch in group]
     genes = space.genes(archs)
     assert np.bincount(genes[:, 0]) == pytest.approx(2160, abs=220)
@@ -101,12 +101,12 @@ def test_trie_design_is_balanced_and_shares(space: SearchSpace) -> None:
 
 def test_design_must_be_known(space: SearchSpace) -> None:
     with pytest.raises(OfaDeployError, match="trie, uniform"):
-        draw(space, "random", 5, 0)
+        draw(space, "random", number=5, seed=0)
     with pytest.raises(OfaDeployError, match="at least 1"):
-        draw(space, "trie", 0, 0)
+        draw(space, "trie", number=0, seed=0)
 
 
 def test_more_than_the_space_has(tiny: SearchSpace) -> None:
     with pytest.raises(OfaDeployError, match="fewer than 801"):
-        draw(tiny, "uniform", 801, 0)
-    assert len({arch for group in draw(tiny, "uniform", 800, 0) for arch in group}) == 800
+        draw(tiny, "uniform", number=801, seed=0)
+    assert len({arch for group in draw(tiny, "uniform", number=800, seed=0) for arch in group}) == 800

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from ofa_deploy.accuracy import sampling
+from ofa_deploy.accuracy import groups, sampling
 from ofa_deploy.accuracy.designs import draw
 from ofa_deploy.accuracy.measure import classified
 from ofa_deploy.accuracy.samples import Samples
+from ofa_deploy.accuracy.sampling import SamplingPlan
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.data.dataset import RECALIBRATION, Dataset
 from ofa_deploy.data.loading import load_data
@@ -27,6 +28,7 @@ from ofa_deploy.supernet import checkpoint
 from tests.conftest import Run, killed
 
 ONE = Workers(1)
+THREE = SamplingPlan(3, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +72,22 @@ def test_results_of_other_networks_are_not_taken(
     weights: Path, images: Path, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "s.csv"
-    options = {"data": str(images), "number": 3, "seed": 0, "workers": ONE, "out": out}
+    options = {"plan": THREE, "data": str(images), "workers": ONE, "out": out}
     measured = functools.partial(sampling.sample_accuracies, weights, space, **options)
     monkeypatch.setattr(sampling.Samples, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         measured()
     monkeypatch.undo()
-    monkeypatch.setattr(sampling, "draw", lambda space, design, number, seed: draw(space, design, number, seed + 1))
+    monkeypatch.setattr(
+        sampling, "draw", lambda space, design, number, seed: draw(space, design, number=number, seed=seed + 1)
+    )
     with pytest.raises(ArtifactError, match=r"s\.partial is of other networks"):
         measured()
 
 
 def test_flipped_byte_is_found(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
-    options = {"data": str(images), "number": 3, "seed": 0, "workers": ONE, "out": out}
+    options = {"plan": THREE, "data": str(images), "workers": ONE, "out": out}
     measured = functools.partial(sampling.sample_accuracies, weights, space, **options)
     original = sampling.Samples.save
     try:  # as if it were killed after the last group
@@ -108,19 +112,21 @@ def test_samples_that_are_there_are_not_replaced(
 ) -> None:
     """They may have taken days; repeating what was finished measures nothing."""
     out = tmp_path / "s.csv"
-    made = sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
+    made = sampling.sample_accuracies(weights, space, plan=THREE, data=str(images), workers=ONE, out=out)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(sampling, "classified", lambda *_: pytest.fail("it measured again"))
-    again = sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
+    monkeypatch.setattr(groups, "classified", lambda *_, **__: pytest.fail("it measured again"))
+    again = sampling.sample_accuracies(weights, space, plan=THREE, data=str(images), workers=ONE, out=out)
     assert again.top1_percent.tolist() == made.top1_percent.tolist()
     assert "is there already, made like this" in lines[0]
     for number, seed, what in ((4, 0, "number"), (3, 1, "seed")):
         with pytest.raises(ArtifactError, match=rf"made otherwise \(.*{what}.*\); remove it"):
-            sampling.sample_accuracies(weights, space, data=str(images), number=number, seed=seed, workers=ONE, out=out)
+            sampling.sample_accuracies(
+                weights, space, plan=SamplingPlan(number, seed), data=str(images), workers=ONE, out=out
+            )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     out.with_suffix(".json").unlink()
     with pytest.raises(ArtifactError, match="of somebody else's making"):
-        sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
+        sampling.sample_accuracies(weights, space, plan=THREE, data=str(images), workers=ONE, out=out)
 
 
 def test_batch_bounds_the_images_that_are_run_at_once(
@@ -139,7 +145,7 @@ def test_batch_bounds_the_images_that_are_run_at_once(
         out = tmp_path / f"{batch}.csv"
         found.append(
             sampling.sample_accuracies(
-                weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out, batch=batch
+                weights, space, plan=THREE, data=str(images), workers=ONE, out=out, batch=batch
             ).top1_percent
         )
         assert max(size for size in sizes if size != 84) == largest  # 84 are for recalibration
@@ -152,20 +158,18 @@ def test_two_runs_on_one_output_refuse_each_other(
     out = tmp_path / "s.csv"
     with atomic.locked(out):
         with pytest.raises(ArtifactError, match=r"another run is writing .*s\.csv"):
-            sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
+            sampling.sample_accuracies(weights, space, plan=THREE, data=str(images), workers=ONE, out=out)
         assert not out.with_suffix(".partial").exists()
-    assert (
-        len(sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)) == 3
-    )
+    assert len(sampling.sample_accuracies(weights, space, plan=THREE, data=str(images), workers=ONE, out=out)) == 3
 
 
 def test_what_lies_there_must_be_of_this_run(weights: Path, images: Path, space: SearchSpace, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     out.with_suffix(".partial").write_text('{"another": "run"}\n')
     with pytest.raises(ArtifactError, match="other options"):
-        sampling.sample_accuracies(weights, space, data=str(images), number=3, seed=0, workers=ONE, out=out)
+        sampling.sample_accuracies(weights, space, plan=THREE, data=str(images), workers=ONE, out=out)
     with pytest.raises(OfaDeployError, match="at least 1"):
-        sampling.sample_accuracies(weights, space, data=str(images), number=0, seed=0, workers=ONE, out=out)
+        SamplingPlan(0)
 
 
 def test_samples_round_trip(space: SearchSpace, tmp_path: Path) -> None:
@@ -188,21 +192,22 @@ def test_noise_of_the_labels_is_measured(
 ) -> None:
     monkeypatch.setattr(sampling, "FEWEST_FOR_NOISE", 12)
     monkeypatch.setattr(sampling, "NOISE_NETWORKS", 6)
-    sampling.sample_accuracies(weights, space, data=str(images), number=12, seed=0, workers=ONE, out=tmp_path / "s.csv")
-    noise = Samples.load(tmp_path / "s.csv", space).label_noise
+    plan, out = SamplingPlan(12, seed=0), tmp_path / "s.csv"
+    sampling.sample_accuracies(weights, space, plan=plan, data=str(images), workers=ONE, out=out)
+    noise = Samples.load(out, space).label_noise
     assert noise["networks"] == 6
 
 
 def test_noise_is_what_the_images_leave_open(weights: Path, images: Path, space: SearchSpace, dataset: Dataset) -> None:
     checksum = dataset.sha256(RECALIBRATION)
-    inputs = sampling.Inputs(str(weights), atomic.sha256(weights), "fmnist", str(images), checksum)
+    inputs = groups.Inputs(str(weights), atomic.sha256(weights), "fmnist", str(images), checksum)
     archs = space.archs(space.sample(np.random.default_rng(3), 6, [16, 28]))
-    first, again, other = (sampling.label_noise(inputs, archs, seed, ONE) for seed in (0, 0, 1))
+    first, again, other = (groups.label_noise(inputs, archs, seed=seed, workers=ONE) for seed in (0, 0, 1))
     assert first == again
     assert first != other, "another draw of images for recalibration"
     net = checkpoint.load_supernet(weights, space)
-    hits = np.concatenate([classified(net, [arch], dataset) for arch in archs]).astype(float)
-    redrawn = np.concatenate([classified(net, [arch], dataset, redrawn=0) for arch in archs]).astype(float)
+    hits = np.concatenate([classified(net, [arch], data=dataset) for arch in archs]).astype(float)
+    redrawn = np.concatenate([classified(net, [arch], data=dataset, bootstrap_seed=0) for arch in archs]).astype(float)
     images_of = len(dataset.heldout)
     apart = [np.mean((h - hits.mean(0) - np.mean(h - hits.mean(0))) ** 2) for h in hits]
     assert first["heldout_points"] == pytest.approx(100 * np.sqrt(np.mean(apart) / images_of), abs=1e-3)
@@ -218,7 +223,7 @@ def test_it_stops_when_more_no_longer_help(
     def run(name: str, number: int) -> tuple[Samples, dict[str, object]]:
         out = tmp_path / name
         found = sampling.sample_accuracies(
-            weights, space, data=str(images), number=number, seed=0, workers=ONE, out=out, until_flat=True
+            weights, space, plan=SamplingPlan(number, until_flat=True), data=str(images), workers=ONE, out=out
         )
         return found, json.loads(out.with_suffix(".json").read_text())
 
@@ -277,8 +282,8 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_file(
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     workers[0].kill()
-    groups = len(draw(get_space("fmnist"), "uniform", 66, 4))
-    assert partial.read_bytes().count(b"\n") < 1 + groups, "it should be killed in the middle"
+    number_of_groups = len(draw(get_space("fmnist"), "uniform", number=66, seed=4))
+    assert partial.read_bytes().count(b"\n") < 1 + number_of_groups, "it should be killed in the middle"
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     subprocess.run([*command, "here.csv"], cwd=tmp_path, check=True, capture_output=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def cross_validated(
     """
     splits = folds(x, seed)
     tasks = [
-        (name, number, clone(estimator), x, y, weight, *split)
+        (name, number, clone(estimator), _Fold(x, y, weight, *split))
         for name, estimator in estimators.items()
         for number, split in enumerate(splits)
     ]
@@ -105,28 +106,39 @@ def cross_validated(
     return out
 
 
-def _fold(
-    name: str,
-    number: int,
-    estimator: Any,
-    x: Features,
-    y: Floats,
-    weight: Floats,
-    fitted: npt.NDArray[np.intp],
-    held: npt.NDArray[np.intp],
-) -> tuple[str, int, Predicted]:
-    """Predictions of a fold by an estimator that is fitted without it; with the names of both.
+@dataclass(frozen=True)
+class _Fold:
+    """What an estimator is fitted on, and what it predicts.
+
+    Attributes:
+        x: features, shape (n, f).
+        y: top-1 in percent, shape (n,).
+        weight: of each sample, shape (n,).
+        fitted: indices of the samples to fit on.
+        held: indices of the samples to predict.
+    """
+
+    x: Features
+    y: Floats
+    weight: Floats
+    fitted: npt.NDArray[np.intp]
+    held: npt.NDArray[np.intp]
+
+
+def _fold(name: str, number: int, estimator: Any, fold: _Fold) -> tuple[str, int, Predicted]:
+    """Predictions of a fold by an estimator that is fitted without it; with the estimator's name and fold's number.
 
     PyTorch is loaded before the first task is done, whatever it fits: a process whose memory has grown by 300 MB since
     then is ended and started anew by loky, and loading PyTorch takes most of that.
     """
     import torch  # noqa: F401
 
+    x, y, unseen = fold.x[fold.fitted], fold.y[fold.fitted], fold.x[fold.held]
     if isinstance(estimator, Estimator):
-        estimator.fit(x[fitted], y[fitted], sample_weight=weight[fitted])
-        return name, number, estimator.predict(x[held], return_std=True)
-    estimator.fit(x[fitted], y[fitted])
-    return name, number, (estimator.predict(x[held]), np.zeros(len(held)))
+        estimator.fit(x, y, sample_weight=fold.weight[fold.fitted])
+        return name, number, estimator.predict(unseen, return_std=True)
+    estimator.fit(x, y)
+    return name, number, (estimator.predict(unseen), np.zeros(len(unseen)))
 
 
 def rank(y: Floats, predicted: Predicted, splits: list[Any]) -> float:
