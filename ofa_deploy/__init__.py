@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ofa_deploy.version import __version__
+
 if TYPE_CHECKING:
     from ofa_deploy.accuracy.measure import count_correct
     from ofa_deploy.accuracy.predictors import AccuracyPredictor
@@ -65,7 +67,6 @@ if TYPE_CHECKING:
     from ofa_deploy.supernet.recipes import Phase, Recipe, get_recipe
     from ofa_deploy.supernet.training import train_supernet
 
-__version__ = "0.1.0"
 __all__ = [
     "AccuracyPredictor",
     "AdditiveCost",
@@ -116,6 +117,7 @@ __all__ = [
     "TableJob",
     "Verified",
     "Workers",
+    "__version__",
     "build_table",
     "cost_limit",
     "count_correct",

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ofa_deploy import __version__
 from ofa_deploy.cli import accuracy, models, searches, supernets, tables, views
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.progress import telling
+from ofa_deploy.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-import ofa_deploy
 from ofa_deploy.delivery.loop import SearchPlan, search_again
 from ofa_deploy.delivery.measurements import Measured, Measurements
 from ofa_deploy.delivery.measuring import Accuracies, Bench, accuracies_at_hand
@@ -29,6 +28,7 @@ from ofa_deploy.search.result_parts import Verified
 from ofa_deploy.search.run import explore
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme
+from ofa_deploy.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ def _check_request(request: Request) -> None:
 def _header(requests: Sequence[Request], searches: Sequence[Prepared], number: int) -> dict[str, object]:
     """What a journal is about: a run with other options or files does not go on from it."""
     return {
-        "release": ofa_deploy.__version__,
+        "release": __version__,
         "requests": [asdict(request) for request in requests],
         "number": number,
         "inputs": [[prepared.limits[0].sha256, prepared.inputs.get("predictor_sha256")] for prepared in searches],

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ofa_deploy
 from ofa_deploy.errors import ArtifactError
 from ofa_deploy.files.atomic import read, write
 from ofa_deploy.files.json_text import Json, check_seal, dumps, loads, sealed
@@ -28,7 +27,7 @@ FOLDERS = ("lut", "predictors", "supernets")
 
 def shipped(folder: str) -> Path:
     """Where the artifacts of this release lie: inside the wheel, or beside the `pyproject.toml` of a checkout."""
-    package = Path(ofa_deploy.__file__).parent
+    package = Path(__file__).parents[1]
     checkout = package.parent
     return checkout / folder if (checkout / "pyproject.toml").exists() else package / "_shipped" / folder
 

@@ -9,8 +9,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
-import ofa_deploy
 from ofa_deploy.files.json_text import Json
+from ofa_deploy.version import __version__
 
 
 def this_machine() -> Json:
@@ -44,6 +44,7 @@ def made_with() -> Json:
         "onnxruntime",
         "ai-edge-litert",
         "ai-edge-quantizer",
+        "openvino",
         "scikit-learn",
         "deap",
     )
@@ -61,4 +62,4 @@ def installed_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return ofa_deploy.__version__ if package == "ofa-deploy" else None
+        return __version__ if package == "ofa-deploy" else None

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-import ofa_deploy
 from ofa_deploy.device.devices import Device, get_device
 from ofa_deploy.device.rounds import Key, MeasurePlan, missing, read
 from ofa_deploy.device.runner import MANIFEST, RUNNERS
@@ -36,6 +35,7 @@ MODULES = (
     "__init__.py",
     "errors.py",
     "progress.py",
+    "version.py",
     "files/__init__.py",
     "files/artifacts.py",
     "files/atomic.py",
@@ -124,7 +124,7 @@ def _add_model(file: zipfile.ZipFile, stem: str, parts: Parts, *, job: TableJob,
 
 def _add_sources(file: zipfile.ZipFile) -> dict[str, str]:
     """Add the modules of `MODULES`; the SHA-256 of each."""
-    package, digests = Path(ofa_deploy.__file__).parent, {}
+    package, digests = Path(__file__).parents[1], {}
     for path in [path for pattern in MODULES for path in sorted(package.glob(pattern))]:
         member = f"ofa_deploy/{path.relative_to(package).as_posix()}"
         _add(file, member, path.read_bytes())
