@@ -148,9 +148,7 @@ class _Verification:
         numbers: list[int] = []
         for first in (replace(limit, upper=limit.upper - guard), limit):
             try:
-                exploration = explore(
-                    replace(problem, limits=[first, *others]), self._plan.settings, self._plan.stopping
-                )
+                exploration = self._explored(replace(problem, limits=[first, *others]))
             except InfeasibleError:
                 if first is limit:
                     raise
@@ -160,6 +158,27 @@ class _Verification:
         if not numbers:
             raise none_found(exploration)
         return exploration, problem.space.archs(exploration.archive.genes[numbers])
+
+    def _explored(self, problem: Problem) -> Exploration:
+        """A search; one that time ends is on record, so that a run that goes on comes to the same networks.
+
+        Raises:
+            InfeasibleError: it is proved that no network is within the limits.
+        """
+        settings, stopping = self._plan.settings, self._plan.stopping
+        if stopping.seconds is None:
+            return explore(problem, settings, stopping)
+        explorations: list[Exploration] = []
+
+        def search() -> tuple[str, int]:
+            explorations.append(explore(problem, settings, stopping))
+            return explorations[0].stopped_by, explorations[0].evaluations
+
+        stopped_by, evaluations = self._bench.journal.step(["search"], search)
+        if explorations:
+            return explorations[0]
+        repeated = explore(problem, settings, stopping.repeatable(stopped_by, evaluations))
+        return replace(repeated, stopping=stopping, stopped_by=stopped_by)
 
     def measure(self, candidates: Sequence[Arch], number: int) -> None:
         """Measure the networks that were not measured yet, and the best so far again."""
@@ -264,7 +283,8 @@ def verify_files(
     results = []
     with journals.journal(out, _header(requests, searches, number)) as journal:
         if journal.recorded:
-            logger.info(f"resuming: {journal.recorded} measurements are there")
+            timed = any(request.stopping.seconds is not None for request in requests)  # whose searches count as well
+            logger.info(f"resuming: {journal.recorded} {'steps' if timed else 'measurements'} are there")
         for request, prepared in zip(requests, searches, strict=True):
             accuracies = accuracies_at_hand(prepared, weights, data, journal) if prepared.predictor else None
             problem, plan = replace(prepared.problem, limits=prepared.limits[1:]), plan_of(request, prepared)

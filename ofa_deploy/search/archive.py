@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofa_deploy.search.front import front_of
+from ofa_deploy.search.front import front_of, hypervolume
 from ofa_deploy.search.limits import excess_of
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.spaces.costs import Floats, Genes, Ints
@@ -101,6 +101,15 @@ class Archive:
         numbers = np.sort(np.concatenate([self._front, fresh]))
         self._front, self._fronted = numbers[front_of(self.scores[numbers], self.costs[numbers, 0])], self.size
         return self._front
+
+    def hypervolume(self, worst: tuple[float, float]) -> float:
+        """Area between the front and a reference point, in units of score times cost.
+
+        Args:
+            worst: score and cost of that point.
+        """
+        front = self.front()
+        return hypervolume(self.scores[front], self.costs[front, 0], *worst)
 
     def best(self, number: int) -> list[int]:
         """Numbers of so many architectures, best first: those within the limits by score, then the closest ones."""

@@ -18,7 +18,6 @@ import numpy as np
 from deap import base, tools
 
 from ofa_deploy.search.archive import Archive
-from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Clock
 from ofa_deploy.search.variation import Variation
@@ -116,15 +115,11 @@ def evolve_front(
         rows = zip(numbers, scores.tolist(), np.where(excess > 0, worse, costs).tolist(), strict=True)
         return [Individual(number, _Pair(values)) for number, *values in rows]
 
-    def reached() -> float:
-        front = archive.front()
-        return hypervolume(archive.scores[front], archive.costs[front, 0], *worst)
-
     toolbox = _toolbox(archive, settings.seed, FRONT_RATE * settings.mutate)
     toolbox.register("select", _crowded)
     toolbox.register("survive", tools.selNSGA2, nd="log")
     toolbox.register("individuals", individuals)
-    toolbox.register("reached", reached)
+    toolbox.register("reached", lambda: archive.hypervolume(worst))
     return _generations(toolbox, archive, settings, clock, start)
 
 

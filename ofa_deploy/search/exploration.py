@@ -35,6 +35,7 @@ class Exploration:
         archive: all architectures that it evaluated, and the problem.
         settings: of the search.
         stopping: when it was to end.
+        evaluations: architectures that it evaluated; others may be added to the archive afterwards.
         history: best score, or a front's hypervolume, after each generation.
         stopped_by: what ended it: a key of `stopping.RULES`, or `EXHAUSTED`.
     """
@@ -42,6 +43,7 @@ class Exploration:
     archive: Archive
     settings: SearchSettings
     stopping: Stopping
+    evaluations: int
     history: tuple[float, ...]
     stopped_by: str
 
@@ -103,7 +105,7 @@ def result_of(exploration: Exploration, number: int, risk: float, inputs: Mappin
         limits=outcomes,
         macs=int(problem.space.macs(genes)[0]),
         params=int(problem.space.params(genes)[0]),
-        evaluations=archive.size,
+        evaluations=exploration.evaluations,
         history=tuple(round(reached, 4) for reached in exploration.history),
         settings=exploration.settings,
         inputs=dict(inputs),

@@ -149,7 +149,7 @@ def explore(
         archive.add(start)
     with threadpool_limits(1, "blas"):  # the matrices are small: more threads only wait for each other
         history = (_front if front else _single)(archive, settings, clock)
-    return Exploration(archive, settings, stopping, tuple(history), clock.stopped_by)
+    return Exploration(archive, settings, stopping, archive.size, tuple(history), clock.stopped_by)
 
 
 def _single(archive: Archive, settings: SearchSettings, clock: Clock) -> list[float]:
@@ -198,7 +198,7 @@ def _front(archive: Archive, settings: SearchSettings, clock: Clock) -> list[flo
     """The best networks by a surrogate, improved for each of some costs; NSGA-II from there; improved again.
 
     Returns:
-        the hypervolume after each generation.
+        the hypervolume after each generation; without any generation, that of the end.
     """
     problem, space = archive.problem, archive.problem.space
     first, rest = problem.limits[0], problem.limits[1:]
@@ -213,7 +213,7 @@ def _front(archive: Archive, settings: SearchSettings, clock: Clock) -> list[flo
     improved = sorted(set(_improved(archive, searches)))
     history = evolve_front(archive, settings, clock, archive.genes[improved], worst=worst)
     _improved(archive, searches)
-    return history or [archive.reached]
+    return history or [archive.hypervolume(worst)]
 
 
 def _improved(archive: Archive, searches: Sequence[LocalSearch]) -> list[int]:

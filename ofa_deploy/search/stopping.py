@@ -92,7 +92,7 @@ class Clock:
     """The rule of one search while it runs.
 
     Seconds and evaluations end the search as a whole, but not before something is within the limits; generations and
-    patience end its evolution.
+    patience end its evolution. Where neither of these two is set, seconds and evaluations end evolution in any case.
 
     Args:
         stopping: the rule.
@@ -140,11 +140,16 @@ class Clock:
         better = self.generations == 0 or reached > self._reached * (1 + LEAST)
         self.waited = 0 if better else self.waited + 1
         self.generations, self._reached = self.generations + 1, reached
-        if self.due() or self._ended(of_evolution=True):
+        if self.due() or self._ended(of_evolution=True) or (self._endless and self._ended(of_evolution=False)):
             return True
         if not fresh:
             self.stopped_by = EXHAUSTED
         return not fresh
+
+    @property
+    def _endless(self) -> bool:
+        """Whether no rule is about evolution alone."""
+        return all(getattr(self.stopping, name) is None for name, rule in RULES.items() if rule.of_evolution)
 
     def _ended(self, *, of_evolution: bool) -> bool:
         for name, rule in RULES.items():

@@ -1,8 +1,10 @@
 """The closed loop, on a device whose latency is arithmetic: nothing here is timed."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.files import journals
 from ofa_deploy.files.journals import Journal
 from ofa_deploy.latency.table import LatencyTable
+from ofa_deploy.search import stopping as stopping_rules
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
@@ -239,6 +242,38 @@ def test_a_killed_loop_goes_on_with_what_it_has_measured(
         again = run(table, device, monkeypatch, journal=journal)
     assert again == whole
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_loop_of_searches_that_time_ends_goes_on(
+    table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is far faster when the run goes on, and would come to other networks."""
+    device, out = Device(table, [1.0]), tmp_path / "r.json"
+    plan = SearchPlan(SearchSettings(population=20, restarts=1), Stopping(generations=10, seconds=100.0))
+
+    def run_at(seconds: float, device: Callable[..., Any], journal: Journal) -> SearchResult:
+        ticks = itertools.count()
+        clock = SimpleNamespace(monotonic=lambda: seconds * next(ticks))
+        with monkeypatch.context() as patch:
+            patch.setattr(stopping_rules, "time", clock)
+            patch.setattr(measuring, "beside_table", device)
+            return find_verified_network(Problem(table.space), table, budget="0.5ms", plan=plan, journal=journal)
+
+    def killed(*_: Any, **__: Any) -> Any:
+        if device.passes == 1:
+            raise KeyboardInterrupt
+        return device(*_, **__)
+
+    with pytest.raises(KeyboardInterrupt), journals.journal(out, {}) as journal:
+        run_at(60.0, killed, journal)
+    with journals.journal(out, {}) as journal:
+        assert journal.recorded == 2, "a search, and what was measured of its networks"
+        result = run_at(1e-3, device, journal)
+    assert result.stopping == plan.stopping
+    assert result.stopped_by == "seconds"
+    assert result.verified is not None
+    assert result.verified.within_budget
+    assert run_at(1e-3, Device(table, [1.0]), Journal()).stopped_by != "seconds"
 
 
 def test_further_limits_are_kept(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,20 @@ def test_a_search_takes_what_its_proof_finds_and_keeps_the_proof(space: SearchSp
     assert without.certificate is None
 
 
+def test_what_a_proof_adds_is_no_evaluation_of_the_search(space: SearchSpace) -> None:
+    """Otherwise a search that time has ended would be repeated for one evaluation, which is a batch, more."""
+    predictor = concave(space, members=2, units=8)
+    problem = Problem(space, [latency_limit(made_up_table(space), "30%", margin_percent=0)], predictor)
+    once = Stopping(seconds=1e-9)
+    without = find_network(problem, stopping=once, risk=0)
+    result = find_network(problem, stopping=once, risk=0, prove_seconds=60.0)
+    assert without.score < result.score
+    assert result.evaluations == without.evaluations
+    repeatable = result.stopping.repeatable(result.stopped_by, result.evaluations)
+    again = find_network(problem, stopping=repeatable, risk=0, prove_seconds=60.0)
+    assert (again.evaluations, again.history, again.arch) == (result.evaluations, result.history, result.arch)
+
+
 def test_what_is_refused(tiny: SearchSpace, wide: SearchSpace) -> None:
     predictor, cost = concave(tiny), tiny.macs
     other = Predictor(tiny, (*predictor.fits, ("ridge", {})))

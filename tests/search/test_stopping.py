@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.archive import Archive
 from ofa_deploy.search.limits import Limit, cost_limit
 from ofa_deploy.search.problem import Problem
@@ -85,6 +85,25 @@ def test_no_time_at_all_is_enough_for_a_network_within_the_limits(tiny: SearchSp
     for stopping in (Stopping(seconds=1e-9), Stopping(evaluations=1)):
         result = find_network(Problem(tiny, [limit], Rugged(tiny)), settings, stopping=stopping)
         assert limit.excess(tiny.genes([result.arch]))[0] == 0
+
+
+def test_the_history_of_a_front_without_a_generation_is_its_hypervolume(space: SearchSpace) -> None:
+    problem = Problem(space, [cost_limit(space, "macs", budget="50%")], Rugged(space))
+    result = find_network(problem, stopping=Stopping(evaluations=1), front=True)
+    assert result.hypervolume != result.score
+    assert result.history == pytest.approx((result.hypervolume,), abs=1e-4)
+
+
+@pytest.mark.parametrize("rule", [{"evaluations": 1}, {"seconds": 1e-9}])
+def test_a_search_for_what_there_is_not_ends_without_a_rule_of_evolution(
+    rule: dict[str, float], space: SearchSpace
+) -> None:
+    """Nothing costs a part of a multiply-accumulate, and nothing proves it."""
+    limit = Limit("macs", space.macs, 3_000_000.4, 3_000_000.6)
+    stopping = Stopping(generations=None, patience=None, **rule)  # type: ignore[arg-type]
+    settings = SearchSettings(population=8, restarts=0, recombinations=0)
+    with pytest.raises(InfeasibleError, match="was found within all limits"):
+        find_network(Problem(space, [limit]), settings, stopping=stopping)
 
 
 def test_a_space_that_is_evaluated_whole_ends_the_search(tiny: SearchSpace) -> None:
