@@ -28,16 +28,22 @@ class _Stderr(logging.Handler):
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """While the block lasts, what the package logs is printed to standard error, a line each."""
+    """While the block lasts, what the package logs is printed to standard error, a line each.
+
+    It goes no further: libraries that log by `logging.warning`, as onnxruntime's quantisation does, give Python's root
+    logger a handler, which would print each line again.
+    """
     root, handler = logging.getLogger(ROOT), _Stderr()
-    before = root.level
+    level, propagate = root.level, root.propagate
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    root.propagate = False
     try:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(before)
+        root.setLevel(level)
+        root.propagate = propagate
 
 
 @contextmanager

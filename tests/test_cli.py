@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ from ofa_deploy.device import rounds, tflite
 from ofa_deploy.device.conditions import conditions
 from ofa_deploy.files import artifacts, atomic
 from ofa_deploy.latency import table_files as tables
+from ofa_deploy.progress import telling
 from ofa_deploy.search.result import load_results
 from ofa_deploy.spaces.families import get_space
 from tests.conftest import Run, made_up_table, refused, succeeded
@@ -603,6 +605,19 @@ def test_quick_commands_of_the_documents_run_as_typed(ofa: Run) -> None:
 
 def test_predictor_of_other_weights_is_refused(ofa: Run, weights: Path) -> None:
     refused(ofa("deploy", "--latency", "30%", "--weights", weights), "other weights", "ofa-deploy sample")
+
+
+def test_a_line_is_printed_once_whatever_handlers_a_library_gives_the_root_logger(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime's quantisation calls `logging.warning`, which gives it one."""
+    handler = logging.StreamHandler(sys.stderr)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    with telling():
+        logging.getLogger("ofa_deploy.export").info("written")
+    assert capsys.readouterr().err == "written\n"
+    logging.getLogger("ofa_deploy.export").warning("heard by who listens")
+    assert capsys.readouterr().err == "heard by who listens\n"
 
 
 def test_version() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ofa_deploy.accuracy.predictors.kinds import RECIPES
 from ofa_deploy.cli.options import AsJson, Data, Seed, Space, Weights, aligned, predictor_of, space_of, weights_of
 from ofa_deploy.spaces.families import get_space
 
@@ -76,7 +77,7 @@ def fit_predictor(
         list[Path] | None,
         typer.Option(help="CSV of samples, may be given several times; default: predictors/SPACE_samples.csv."),
     ] = None,
-    model: Annotated[str, typer.Option(help="auto, mlp, gp, ridge or concave.")] = "auto",
+    model: Annotated[str, typer.Option(help=f"auto, or one of {', '.join(RECIPES)}.")] = "auto",
     apart: Annotated[Path | None, typer.Option(help="CSV of samples that are not fitted, only predicted.")] = None,
     source: Annotated[str | None, typer.Option(help="Where the samples come from, for the predictor's JSON.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: predictors/SPACE.safetensors.")] = None,

@@ -52,7 +52,7 @@ def search(
         typer.Option(help="Latency table; default: this machine's in lut/. Several: one network for all of them."),
     ] = None,
     each: Annotated[bool, typer.Option("--each", help="A network of its own for every table and latency.")] = False,
-    macs: Annotated[str | None, typer.Option(help="Limit on multiply-accumulates: 300M, or 200M..300M.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Limit on multiply-accumulates: 300M, 50%, or 200M..300M.")] = None,
     params: Annotated[str | None, typer.Option(help="Limit on parameters: 5M.")] = None,
     size: Annotated[str | None, typer.Option(help="Limit on the float32 weights: 10MB (files hold more).")] = None,
     front: Annotated[bool, typer.Option("--front", help="The whole front of accuracy against latency.")] = False,

@@ -1,6 +1,7 @@
 """When a search ends: one rule, which every loop asks.
 
-A further rule is a field of `Stopping`, a row of `RULES`, and an option of the command.
+A further rule is a field of `Stopping`, a row of `RULES`, and an option of the command. What a rule asks of a search is
+a property of `Progress`, which `archive.Archive` has, and of `Clock`, which passes it on.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Stopping:
         """
         if self.seconds is None:
             return self
-        by_time = stopped_by not in ("generations", "patience", "evaluations")
+        by_time = stopped_by == "seconds" or stopped_by not in RULES
         return replace(self, seconds=None, evaluations=evaluations if by_time else self.evaluations)
 
     def ending(self, name: str) -> str:

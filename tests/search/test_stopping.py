@@ -145,6 +145,13 @@ def test_rules_are_checked(name: str, value: float) -> None:
         Stopping(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["", EXHAUSTED, *RULES])
+def test_only_what_time_may_have_ended_is_repeated_with_as_many_evaluations(name: str) -> None:
+    after = Stopping(seconds=5.0).repeatable(name, 700)
+    assert after == Stopping(evaluations=700 if name in ("", EXHAUSTED, "seconds") else None)
+    assert Stopping().repeatable(name, 700) == Stopping()
+
+
 def test_something_must_end_a_search() -> None:
     with pytest.raises(OfaDeployError, match="nothing ends this search; set one of seconds, evaluations, patience"):
         Stopping(None, None)
