@@ -80,7 +80,7 @@ def measure(
 ) -> dict[Key, Visit]:
     """Visit each entry once a round, in an order shuffled for each round, appending to `partial`.
 
-    A sentinel network is timed before each visit.
+    A sentinel network is timed before each visit. An entry is let go after its last one.
 
     Args:
         names: of the entries.
@@ -89,7 +89,8 @@ def measure(
         plan: rounds, samples and seed.
         partial: file of the visits; those of a killed run with the same header are not repeated.
         header: what the run is about, JSON values.
-        keep: which entries stay ready between their visits; the others cost less memory.
+        keep: whether an entry stays ready until its next visit, asked at each; those that do not are started again, and
+            take no memory in between.
 
     Raises:
         ArtifactError: what lies at `partial` is damaged, or of another run, or the disk is full.
@@ -104,8 +105,8 @@ def measure(
         for name in rng.permutation(list(names)).tolist():
             if (r, name) in visits:
                 continue
-            started = ready.get(name) or start(name)
-            if keep(name):
+            started = ready.pop(name, None) or start(name)
+            if r + 1 < plan.rounds and keep(name):
                 ready[name] = started
             state = sentinel.time(plan, runs=SENTINEL_RUNS)
             visits[r, name] = replace(started.time(plan, runs=plan.runs), sentinel_ms=state.median_ms)

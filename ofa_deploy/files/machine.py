@@ -12,6 +12,20 @@ from pathlib import Path
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.version import __version__
 
+MEMORY = Path("/proc/meminfo")
+"""Where Linux says how much memory there is, and how much is available, in kB."""
+SPARE = 0.25
+"""The share of the memory that others should find available."""
+
+
+def memory_is_short() -> bool:
+    """Whether less than `SPARE` of this machine's memory is available; False where the system does not say."""
+    with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
+        lines = (line.partition(":") for line in MEMORY.read_text().splitlines())
+        kilobytes = {name: int(value.split()[0]) for name, _, value in lines}
+        return kilobytes["MemAvailable"] < SPARE * kilobytes["MemTotal"]
+    return False
+
 
 def this_machine() -> Json:
     """This machine's processor, as far as it decides latency: model, architecture, cores, system."""

@@ -47,7 +47,7 @@ from ofa_deploy.device.devices import Device, get_device
 from ofa_deploy.device.rounds import Key, MeasurePlan, Started, measure
 from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
-from ofa_deploy.files import atomic, outputs
+from ofa_deploy.files import atomic, machine, outputs
 from ofa_deploy.graphs import weights
 from ofa_deploy.graphs.formats import Parts, format_of
 from ofa_deploy.latency import interpolation
@@ -237,6 +237,7 @@ def build_table(
             plan=job.plan,
             partial=partial,
             header=header,
+            keep=lambda entry: not machine.memory_is_short(),
         )
 
     with atomic.locked(out):
