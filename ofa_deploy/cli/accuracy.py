@@ -97,7 +97,7 @@ def fit_predictor(
 
     searched = get_space(space)
     path = out or Path("predictors") / file_name(searched)
-    record = fit_file(searched, samples or [], path, model=model, seed=seed, apart=apart, source=source, jobs=jobs)
+    record = fit_file(searched, samples or [], out=path, model=model, seed=seed, apart=apart, source=source, jobs=jobs)
     if as_json:
         print(json.dumps({"file": str(path), **record}))
         return

@@ -261,7 +261,7 @@ def _filled(
     def visits_to(operators: Sequence[str]) -> Mapping[Key, Visit]:
         """Without what a killed run has visited later: that would change what was decided."""
         entries = dict.fromkeys([*operators, *networks])
-        return {key: made for key, made in visit(list(entries)).items() if key[1] in entries}
+        return {key: value for key, value in visit(list(entries)).items() if key[1] in entries}
 
     return interpolation.fill(
         job.space,

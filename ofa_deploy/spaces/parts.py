@@ -103,6 +103,10 @@ class Stage:
         """(kernel, expansion) of gene values 1, 2, ..."""
         return tuple((k, e) for k in self.kernels for e in self.expands)
 
+    def block_names(self, before: int) -> list[str]:
+        """Names of its blocks, after so many numbered ones."""
+        return [self.names[i] if self.names else f"blocks.{before + i}" for i in range(self.depths[-1])]
+
     def op(self, size: int, c_in: int, c_out: int, position: int, block: Block) -> Op:
         """The operator of a block at a position of the stage, on a map of `size` pixels a side."""
         kernel, expand = block
@@ -194,29 +198,16 @@ def places(parts: Iterable[Layer | Stage], in_channels: int) -> tuple[Place, ...
         elif part.width:
             width, channels = None, (part.width,)
         if isinstance(part, Layer):
-            out.append(Place(part.name, part, None, 0, strides, width_in, width, c_in, channels))
+            names, stage = [part.name], None
             blocks += part.name.startswith("blocks.")
-            strides = (*strides, part.stride)
-            continue
-        for position in range(part.depths[-1]):
-            name = part.names[position] if part.names else f"blocks.{blocks}"
-            blocks += not part.names
-            first = position == 0
-            out.append(
-                Place(
-                    name,
-                    part,
-                    stages,
-                    position,
-                    strides,
-                    width_in if first else width,
-                    width,
-                    c_in if first else channels,
-                    channels,
-                )
-            )
-            strides = (*strides, part.stride) if first else strides
-        stages += 1
+        else:
+            names, stage = part.block_names(blocks), stages
+            blocks += 0 if part.names else len(names)
+            stages += 1
+        for position, name in enumerate(names):
+            out.append(Place(name, part, stage, position, strides, width_in, width, c_in, channels))
+            if position == 0:
+                strides, width_in, c_in = (*strides, part.stride), width, channels
     return tuple(out)
 
 

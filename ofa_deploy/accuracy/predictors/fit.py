@@ -166,8 +166,8 @@ def held_out(predictor: Predictor, samples: Samples) -> dict[str, float]:
 def fit_file(
     space: SearchSpace,
     samples: Sequence[Path],
-    out: Path,
     *,
+    out: Path,
     model: str,
     seed: int,
     apart: Path | None = None,
@@ -187,7 +187,8 @@ def fit_file(
         jobs: processes; None takes one a core.
 
     Returns:
-        `error` of the predictor, `models` compared, `label_noise` where it was measured, `apart`: errors on those.
+        `model`: its name; `error` of the predictor; `models` compared; `label_noise` where it was measured; `apart`:
+        errors on the samples of that file; `samples`: a description of each source.
     """
     from ofa_deploy.accuracy.predictors.plot import scatter
 
@@ -197,8 +198,7 @@ def fit_file(
     sources = [Samples.load(path, space) for path in paths]
     others = None if apart is None else Samples.load(apart, space)
     outputs.check_output(out, ".safetensors")
-    if taken := [p for p in [*paths, *([apart] if apart else [])] if p.with_suffix("") == out.with_suffix("")]:
-        raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
+    _check_stem(out, [*paths, *([apart] if apart else [])])
     fitted = fit_predictor(sources, model, seed=seed, jobs=jobs, names=list(map(str, paths)))
     predictor = fitted.predictor
     comparison: dict[str, Any] = {
@@ -206,26 +206,37 @@ def fit_file(
         "label_noise": sources[0].label_noise,
         "apart": None if others is None else {"file": Path(str(apart)).name, **held_out(predictor, others)},
     }
-    merged = fitted.samples
     details = {
         **({"source": source} if source else {}),
         **{key: value for key, value in comparison.items() if value},
         "widen": predictor.widen,
         "seed": seed,
         "weights_sha256": predictor.weights_sha256,
-        "samples": [
-            {
-                "file": path.name,
-                "sha256": s.sha256,
-                "number": len(s),
-                "offset_points": round(offset, 4),
-                "noise_points": round(noise, 4),
-            }
-            for path, s, offset, noise in zip(paths, sources, merged.offsets, merged.noises, strict=True)
-        ],
+        "samples": _descriptions(paths, sources, fitted.samples),
     }
     predictor.save(out, details)
-    scatter(merged.y, fitted.held_out, predictor.error, f"{space.name}: {predictor.model}", out.with_suffix(".png"))
+    title = f"{space.name}: {predictor.model}"
+    scatter(fitted.samples.y, fitted.held_out, predictor.error, title, out.with_suffix(".png"))
     if predictor.doubt:
         logger.warning(predictor.doubt)
     return {"model": predictor.model, "error": predictor.error, **comparison, "samples": details["samples"]}
+
+
+def _check_stem(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a predictor whose JSON would replace that of an input."""
+    if taken := [path for path in inputs if path.with_suffix("") == out.with_suffix("")]:
+        raise OfaDeployError(f"the predictor's JSON would lie where that of {taken[0]} belongs; choose another --out")
+
+
+def _descriptions(paths: Sequence[Path], sources: Sequence[Samples], merged: Merged) -> list[dict[str, Any]]:
+    """What a predictor's JSON says of each source."""
+    return [
+        {
+            "file": path.name,
+            "sha256": samples.sha256,
+            "number": len(samples),
+            "offset_points": round(offset, 4),
+            "noise_points": round(noise, 4),
+        }
+        for path, samples, offset, noise in zip(paths, sources, merged.offsets, merged.noises, strict=True)
+    ]

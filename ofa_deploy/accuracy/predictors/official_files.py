@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,38 +32,51 @@ def read(file: Path, space: SearchSpace) -> dict[str, Array]:
         raise ArtifactError(f"{file} is no official accuracy predictor: it holds no dictionary of real tensors")
     state = {key: value.detach().float().numpy() for key, value in stored.items()}
     nas = "base_acc" in state
-    pattern = r"layers\.(\d+)(?:\.0)?\.(weight|bias)" if nas else r"(\d+)\.(weight|bias)"
-    layers: dict[int, dict[str, Array]] = {}
-    for key, value in state.items():
-        if key == "base_acc":
-            continue
-        if (match := re.fullmatch(pattern, key)) is None:
-            raise ArtifactError(f"{file} is no official accuracy predictor: it has the entry {key[:60]!r}")
-        layers.setdefault(int(match[1]), {})[match[2]] = value
-    out: dict[str, Array] = {}
-    ordered = [layers[i] for i in sorted(layers)]
-    for i, layer in enumerate(ordered):
-        if "weight" not in layer or layer["weight"].ndim != 2 or not np.isfinite(layer["weight"]).all():
-            raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no weights, or not numbers")
-        bias = layer.get("bias", state["base_acc"] if nas and i == len(ordered) - 1 else None)
-        if bias is None or bias.shape != layer["weight"].shape[:1] or not np.isfinite(bias).all():
-            raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no bias of its width")
-        out |= {f"weight{i}": layer["weight"].T[None], f"bias{i}": bias[None, None]}
-    if not ordered or any(len(a["weight"]) != b["weight"].shape[1] for a, b in itertools.pairwise(ordered)):
-        raise ArtifactError(f"{file} is no official accuracy predictor: its layers do not follow one another")
-    resolutions = _resolutions(file, space, out["weight0"].shape[1])
+    layers = _layers(file, state)
+    arrays: dict[str, Array] = {}
+    for i, (weight, bias) in enumerate(layers):
+        arrays |= {f"weight{i}": weight.T[None], f"bias{i}": bias[None, None]}
+    width = arrays["weight0"].shape[1]
+    resolutions = _resolutions(file, space, width)
     if nas:
-        out["weight0"] = np.roll(out["weight0"], -len(resolutions), axis=1)
-    if out[f"weight{len(ordered) - 1}"].shape[2] != 1:
+        arrays["weight0"] = np.roll(arrays["weight0"], -len(resolutions), axis=1)
+    if len(layers[-1][0]) != 1:
         raise ArtifactError(f"{file} is no official accuracy predictor: it has more than one output")
-    width = out["weight0"].shape[1]
-    return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()} | {
+    return {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()} | {
         "resolutions": np.array(resolutions),
         "shift": np.zeros(width),
         "scale": np.ones(width),
         "target": np.array([0.0, 100.0]),
         "noise": np.full(1, np.nan),
     }
+
+
+def _layers(file: Path, state: Mapping[str, Array]) -> list[tuple[Array, Array]]:
+    """Weight, shape (outputs, inputs), and bias, shape (outputs,), of each layer.
+
+    Raises:
+        ArtifactError: an entry is unknown or missing, is not finite, or has another shape than its neighbours need.
+    """
+    pattern = r"layers\.(\d+)(?:\.0)?\.(weight|bias)" if "base_acc" in state else r"(\d+)\.(weight|bias)"
+    entries: dict[int, dict[str, Array]] = {}
+    for key, value in state.items():
+        if key == "base_acc":
+            continue
+        if (match := re.fullmatch(pattern, key)) is None:
+            raise ArtifactError(f"{file} is no official accuracy predictor: it has the entry {key[:60]!r}")
+        entries.setdefault(int(match[1]), {})[match[2]] = value
+    layers: list[tuple[Array, Array]] = []
+    for i, (_, layer) in enumerate(sorted(entries.items())):
+        weight = layer.get("weight")
+        if weight is None or weight.ndim != 2 or not np.isfinite(weight).all():
+            raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no weights, or not numbers")
+        bias = layer.get("bias", state.get("base_acc") if i == len(entries) - 1 else None)
+        if bias is None or bias.shape != weight.shape[:1] or not np.isfinite(bias).all():
+            raise ArtifactError(f"{file} is no official accuracy predictor: layer {i} has no bias of its width")
+        layers.append((weight, bias))
+    if not layers or any(len(a) != b.shape[1] for (a, _), (b, _) in itertools.pairwise(layers)):
+        raise ArtifactError(f"{file} is no official accuracy predictor: its layers do not follow one another")
+    return layers
 
 
 def _resolutions(file: Path, space: SearchSpace, width: int) -> tuple[int, ...]:
@@ -78,8 +92,13 @@ def _resolutions(file: Path, space: SearchSpace, width: int) -> tuple[int, ...]:
 def convert(file: Path, space: SearchSpace, out: Path) -> None:
     """Convert a file of the once-for-all project to a predictor that every command takes.
 
+    Args:
+        file: as torch.save wrote it; nothing in it is run.
+        space: the search space that it predicts.
+        out: file to write.
+
     Raises:
-        ArtifactError: see `read`.
+        ArtifactError: the file is no such predictor, or not of this space.
     """
     outputs.check_output(out, ".safetensors")
     arrays = read(file, space)
