@@ -64,8 +64,8 @@ def only(space: SearchSpace, arch: Arch) -> SearchSpace:
 
 def macs_an_image(space: SearchSpace, phase: Phase, *, taught: bool) -> float:
     """Expected multiply-accumulates that an image costs in a phase."""
-    part = phase.part_of(space)
-    drawn = space.genes(part.archs(part.sample(np.random.default_rng(0), 4000)))
+    subspace = phase.subspace_of(space)
+    drawn = space.genes(subspace.archs(subspace.sample(np.random.default_rng(0), 4000)))
     largest = np.mean(
         [space.macs(space.genes([space.extreme(largest=True, resolution=r)]))[0] for r in space.resolutions]
     )

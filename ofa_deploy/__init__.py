@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ofa_deploy.search.limits import Limit, cost_limit, latency_limit
     from ofa_deploy.search.problem import Problem
     from ofa_deploy.search.result import SearchResult, load_result, write_results
-    from ofa_deploy.search.result_parts import (
+    from ofa_deploy.search.result_records import (
         Candidate,
         Certificate,
         FrontPoint,
@@ -192,7 +192,7 @@ _MODULES = {
         "load_result",
         "write_results",
     ),
-    "search.result_parts": (
+    "search.result_records": (
         "Candidate",
         "Certificate",
         "FrontPoint",

@@ -1,7 +1,7 @@
 """Made-up measurements of search results."""
 
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import Candidate, Certificate, MeasuredAccuracy, Refined, RefinedRound, Verified
+from ofa_deploy.search.result_records import Candidate, Certificate, MeasuredAccuracy, Refined, RefinedRound, Verified
 from ofa_deploy.spaces.arch import Arch
 
 
@@ -38,9 +38,9 @@ def refined(result: SearchResult) -> Refined:
     network = MeasuredAccuracy(
         arch=result.arch, predicted_top1_percent=91.0, measured_top1_percent=90.5, interval95_points=0.5
     )
-    chosen = RefinedRound(bias_points=0.5, bias_interval95_points=None, networks=(network,))
+    final = RefinedRound(bias_points=0.5, bias_interval95_points=None, networks=(network,))
     first = RefinedRound(number=1, bias_points=0.5, bias_interval95_points=0.1, networks=(network, network))
-    return Refined(rounds=(first,), chosen=chosen)
+    return Refined(rounds=(first,), final=final)
 
 
 def certificate(arch: Arch) -> Certificate:

@@ -91,14 +91,13 @@ def export(
     weight_file = weights_of(weights, searched)
     settings = ExportSettings(max_drop, recalibration, finetune_epochs, seed)
     if family is not None:
-        folder = out or Path("models")
         cards = export_family(
             searched,
             family,
             number=number,
             data=data,
             weights=weight_file,
-            folder=folder,
+            folder=out or Path("models"),
             formats=format_,
             settings=settings,
         )

@@ -84,7 +84,7 @@ def tables_of(paths: Sequence[Path] | None, space: SearchSpace) -> list[LatencyT
 def resolutions_of(text: str) -> list[int]:
     """The resolutions that were named: whole numbers separated by commas."""
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(number) for number in text.split(",")]
     except ValueError as error:
         raise OfaDeployError(f"--resolutions wants whole numbers such as 128,160, not {text!r}") from error
 

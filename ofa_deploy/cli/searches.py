@@ -29,7 +29,7 @@ from ofa_deploy.device.devices import with_precision
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import outputs
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import Candidate, Certificate, Refined, Verified
+from ofa_deploy.search.result_records import Candidate, Certificate, Refined, Verified
 from ofa_deploy.spaces.arch import Arch
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ def search(
     """
     from ofa_deploy.delivery import searches
     from ofa_deploy.delivery.requests import Request
-    from ofa_deploy.search.result import write_results
     from ofa_deploy.search.settings import SearchSettings
     from ofa_deploy.search.stopping import Stopping
 
@@ -124,7 +123,14 @@ def search(
             stopping=Stopping(generations=generations, seconds=seconds, evaluations=evaluations),
         )
         results = _run(request, _Measuring(verify, refine, weights, data), each=each, out=out)
-    if out is not None and verify is None:
+    _finish(results, out=out if verify is None else None, as_json=as_json)
+
+
+def _finish(results: list[SearchResult], *, out: Path | None, as_json: bool) -> None:
+    """Write results where a file is named, print them, and exit with an error where a measured budget is not kept."""
+    from ofa_deploy.search.result import write_results
+
+    if out is not None:
         write_results(results, out)
     _print_results(results, as_json=as_json)
     if any(result.verified and not result.verified.within_budget for result in results):
@@ -264,7 +270,7 @@ def _print_refined(refined: Refined) -> None:
             f"round {comparison.number}           {len(comparison.networks)} networks of the front: predicted "
             f"{comparison.bias_points:+.2f} ±{comparison.bias_interval95_points or 0:.2f} points above measured"
         )
-    (network,) = refined.chosen.networks
+    (network,) = refined.final.networks
     print(
         f"measured top-1    {network.measured_top1_percent:.2f} % (±{network.interval95_points:.2f}) "
         "on the held-out images"

@@ -102,8 +102,8 @@ def read_folder(folder: Path) -> Dataset:
             raise DataError(f"{folder} lacks {name}.gz; it needs {', '.join(FILES)}")
         arrays[name] = _read_idx(atomic.read(path), name, path)
     train, test = (
-        Images(arrays[f"{part}-images-idx3-ubyte"][:, None], arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64))
-        for part in ("train", "t10k")
+        Images(arrays[f"{split}-images-idx3-ubyte"][:, None], arrays[f"{split}-labels-idx1-ubyte"].astype(np.int64))
+        for split in ("train", "t10k")
     )
     source = f"Fashion-MNIST, {URL} or Debian's dataset-fashion-mnist"
     return split(train, test, name="Fashion-MNIST", classes=CLASSES, source=source, licence=LICENCE)

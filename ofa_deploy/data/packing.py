@@ -15,8 +15,8 @@ from ofa_deploy.files.json_text import Json
 from ofa_deploy.spaces.space import SearchSpace
 
 KIND = "images"
-PARTS = ("train", "heldout", "test")
-"""Parts of a dataset in a packed file: its arrays are `PART_images` and `PART_labels`."""
+SPLITS = ("train", "heldout", "test")
+"""Splits of a dataset in a packed file: its arrays are `SPLIT_images` and `SPLIT_labels`."""
 
 
 def pack_name(space: SearchSpace) -> str:
@@ -40,10 +40,10 @@ def pack(dataset: Dataset, path: Path, space: str) -> Json:
     """
     outputs.check_output(path, ".npz")
     test = dataset.test if dataset.test is not None else dataset.heldout[:0]
-    parts = dict(zip(PARTS, (dataset.train[:RECALIBRATION], dataset.heldout, test), strict=True))
+    splits = dict(zip(SPLITS, (dataset.train[:RECALIBRATION], dataset.heldout, test), strict=True))
     arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for part, images in parts.items():
-        arrays |= {f"{part}_images": images.pixels, f"{part}_labels": images.labels.astype(np.uint16)}
+    for split, images in splits.items():
+        arrays |= {f"{split}_images": images.pixels, f"{split}_labels": images.labels.astype(np.uint16)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     details = {
@@ -53,7 +53,7 @@ def pack(dataset: Dataset, path: Path, space: str) -> Json:
         "std": dataset.std,
         "source": dataset.source,
         "licence": dataset.licence,
-        "images": {part: len(images) for part, images in parts.items()},
+        "images": {split: len(images) for split, images in splits.items()},
         "split": "numpy default_rng(0).permutation of the training images; the last sixth (at most 10,000) held out",
     }
     return artifacts.save(path, buffer.getvalue(), kind=KIND, space=space, details=details)
@@ -68,11 +68,11 @@ def read_pack(path: Path) -> Dataset:
     """
     content, description = artifacts.load(path, KIND)
     arrays = npz.read(content, path)
-    names = [f"{part}_{array}" for part in PARTS for array in ("images", "labels")]
+    names = [f"{split}_{array}" for split in SPLITS for array in ("images", "labels")]
     if missing := [name for name in names if name not in arrays]:
         raise DataError(f"{path} lacks {', '.join(missing)}; pack it anew with: ofa-deploy pack-data")
     train, heldout, test = (
-        images_from_arrays(arrays[f"{part}_images"], arrays[f"{part}_labels"], path) for part in PARTS
+        images_from_arrays(arrays[f"{split}_images"], arrays[f"{split}_labels"], path) for split in SPLITS
     )
     _check_description(description, path.with_suffix(".json"), train.pixels.shape[1])
     return Dataset(

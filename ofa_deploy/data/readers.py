@@ -41,7 +41,8 @@ def read_npz(path: Path) -> Dataset:
         test = images_from_arrays(arrays["test_images"], arrays["test_labels"], path)
     if "classes" in arrays:
         return _split_checked(path, train, test, tuple(map(str, np.atleast_1d(arrays["classes"]))))
-    number = 1 + max((int(part.labels.max()) for part in (train, test) if part is not None and len(part)), default=0)
+    filled = [images for images in (train, test) if images is not None and len(images)]
+    number = 1 + max((int(images.labels.max()) for images in filled), default=0)
     if number > MOST_CLASSES:
         raise DataError(f"{path} has a label {number - 1}; labels are 0, 1, ... up to {MOST_CLASSES - 1}")
     return _split_checked(path, train, test, tuple(map(str, range(number))))

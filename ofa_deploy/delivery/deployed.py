@@ -9,7 +9,7 @@ from typing import Any
 from ofa_deploy.device.timing import Run
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import Candidate, Verified
+from ofa_deploy.search.result_records import Candidate, Verified
 
 
 @dataclass(frozen=True)

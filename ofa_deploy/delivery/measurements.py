@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.search.limits import Limit
-from ofa_deploy.search.result_parts import Candidate
+from ofa_deploy.search.result_records import Candidate
 from ofa_deploy.spaces.arch import Arch
 
 SAFE_PERCENT = 1.0

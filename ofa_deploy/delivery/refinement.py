@@ -27,7 +27,7 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, atomic, outputs
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import MeasuredAccuracy, Refined, RefinedRound
+from ofa_deploy.search.result_records import MeasuredAccuracy, Refined, RefinedRound
 from ofa_deploy.search.run import explore, find_network
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
@@ -137,7 +137,7 @@ class _Refinement:
         settings, stopping = self._plan.settings, self._plan.stopping
         result = find_network(self._problem, settings, stopping=stopping, risk=self._plan.risk, inputs=inputs)
         comparison, _ = self._measured([result.arch])
-        return replace(result, refined=Refined(rounds=tuple(self._rounds), chosen=comparison))
+        return replace(result, refined=Refined(rounds=tuple(self._rounds), final=comparison))
 
     def _measured(self, archs: Sequence[Arch]) -> tuple[RefinedRound, Samples]:
         """What was predicted and measured of networks, and all samples with them."""

@@ -24,7 +24,7 @@ from ofa_deploy.search.exploration import Exploration, candidates, none_found, r
 from ofa_deploy.search.limits import Limit, latency_limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult, write_results
-from ofa_deploy.search.result_parts import Verified
+from ofa_deploy.search.result_records import Verified
 from ofa_deploy.search.run import explore
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.extremes import extreme

@@ -81,7 +81,9 @@ class Phone:
         """
         names = ("product.manufacturer", "product.model", "soc.model", "product.cpu.abi", "build.version.release")
         maker, model, chip, architecture, release = (self._shell(f"getprop ro.{name}").strip() for name in names)
-        details = ", ".join(part for part in (chip, self._options.mask and f"taskset {self._options.mask}") if part)
+        details = ", ".join(
+            detail for detail in (chip, self._options.mask and f"taskset {self._options.mask}") if detail
+        )
         cores = self._shell("nproc").strip()
         if not cores.isdigit():
             raise MeasureError(f"the phone does not tell its number of processors: {cores!r}")

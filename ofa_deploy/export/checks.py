@@ -67,8 +67,8 @@ def accuracy_drop(run: Run, subject: Subject) -> dict[str, float]:
 def _one_by_one(run: Run, subject: Subject, number: int) -> Array:
     """Logits of a session of batch 1 for the first held-out images."""
     pixels, size = subject.data.heldout.pixels[:number], subject.net.arch.resolution
-    parts = (subject.data.tensor(pixels[i : i + TOGETHER], size).numpy() for i in range(0, len(pixels), TOGETHER))
-    return np.concatenate([run(np.ascontiguousarray(image[None])) for part in parts for image in part])
+    batches = (subject.data.tensor(pixels[i : i + TOGETHER], size).numpy() for i in range(0, len(pixels), TOGETHER))
+    return np.concatenate([run(np.ascontiguousarray(image[None])) for batch in batches for image in batch])
 
 
 def top1(run: Run, data: Dataset, images: Images, resolution: int) -> dict[str, float]:

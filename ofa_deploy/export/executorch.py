@@ -29,8 +29,8 @@ def write(subject: Subject) -> bytes:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
         program = torch.export.export(net.eval(), (torch.zeros(1, net.space.in_channels, size, size),))
-        parts = [XnnpackPartitioner()]
-        lowered = to_edge_transform_and_lower(program, partitioner=parts, constant_methods=subject.notes)
+        partitioners = [XnnpackPartitioner()]
+        lowered = to_edge_transform_and_lower(program, partitioner=partitioners, constant_methods=subject.notes)
         return bytes(lowered.to_executorch().buffer)
 
 

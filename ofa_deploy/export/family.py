@@ -18,7 +18,7 @@ from ofa_deploy.files.csv_text import csv_text
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.progress import Progress
 from ofa_deploy.search.result import SearchResult, load_results
-from ofa_deploy.search.result_parts import FrontPoint
+from ofa_deploy.search.result_records import FrontPoint
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 from ofa_deploy.supernet import checkpoint

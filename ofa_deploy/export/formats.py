@@ -94,11 +94,11 @@ def _of_device(name: str) -> Format:
 
 
 def _emitted(file_format: FileFormat, subject: Subject) -> bytes:
-    parts = subject.net.space.walk(subject.net.arch)
+    named_ops = subject.net.space.walk(subject.net.arch)
     if file_format.quantise is not None:
         images = file_format.native(subject.calibration())
-        return file_format.quantise(parts, subject.weights, images, notes=subject.notes)
-    return file_format.emit(parts, subject.weights, notes=subject.notes)
+        return file_format.quantise(named_ops, subject.weights, images, notes=subject.notes)
+    return file_format.emit(named_ops, subject.weights, notes=subject.notes)
 
 
 FORMATS: dict[str, Format] = {

@@ -48,7 +48,7 @@ class Subject:
 
     @cached_property
     def weights(self) -> dict[str, Weights]:
-        """Arrays of each part, batch norms folded."""
+        """Arrays of each module, batch norms folded."""
         return folded_weights(self.net)
 
     @property
@@ -71,11 +71,11 @@ class Subject:
         """
         size, images = self.net.arch.resolution, self.data.heldout[:number]
         batch = max(1, BATCH_PIXELS // size**2)
-        parts = self._logits
+        batches = self._logits
         with torch.inference_mode():
-            for start in range(sum(map(len, parts)), len(images), batch):
-                parts.append(self.net.eval()(self.data.tensor(images.pixels[start : start + batch], size)).numpy())
-        return np.concatenate(parts)[: len(images)]
+            for start in range(sum(map(len, batches)), len(images), batch):
+                batches.append(self.net.eval()(self.data.tensor(images.pixels[start : start + batch], size)).numpy())
+        return np.concatenate(batches)[: len(images)]
 
     @cached_property
     def _logits(self) -> list[Array]:

@@ -66,9 +66,9 @@ def _where(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None
     length = answer.headers.get("Content-Length")
     if answer.status != 206:
         return 0, int(length) if length else None
-    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if not part or int(part[1]) != have:
+    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if not span or int(span[1]) != have:
         raise http.client.HTTPException("the server sends another part than was asked for")
-    if part[2] != "*":
-        return have, int(part[2])
+    if span[2] != "*":
+        return have, int(span[2])
     return have, have + int(length) if length else None

@@ -43,24 +43,24 @@ def read(data: bytes, path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as listed, np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            for part in listed.infolist():
-                _check_size(listed, part)
+            for entry in listed.infolist():
+                _check_size(listed, entry)
             return {key: array for key, array in archive.items() if isinstance(array, np.ndarray)}
     except _NO_NPZ as error:
         raise DataError(f"{path} is not an .npz of plain arrays: {error}") from error
 
 
-def _check_size(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
+def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
     """Refuse an array that claims more memory than its file can hold.
 
     Raises:
         ValueError: it does.
     """
-    if part.file_size > _DEFLATE_RATIO * part.compress_size + 1024 or part.compress_type not in _METHODS:
-        raise ValueError(f"{part.filename} is packed in a way that numpy does not write")
-    with archive.open(part) as file:
+    if entry.file_size > _DEFLATE_RATIO * entry.compress_size + 1024 or entry.compress_type not in _METHODS:
+        raise ValueError(f"{entry.filename} is packed in a way that numpy does not write")
+    with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
-        if math.prod(shape) * dtype.itemsize > part.file_size:
-            raise ValueError(f"{part.filename} is too short for its shape {shape}")
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError(f"{entry.filename} is too short for its shape {shape}")

@@ -15,15 +15,20 @@ from ofa_deploy.device.timing import Array, Run
 from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.spaces.ops import Op
 
-Parts = Sequence[tuple[str, Op]]
-"""Name and operator of each part of a graph."""
+NamedOps = Sequence[tuple[str, Op]]
+"""Name and operator of each module of a graph, in order of computation."""
 
 
 class Emit(Protocol):
     """Writes a model file."""
 
     def __call__(
-        self, parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+        self,
+        named_ops: NamedOps,
+        weights: Mapping[str, Weights],
+        *,
+        batch: int = 1,
+        notes: Mapping[str, str] | None = None,
     ) -> bytes:
         """The file of operators in sequence; `notes` become its metadata."""
 
@@ -32,7 +37,12 @@ class Quantise(Protocol):
     """Writes a model file that computes in int8."""
 
     def __call__(
-        self, parts: Parts, weights: Mapping[str, Weights], images: Array, *, notes: Mapping[str, str] | None = None
+        self,
+        named_ops: NamedOps,
+        weights: Mapping[str, Weights],
+        images: Array,
+        *,
+        notes: Mapping[str, str] | None = None,
     ) -> bytes:
         """The file of operators in sequence, calibrated on normalised images in the format's layout."""
 
@@ -71,9 +81,9 @@ def _emitter(module: str) -> Emit:
     """A module's function `emit`; the module is imported when a file is written, and what it needs then."""
 
     def emit(
-        parts: Parts, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
+        named_ops: NamedOps, weights: Mapping[str, Weights], *, batch: int = 1, notes: Mapping[str, str] | None = None
     ) -> bytes:
-        return cast(Emit, _module(module).emit)(parts, weights, batch=batch, notes=notes)
+        return cast(Emit, _module(module).emit)(named_ops, weights, batch=batch, notes=notes)
 
     return emit
 
@@ -82,9 +92,9 @@ def _quantiser(module: str) -> Quantise:
     """A module's function `quantised`; the module is imported when a file is written, and what it needs then."""
 
     def quantise(
-        parts: Parts, weights: Mapping[str, Weights], images: Array, *, notes: Mapping[str, str] | None = None
+        named_ops: NamedOps, weights: Mapping[str, Weights], images: Array, *, notes: Mapping[str, str] | None = None
     ) -> bytes:
-        return cast(Quantise, _module(module).quantised)(parts, weights, images, notes=notes)
+        return cast(Quantise, _module(module).quantised)(named_ops, weights, images, notes=notes)
 
     return quantise
 

@@ -38,8 +38,8 @@ class _Graph:
         self.end = name
         return name
 
-    def conv(self, x: str, prefix: str, part: str, weights: Weights, act: str, **attributes: Any) -> str:
-        names = [self.array(f"{prefix}.{part}.{what}", weights[f"{part}.{what}"]) for what in ("weight", "bias")]
+    def conv(self, x: str, prefix: str, module: str, weights: Weights, act: str, **attributes: Any) -> str:
+        names = [self.array(f"{prefix}.{module}.{what}", weights[f"{module}.{what}"]) for what in ("weight", "bias")]
         return self.act(self.node("Conv", [x, *names], **attributes), act)
 
     def act(self, x: str, act: str) -> str:
@@ -130,7 +130,7 @@ def _window(op: Op) -> dict[str, Any]:
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     *,
     batch: int = 1,
@@ -139,25 +139,25 @@ def emit(
     """The ONNX file of operators in sequence.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         batch: images a run.
         notes: what becomes the file's metadata.
 
     Raises:
         MeasureError: an operator has an activation that this module does not write.
     """
-    model = model_of(parts, weights, batch=batch)
+    model = model_of(named_ops, weights, batch=batch)
     helper.set_model_props(model, dict(notes or {}))
     return bytes(model.SerializeToString())
 
 
-def model_of(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], *, batch: int = 1) -> onnx.ModelProto:
+def model_of(named_ops: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], *, batch: int = 1) -> onnx.ModelProto:
     """The ONNX model of operators in sequence.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         batch: images a run.
 
     Returns:
@@ -168,9 +168,9 @@ def model_of(parts: Sequence[tuple[str, Op]], weights: Mapping[str, Weights], *,
         MeasureError: an operator has an activation that this module does not write.
     """
     graph = _Graph()
-    for name, op in parts:
+    for name, op in named_ops:
         _EMITTERS[op.kind](graph, name, op, weights[name])
-    first, last = parts[0][1], parts[-1][1]
+    first, last = named_ops[0][1], named_ops[-1][1]
     graph.nodes[-1].output[0] = OUTPUT
     flat = last.kind == "linear" and last.bias
     out_shape = [batch, last.c_out] if flat else [batch, last.c_out, last.out_size, last.out_size]

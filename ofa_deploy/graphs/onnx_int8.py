@@ -19,7 +19,7 @@ from ofa_deploy.spaces.ops import Op
 
 
 def quantised(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     images: npt.NDArray[np.float32],
     *,
@@ -32,8 +32,8 @@ def quantised(
     cover every value that occurs with the images.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         images: normalised ones to calibrate with, (n, channels, height, width).
         notes: what becomes the file's metadata.
         batch: images a run; of the images to calibrate with, those that do not fill one are left out.
@@ -43,7 +43,7 @@ def quantised(
     with tempfile.TemporaryDirectory() as folder, _silence():
         path = Path(folder) / "quantised.onnx"
         quantization.quantize_static(
-            model_of(parts, weights, batch=batch),
+            model_of(named_ops, weights, batch=batch),
             path,
             _Reader(images, batch),
             quant_format=quantization.QuantFormat.QDQ,
@@ -75,7 +75,7 @@ class _Reader:
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     *,
     batch: int = 1,
@@ -84,14 +84,14 @@ def emit(
     """What `quantised` writes, calibrated on noise: as fast, but not for use.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         batch: images a run.
         notes: what becomes the file's metadata.
     """
-    first = parts[0][1]
+    first = named_ops[0][1]
     noise = np.random.default_rng(0).standard_normal((batch, first.c_in, first.size, first.size))
-    return quantised(parts, weights, noise.astype(np.float32), notes=notes, batch=batch)
+    return quantised(named_ops, weights, noise.astype(np.float32), notes=notes, batch=batch)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from ofa_deploy.graphs.weights import Weights
 from ofa_deploy.spaces.ops import Op
 
 
-def _pair(weights: Weights, part: str) -> Arrays:
-    return weights[f"{part}.weight"], weights[f"{part}.bias"]
+def _pair(weights: Weights, module: str) -> Arrays:
+    return weights[f"{module}.weight"], weights[f"{module}.bias"]
 
 
 def _conv(graph: Graph, name: str, op: Op, weights: Weights) -> None:
@@ -82,7 +82,7 @@ _EMITTERS: dict[str, Callable[[Graph, str, Op, Weights], None]] = {
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     *,
     batch: int = 1,
@@ -92,8 +92,8 @@ def emit(
     """The TFLite file of operators in sequence.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         batch: images a run.
         notes: more to be written into the file's metadata.
         forms: in which operators are written.
@@ -105,8 +105,8 @@ def emit(
     Raises:
         MeasureError: an operator has an activation that this module does not write.
     """
-    first = parts[0][1]
+    first = named_ops[0][1]
     graph = forms([batch, first.size, first.size, first.c_in])
-    for name, op in parts:
+    for name, op in named_ops:
         _EMITTERS[op.kind](graph, name, op, weights[name])
     return graph.serialise(notes or {})

@@ -46,7 +46,7 @@ class Int8Graph(Graph):
 
 
 def quantised(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     images: npt.NDArray[np.float32],
     *,
@@ -59,17 +59,17 @@ def quantised(
     to those of the float model, in the mean of their squared differences over the images.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         images: normalised ones to calibrate with, (n, height, width, channels).
         notes: more to be written into the file's metadata.
 
     Raises:
         MeasureError: ai-edge-quantizer is not installed.
     """
-    observed = tflite.emit(parts, weights, batch=CALIBRATION_BATCH, forms=Int8Graph)
+    observed = tflite.emit(named_ops, weights, batch=CALIBRATION_BATCH, forms=Int8Graph)
     extremes = _extremes(observed, images, CALIBRATION_BATCH)
-    model = tflite.emit(parts, weights, notes=notes, forms=Int8Graph)
+    model = tflite.emit(named_ops, weights, notes=notes, forms=Int8Graph)
     expected = _outputs(model, images)
     sums = _sums(model)
     candidates = [_quantise(model, _ranges(extremes, share, sums)) for share in COVERED]
@@ -77,7 +77,7 @@ def quantised(
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     *,
     batch: int = 1,
@@ -86,16 +86,16 @@ def emit(
     """What `quantised` writes, for any batch, calibrated on noise: as fast, but not for use.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         batch: images a run.
         notes: more to be written into the file's metadata.
 
     Raises:
         MeasureError: ai-edge-quantizer is not installed.
     """
-    model = tflite.emit(parts, weights, batch=batch, notes=notes, forms=Int8Graph)
-    first = parts[0][1]
+    model = tflite.emit(named_ops, weights, batch=batch, notes=notes, forms=Int8Graph)
+    first = named_ops[0][1]
     noise = np.random.default_rng(0).standard_normal((batch, first.size, first.size, first.c_in))
     extremes = _extremes(model, noise.astype(np.float32), batch)
     return _quantise(model, _ranges(extremes, 1.0, _sums(model)))

@@ -19,7 +19,7 @@ from ofa_deploy.spaces.ops import Op
 
 
 def emit(
-    parts: Sequence[tuple[str, Op]],
+    named_ops: Sequence[tuple[str, Op]],
     weights: Mapping[str, Weights],
     *,
     batch: int = 1,
@@ -28,15 +28,15 @@ def emit(
     """The `.npz` file of operators in sequence.
 
     Args:
-        parts: name and operator of each part, as `SearchSpace.walk` gives them; a single one makes a block.
-        weights: the arrays of each part by its name (see `graphs.weights.shapes`).
+        named_ops: name and operator of each module, as `SearchSpace.walk` gives them; a single one makes a block.
+        weights: the arrays of each module by its name (see `graphs.weights.shapes`).
         batch: images a run.
         notes: more to be kept in the file.
 
     Raises:
         MeasureError: an operator has an activation that `graphs.onnx` does not write.
     """
-    graph = onnx.model_of(parts, weights, batch=batch).graph
+    graph = onnx.model_of(named_ops, weights, batch=batch).graph
     nodes = [
         {
             "kind": node.op_type,

@@ -49,7 +49,7 @@ from ofa_deploy.device.timing import Array, Visit
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.files import atomic, machine, outputs
 from ofa_deploy.graphs import weights
-from ofa_deploy.graphs.formats import Parts, format_of
+from ofa_deploy.graphs.formats import NamedOps, format_of
 from ofa_deploy.latency import interpolation
 from ofa_deploy.latency.calibration import calibrated
 from ofa_deploy.latency.machine_state import Estimate, estimates, states
@@ -110,13 +110,13 @@ class TableJob:
         return self.space.archs(self.space.sample(rng, self.plan.networks, list(self.resolutions)))
 
     @cached_property
-    def entries(self) -> dict[str, Parts]:
+    def entries(self) -> dict[str, NamedOps]:
         """The graphs to measure, by name."""
-        blocks: dict[str, Parts] = {name: [("block", op)] for name, op in self.operators.items()}
+        blocks: dict[str, NamedOps] = {name: [("block", op)] for name, op in self.operators.items()}
         return blocks | {str(net): self.space.walk(net) for net in self.networks}
 
     @property
-    def sentinel(self) -> Parts:
+    def sentinel(self) -> NamedOps:
         """The network that tells the state of the machine."""
         return self.space.walk(self.space.extreme(largest=False, resolution=min(self.resolutions)))
 
@@ -131,17 +131,17 @@ class TableJob:
             "batch": self.batch,
         }
 
-    def model(self, parts: Parts, device: Device, *, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
+    def model(self, named_ops: NamedOps, device: Device, *, draw: weights.Draw = weights.draw) -> tuple[bytes, Array]:
         """A model file of some operators in sequence with random weights, and an input in the file's layout."""
         rng = np.random.default_rng(self.plan.seed)
-        first, file_format = parts[0][1], format_of(device)
-        model = file_format.emit(parts, {name: draw(op, rng) for name, op in parts}, batch=self.batch)
+        first, file_format = named_ops[0][1], format_of(device)
+        model = file_format.emit(named_ops, {name: draw(op, rng) for name, op in named_ops}, batch=self.batch)
         x = rng.standard_normal((self.batch, first.c_in, first.size, first.size)).astype(np.float32)
         return model, file_format.native(x)
 
-    def started(self, parts: Parts, device: Device) -> Started:
+    def started(self, named_ops: NamedOps, device: Device) -> Started:
         """A model of some operators in sequence, as `model` makes it, ready to run on a device."""
-        model, x = self.model(parts, device)
+        model, x = self.model(named_ops, device)
         return Started(device.session(model, self.plan.threads), x)
 
     def table(

@@ -22,7 +22,7 @@ from ofa_deploy.errors import ArtifactError, MeasureError, OfaDeployError
 from ofa_deploy.files import atomic, json_text, outputs
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.graphs import weights
-from ofa_deploy.graphs.formats import Parts, format_of
+from ofa_deploy.graphs.formats import NamedOps, format_of
 from ofa_deploy.latency.build import TableJob
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.latency.table_files import check_replaces, file_name
@@ -85,8 +85,8 @@ def write_bundle(job: TableJob, name: str, *, out: Path, runner: str = "python")
     progress = Progress(len(job.entries), "graphs")
     with atomic.writing(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
         entries = {}
-        for number, (entry, parts) in enumerate(job.entries.items()):
-            entries[entry] = _add_model(file, f"{number}", parts, job=job, device=device)
+        for number, (entry, named_ops) in enumerate(job.entries.items()):
+            entries[entry] = _add_model(file, f"{number}", named_ops, job=job, device=device)
             if entry in job.operators:
                 entries[entry]["operator"] = list(astuple(job.operators[entry]))
             progress.add()
@@ -113,9 +113,9 @@ def _add(file: zipfile.ZipFile, member: str, content: bytes | str) -> None:
     file.writestr(info, content)
 
 
-def _add_model(file: zipfile.ZipFile, stem: str, parts: Parts, *, job: TableJob, device: Device) -> Json:
+def _add_model(file: zipfile.ZipFile, stem: str, named_ops: NamedOps, *, job: TableJob, device: Device) -> Json:
     """Add a model file; what the manifest says about it."""
-    content, x = job.model(parts, device, draw=weights.tiled)
+    content, x = job.model(named_ops, device, draw=weights.tiled)
     member = f"models/{stem}{format_of(device).suffix}"
     _add(file, member, content)
     digest = hashlib.sha256(content).hexdigest()

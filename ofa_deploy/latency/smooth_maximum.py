@@ -108,6 +108,15 @@ class _Loss:
         loss: Tensor = SCALE * (huber + WORK_PENALTY * off_mean + self.launch_penalty * off_kind)
         return loss
 
+    def with_gradient(self, x: Floats) -> tuple[float, Floats]:
+        """The loss and its gradient, shape (3 * shapes + 3,), at unknowns of that shape."""
+        import torch
+
+        unknowns = torch.tensor(x, requires_grad=True)
+        loss = self(unknowns)
+        (gradient,) = torch.autograd.grad(loss, unknowns)
+        return loss.item(), gradient.numpy()
+
 
 def fit_smooth_maximum(
     features: OperatorFeatures, counts: Floats, latency_ms: Floats, *, launch_penalty: float
@@ -140,17 +149,11 @@ def fit_smooth_maximum(
         launch_penalty,
     )
 
-    def loss_and_gradient(x: Floats) -> tuple[float, Floats]:
-        unknowns = torch.tensor(x, requires_grad=True)
-        value = loss(unknowns)
-        (gradient,) = torch.autograd.grad(value, unknowns)
-        return value.item(), gradient.numpy()
-
     *factors, power = BEGIN
     start = np.concatenate([np.repeat(factors[:3], number), factors[3:], [np.log(power)]])
     bounds = [(LEAST, None)] * (len(start) - 1) + [(np.log(POWERS[0]), np.log(POWERS[1]))]
     solution = minimize(
-        loss_and_gradient, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
+        loss.with_gradient, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
     ).x
     work_factors, call_factors, launch_factors = solution[:-3].reshape(3, -1)
     return SmoothMaximumTerms(

@@ -73,25 +73,25 @@ def axis(values: Iterable[float], *, start: float, end: float, label: str, ticks
 
 def drawn(x: Axis, y: Axis) -> Html:
     """Grid lines, ticks and labels of both axes."""
-    parts = []
+    elements = []
     for value, words in x.marks():
         pixel = x(value)
-        parts += [
+        elements += [
             tag("line", x1=pixel, x2=pixel, y1=y.start, y2=y.end, class_="grid"),
             tag("text", text(words), x=pixel, y=y.start + 18, class_="tick mid"),
         ]
     for value, words in y.marks():
         pixel = y(value)
-        parts += [
+        elements += [
             tag("line", x1=x.start, x2=x.end, y1=pixel, y2=pixel, class_="grid"),
             tag("text", text(words), x=x.start - 8, y=pixel + 4, class_="tick end"),
         ]
-    parts += [
+    elements += [
         tag("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, class_="axis"),
         tag("text", text(x.label), x=x.end, y=y.start + 38, class_="label end"),
         tag("text", text(y.label), x=x.start, y=y.end - 12, class_="label"),
     ]
-    return join(parts)
+    return join(elements)
 
 
 def clip(x: Axis, y: Axis, *, name: str) -> Html:

@@ -138,13 +138,13 @@ def deviation_chart(dots: Sequence[Dot], frame: Frame, *, band: float | None, co
     """
     shown = [band, -band] if band is not None else []
     x, y = _area([d.x for d in dots], [0, *(d.y for d in dots), *shown], frame)
-    parts = []
+    elements = []
     if band is not None:
         area = {"x": x.start, "y": y(band), "width": x.end - x.start, "height": y(-band) - y(band)}
-        parts.append(tag("rect", **area, class_=f"band s{colour % COLOURS}"))
-    parts.append(tag("line", x1=x.start, x2=x.end, y1=y(0), y2=y(0), class_="diagonal"))
+        elements.append(tag("rect", **area, class_=f"band s{colour % COLOURS}"))
+    elements.append(tag("line", x1=x.start, x2=x.end, y1=y(0), y2=y(0), class_="diagonal"))
     body = tag("g", _points(dots, x, y, 3.6), class_=f"s{colour % COLOURS} solid")
-    return _svg(x, y, frame, *parts, body)
+    return _svg(x, y, frame, *elements, body)
 
 
 def _area(xs: Sequence[float], ys: Sequence[float], frame: Frame, *, margin: float = MARGIN) -> tuple[Axis, Axis]:
@@ -231,20 +231,20 @@ def _budgets(layer: Layer, x: Axis, y: Axis, unit: str, rows: list[float]) -> Ht
         unit: of the cost.
         rows: where each line of text ends, the lowest first; a value goes into the first in which there is room.
     """
-    parts = []
+    elements = []
     for value in sorted(set(filter(x.shows, layer.budgets))):
         pixel, words = x(value), f"≤ {value:.4g} {unit}"
-        parts.append(tag("line", x1=pixel, x2=pixel, y1=y.start, y2=y.end, class_="budget"))
+        elements.append(tag("line", x1=pixel, x2=pixel, y1=y.start, y2=y.end, class_="budget"))
         length = LETTER * len(words) + 10
         left = pixel if pixel + length < x.end else pixel - length
         row = next((i for i, end in enumerate(rows) if left > end), len(rows))
         rows[row : row + 1] = [left + length]
         side = {"x": pixel + 5, "class_": "note"} if left == pixel else {"x": pixel - 5, "class_": "note end"}
-        parts.append(tag("text", text(words), y=y.start - 8 - LINE * row, **side))
+        elements.append(tag("text", text(words), y=y.start - 8 - LINE * row, **side))
     for value in sorted(set(filter(y.shows, layer.bounds))):
-        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="bound"))
-        parts.append(tag("text", text("bound"), x=x.end, y=y(value) - 5, class_="note end"))
-    return join(parts) if parts else NOTHING
+        elements.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="bound"))
+        elements.append(tag("text", text("bound"), x=x.end, y=y(value) - 5, class_="note end"))
+    return join(elements) if elements else NOTHING
 
 
 def _ends(dot: Dot) -> tuple[float, ...]:

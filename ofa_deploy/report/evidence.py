@@ -1,4 +1,4 @@
-"""The parts of a page that say how far its figures can be trusted: what was measured, and on what."""
+"""The elements of a page that say how far its figures can be trusted: what was measured, and on what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ofa_deploy.report.material import Material, Panel, PredictorFile, TableFile
 from ofa_deploy.report.networks import Networks
 from ofa_deploy.report.sections import allowed, candidates_of, kept, listing, swatch, table
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import Candidate, Verified
+from ofa_deploy.search.result_records import Candidate, Verified
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.space import SearchSpace
 
@@ -50,12 +50,12 @@ def verified(panel: Panel, shown: Networks, *, name: str) -> list[Html]:
         shown: gets the networks that are drawn.
         name: what the names of the charts begin with.
     """
-    parts = []
+    elements = []
     for colour, series in enumerate(panel.series):
         if results := [result for result in series.results if candidates_of(result)]:
             heading = tag("h3", swatch(colour), text(series.name))
-            parts += [heading, *_verified(panel, results, shown, Style(colour, f"{name}-{colour}"))]
-    return parts
+            elements += [heading, *_verified(panel, results, shown, Style(colour, f"{name}-{colour}"))]
+    return elements
 
 
 def _verified(panel: Panel, results: Sequence[SearchResult], shown: Networks, style: Style) -> list[Html]:
@@ -149,12 +149,12 @@ def tables(panel: Panel, shown: Networks, *, name: str) -> list[Html]:
         shown: gets the networks that are drawn.
         name: what the names of the charts begin with.
     """
-    parts = []
+    elements = []
     for colour, series in enumerate(panel.series):
         if series.table:
             heading = tag("h3", swatch(colour), text(series.table.table.label))
-            parts += [heading, *_table(panel.space, series.table, shown, Style(colour, f"{name}-{colour}"))]
-    return parts
+            elements += [heading, *_table(panel.space, series.table, shown, Style(colour, f"{name}-{colour}"))]
+    return elements
 
 
 def _table(space: SearchSpace, file: TableFile, shown: Networks, style: Style) -> list[Html]:
@@ -238,18 +238,18 @@ def _models(description: Mapping[str, Any]) -> list[list[Html]]:
 
 def provenance(material: Material) -> list[Html]:
     """What was run on what."""
-    parts = []
+    elements = []
     for file in material.files:
         listed = [("result", str(file.path)), ("SHA-256", file.sha256), *_made_with(file.made_with)]
-        parts.append(listing(listed, "long"))
+        elements.append(listing(listed, "long"))
     for panel in material.panels:
         for colour, series in enumerate(panel.series):
-            parts.append(tag("h3", swatch(colour), text(f"{panel.space.name}, {series.name}")))
-            parts += [listing(_search(result), "long") for result in series.results]
+            elements.append(tag("h3", swatch(colour), text(f"{panel.space.name}, {series.name}")))
+            elements += [listing(_search(result), "long") for result in series.results]
             if series.table:
-                parts.append(listing(_artifact("latency table", series.table), "long"))
-    parts += [listing(_artifact("predictor", file), "long") for file in material.predictors.values()]
-    return parts
+                elements.append(listing(_artifact("latency table", series.table), "long"))
+    elements += [listing(_artifact("predictor", file), "long") for file in material.predictors.values()]
+    return elements
 
 
 def _artifact(what: str, file: TableFile | PredictorFile) -> list[tuple[str, str]]:

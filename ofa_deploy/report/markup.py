@@ -30,20 +30,20 @@ def tag(name: str, /, *content: Html, **attributes: object) -> Html:
         attributes: underscores become hyphens, one at the end is dropped (`class_`); values are escaped, floats
             rounded to five digits; None and False leave the attribute out, True leaves out its value.
     """
-    parts = [name]
+    elements = [name]
     for key, value in attributes.items():
         if value is None or value is False:
             continue
         named = key.rstrip("_").replace("_", "-")
         shown = f"{value:.5g}" if isinstance(value, float) else value
-        parts.append(named if value is True else f'{named}="{html.escape(str(shown))}"')
+        elements.append(named if value is True else f'{named}="{html.escape(str(shown))}"')
     end = "" if name in _VOID else f"</{name}>"
-    return Html(f"<{' '.join(parts)}>{''.join(content)}{end}")
+    return Html(f"<{' '.join(elements)}>{''.join(content)}{end}")
 
 
-def join(parts: Iterable[Html]) -> Html:
+def join(elements: Iterable[Html]) -> Html:
     """Several pieces of markup as one."""
-    return Html("".join(parts))
+    return Html("".join(elements))
 
 
 def script_data(value: object) -> Html:

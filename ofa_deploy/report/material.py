@@ -20,7 +20,7 @@ from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS
 from ofa_deploy.search.limits import cost_limit
 from ofa_deploy.search.result import SearchResult, load_results
-from ofa_deploy.search.result_parts import LimitOutcome
+from ofa_deploy.search.result_records import LimitOutcome
 from ofa_deploy.spaces.arch import Arch
 from ofa_deploy.spaces.costs import Cost
 from ofa_deploy.spaces.families import get_space

@@ -49,10 +49,10 @@ def check_page(out: Path) -> None:
 def page(material: Material) -> Html:
     """The whole page as HTML."""
     shown = Networks()
-    body = [part for i, panel in enumerate(material.panels) for part in _panel(panel, shown, f"p{i}")]
+    body = [element for i, panel in enumerate(material.panels) for element in _panel(panel, shown, f"p{i}")]
     if material.predictors:
-        parts = [part for file in material.predictors.values() for part in evidence.predictor(file)]
-        body.append(_section("How exact is the accuracy predictor?", parts))
+        elements = [element for file in material.predictors.values() for element in evidence.predictor(file)]
+        body.append(_section("How exact is the accuracy predictor?", elements))
     body.append(_section("What was run on what", evidence.provenance(material)))
     spaces = ", ".join(dict.fromkeys(panel.space.name for panel in material.panels))
     title = f"Search in {spaces}"
@@ -80,16 +80,16 @@ def _panel(panel: Panel, shown: Networks, name: str) -> list[Html]:
     words = sections.score_words(panel.objective)[0].removeprefix("predicted ")
     cost = sections.COST_WORDS.get(panel.cost, panel.cost)
     many = len(panel.results) > 1
-    parts = [
+    elements = [
         sections.summary(panel),
         _section(f"{words.capitalize()} against {cost}", [sections.front(panel, shown, name=name)]),
         _section(f"The chosen network{'s' * many}, block by block", [sections.answers(panel)]),
     ]
     if measured := evidence.verified(panel, shown, name=f"{name}-v"):
-        parts.append(_section("Predicted and measured", measured))
+        elements.append(_section("Predicted and measured", measured))
     if tables := evidence.tables(panel, shown, name=f"{name}-t"):
-        parts.append(_section("How exact is the latency table?", tables))
-    return parts
+        elements.append(_section("How exact is the latency table?", tables))
+    return elements
 
 
 def _section(title: str, content: Sequence[Html]) -> Html:

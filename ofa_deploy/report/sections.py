@@ -1,4 +1,4 @@
-"""The parts of a page, each from what was gathered."""
+"""The elements of a page, each from what was gathered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ofa_deploy.report.markup import NOTHING, SPACE, Html, figure, join, tag, te
 from ofa_deploy.report.material import Panel, Point, Series, first_limit
 from ofa_deploy.report.networks import Figures, Networks
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import Candidate, LimitOutcome
+from ofa_deploy.search.result_records import Candidate, LimitOutcome
 
 WIDE, NARROW = (960, 500), (400, 380)
 """Pixels of the front chart on a screen and on a phone."""

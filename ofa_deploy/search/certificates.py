@@ -18,7 +18,7 @@ from ofa_deploy.errors import InfeasibleError, OfaDeployError
 from ofa_deploy.search.binaries import binaries
 from ofa_deploy.search.milp import Objective, Program
 from ofa_deploy.search.problem import Problem
-from ofa_deploy.search.result_parts import Certificate
+from ofa_deploy.search.result_records import Certificate
 from ofa_deploy.search.stopping import Clock, Stopping
 from ofa_deploy.spaces.costs import Genes, SmoothMaximum
 

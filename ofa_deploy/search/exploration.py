@@ -15,7 +15,7 @@ from ofa_deploy.search.front import hypervolume
 from ofa_deploy.search.limits import Limit
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import FrontPoint
+from ofa_deploy.search.result_records import FrontPoint
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
 

@@ -11,7 +11,7 @@ import numpy as np
 from ofa_deploy.errors import MeasureError, OfaDeployError
 from ofa_deploy.latency.table import LatencyTable
 from ofa_deploy.search.budget import UNITS, parse_range
-from ofa_deploy.search.result_parts import LimitOutcome
+from ofa_deploy.search.result_records import LimitOutcome
 from ofa_deploy.spaces.costs import Cost, Floats, Genes
 from ofa_deploy.spaces.extremes import extreme
 from ofa_deploy.spaces.space import SearchSpace

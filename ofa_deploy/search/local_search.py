@@ -68,7 +68,7 @@ class Changes:
                 changes.append(((end - 1, end - 1 + longer), end - 1, 0))
         for column, widths in enumerate(space.widths, 1 + len(space.slots)):
             changes += [(everything, column, width) for width in range(len(widths))]
-        spans, set_columns, values = (np.array(part, np.intp) for part in zip(*changes, strict=True))
+        spans, set_columns, values = (np.array(values, np.intp) for values in zip(*changes, strict=True))
         earlier = spans[:, 1][:, None] < spans[:, 0]
         starts = np.searchsorted(space.changes[0], set_columns)
         return cls(starts + values, set_columns, values, earlier | earlier.T)
@@ -195,8 +195,8 @@ class LocalSearch:
             possible.applied(row, np.arange(len(possible.values))) for row, possible in zip(rows, changes, strict=True)
         ]
         numbers = self._archive.add(np.concatenate(neighbours))
-        parts = np.split(self._archive.scores[numbers], np.cumsum([len(genes) for genes in neighbours])[:-1])
-        return [part - score for part, score in zip(parts, self._archive.scores[list(climbers)], strict=True)]
+        scores = np.split(self._archive.scores[numbers], np.cumsum([len(genes) for genes in neighbours])[:-1])
+        return [ahead - score for ahead, score in zip(scores, self._archive.scores[list(climbers)], strict=True)]
 
     def _excess(self, numbers: Ints) -> Floats:
         """By what share of the limits networks are outside of them, shape (n,)."""

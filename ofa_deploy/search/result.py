@@ -13,7 +13,7 @@ from ofa_deploy.errors import ArtifactError, OfaDeployError
 from ofa_deploy.files import artifacts, atomic, json_text, records
 from ofa_deploy.files.json_text import Json
 from ofa_deploy.files.machine import made_with
-from ofa_deploy.search.result_parts import Certificate, FrontPoint, LimitOutcome, Refined, Verified
+from ofa_deploy.search.result_records import Certificate, FrontPoint, LimitOutcome, Refined, Verified
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import EXHAUSTED, RULES, Stopping
 from ofa_deploy.spaces.arch import Arch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KIND = "search-result"
 DAMAGE = (OfaDeployError, KeyError, TypeError, ValueError, OverflowError, AttributeError)
 """What reading malformed JSON values raises."""
-_PARTS: dict[str, type] = {"verified": Verified, "refined": Refined, "certificate": Certificate}
+_RECORDS: dict[str, type] = {"verified": Verified, "refined": Refined, "certificate": Certificate}
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,10 @@ class SearchResult:
         settings, stopping = dict(values["settings"]), values.get("stopping")
         if stopping is None:  # it was among the settings once
             stopping = {name: settings.pop(name) for name in ("generations", "patience")}
-        parts: dict[str, Any] = {
-            name: records.from_json(kind, values[name]) for name, kind in _PARTS.items() if values.get(name) is not None
+        optional: dict[str, Any] = {
+            name: records.from_json(kind, values[name])
+            for name, kind in _RECORDS.items()
+            if values.get(name) is not None
         }
         typed = {
             "arch": Arch.parse(values["arch"]),
@@ -121,7 +123,7 @@ class SearchResult:
             "history": tuple(map(float, values["history"])),
             "front": tuple(map(FrontPoint.from_json, values["front"])),
         }
-        result = cls(**{**values, **typed, **parts})
+        result = cls(**{**values, **typed, **optional})
         if not np.isfinite([result.score, *(limit.predicted for limit in result.limits)]).all():
             raise ValueError("a figure is not finite")
         if result.stopped_by not in ("", EXHAUSTED, *RULES):
@@ -135,7 +137,7 @@ class SearchResult:
         yield self.arch
         yield from (point.arch for point in self.front)
         yield from (candidate.arch for candidate in (self.verified.candidates if self.verified else ()))
-        for comparison in (*self.refined.rounds, self.refined.chosen) if self.refined else ():
+        for comparison in (*self.refined.rounds, self.refined.final) if self.refined else ():
             yield from (network.arch for network in comparison.networks)
         if self.certificate:
             yield self.certificate.arch

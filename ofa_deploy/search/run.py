@@ -57,7 +57,7 @@ from ofa_deploy.search.local_search import LocalSearch
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.recombination import BROOD, Optima
 from ofa_deploy.search.result import SearchResult
-from ofa_deploy.search.result_parts import Certificate
+from ofa_deploy.search.result_records import Certificate
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Clock, Stopping
 from ofa_deploy.search.surrogates import seeds

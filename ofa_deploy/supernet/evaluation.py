@@ -60,8 +60,8 @@ def count_correct_by_session(run: Run, data: Dataset, *, images: Images, resolut
     """
     correct = 0
     for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        x = np.zeros((batch, part.pixels.shape[1], resolution, resolution), np.float32)
-        x[: len(part)] = data.tensor(part.pixels, resolution).numpy()
-        correct += int((run(x)[: len(part)].argmax(1) == part.labels).sum())
+        chunk = images[start : start + batch]
+        x = np.zeros((batch, chunk.pixels.shape[1], resolution, resolution), np.float32)
+        x[: len(chunk)] = data.tensor(chunk.pixels, resolution).numpy()
+        correct += int((run(x)[: len(chunk)].argmax(1) == chunk.labels).sum())
     return correct

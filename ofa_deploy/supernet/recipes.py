@@ -51,8 +51,8 @@ class Phase:
             return epoch / self.warmup
         return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)))
 
-    def part_of(self, space: SearchSpace) -> SearchSpace:
-        """The part of a space that is drawn from."""
+    def subspace_of(self, space: SearchSpace) -> SearchSpace:
+        """The subspace that is drawn from."""
         return space.largest_choices(self.kernels, self.depths, self.expands, self.expands)
 
 

@@ -178,7 +178,7 @@ def _train_epoch(job: _Job, net: Supernet, state: RunState, progress: Progress) 
     if within == 0:
         _begin_phase(job, net, state, index)
     phase = recipe.phases[index]
-    part = phase.part_of(job.space)
+    subspace = phase.subspace_of(job.space)
     rng = np.random.default_rng([recipe.seed, state.epoch])
     lesson = Lesson(
         data=job.data,
@@ -186,13 +186,13 @@ def _train_epoch(job: _Job, net: Supernet, state: RunState, progress: Progress) 
         processes=job.processes,
         forward=Replica(net, job.processes).forward,
         teacher=_teacher(state),
-        draw=lambda: _draw(part, phase, recipe, rng),
+        draw=lambda: _draw(subspace, phase, recipe, rng),
         activity="the training",
         remedy="remove the checkpoint and start anew with --lr-factor 0.5",
     )
     figures = train_epoch(state, lesson, progress)
     accuracies = {
-        f"{name}_top1_percent": _quick_top1_percent(job, net, part.extreme(largest=largest))
+        f"{name}_top1_percent": _quick_top1_percent(job, net, subspace.extreme(largest=largest))
         for name, largest in (("largest", True), ("smallest", False))
     }
     row = {"epoch": state.epoch + 1, "phase": phase.name, **figures.row(**accuracies)}
@@ -207,7 +207,7 @@ def _begin_phase(job: _Job, net: Supernet, state: RunState, index: int) -> None:
         state.teacher = on_device(Supernet(job.space), job.processes)
         state.teacher.load_state_dict(net.state_dict())
     if phase.expands > 1 and (before is None or phase.expands > before.expands):
-        net.sort_channels(before.part_of(job.space) if before else None)
+        net.sort_channels(before.subspace_of(job.space) if before else None)
     state.optimizer = sgd(net, recipe)
 
 
@@ -219,12 +219,12 @@ def _teacher(state: RunState) -> Callable[[Tensor], Tensor] | None:
     return lambda x: teacher(x, teacher.space.extreme(largest=True, resolution=x.shape[2]))
 
 
-def _draw(part: SearchSpace, phase: Phase, recipe: Recipe, rng: np.random.Generator) -> list[Arch]:
+def _draw(subspace: SearchSpace, phase: Phase, recipe: Recipe, rng: np.random.Generator) -> list[Arch]:
     """Architectures of a step, all of one random resolution."""
-    resolution = int(rng.choice(part.resolutions))
-    archs = part.archs(part.sample(rng, phase.subnets, [resolution]))
+    resolution = int(rng.choice(subspace.resolutions))
+    archs = subspace.archs(subspace.sample(rng, phase.subnets, [resolution]))
     if recipe.sandwich:
-        archs += [part.extreme(largest=largest, resolution=resolution) for largest in (False, True)]
+        archs += [subspace.extreme(largest=largest, resolution=resolution) for largest in (False, True)]
     return archs
 
 

@@ -71,7 +71,7 @@ def processor() -> Json:
     """Cores that this process may use, their governors, and memory; None where the system does not tell."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _read(Path("/sys/fs/cgroup/cpu.max")).split()
-    limited = len(quota) == 2 and all(part.isdecimal() for part in quota) and int(quota[1]) > 0
+    limited = len(quota) == 2 and all(figure.isdecimal() for figure in quota) and int(quota[1]) > 0
     governors = sorted(
         {_read(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
     )

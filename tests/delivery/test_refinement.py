@@ -68,7 +68,7 @@ def test_measuring_the_front_finds_better_networks(space: SearchSpace, lines: li
     first, last = (comparison.bias_points for comparison in (refined.rounds[0], refined.rounds[-1]))
     assert abs(last) < abs(first), "the predictor learns what it was wrong about"
     assert any("round 2" in line for line in lines)
-    (chosen,) = refined.chosen.networks
+    (chosen,) = refined.final.networks
     assert chosen.arch == found.arch
     assert chosen.measured_top1_percent == pytest.approx(truth(space, space.genes([found.arch]))[0], abs=1e-3)
     best_once = truth(space, space.genes([once.arch]))[0]

@@ -22,7 +22,7 @@ from ofa_deploy.report.charts import Dot, Frame, Layer, agreement_chart, front_c
 from ofa_deploy.report.markup import script_data, tag, text
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search.result import SearchResult, write_results
-from ofa_deploy.search.result_parts import Candidate, Verified
+from ofa_deploy.search.result_records import Candidate, Verified
 from ofa_deploy.search.settings import SearchSettings
 from ofa_deploy.search.stopping import Stopping
 from ofa_deploy.spaces.arch import Arch

@@ -222,11 +222,11 @@ def test_imagenet_recipe_is_the_papers() -> None:
     recipe = get_recipe("imagenet")
     assert [p.epochs for p in recipe.phases] == [180, 120, 25, 120, 25, 120]
     assert [p.subnets for p in recipe.phases] == [1, 1, 2, 2, 4, 4]
-    allowed = [p.part_of(space) for p in recipe.phases]
+    allowed = [p.subspace_of(space) for p in recipe.phases]
     assert [part.kernels for part in allowed] == [(7,)] + [(3, 5, 7)] * 5
     assert [part.stages[0].depths for part in allowed] == [(4,), (4,), (3, 4), (2, 3, 4), (2, 3, 4), (2, 3, 4)]
     assert [part.expands for part in allowed] == [(6,), (6,), (6,), (6,), (4, 6), (3, 4, 6)]
-    resnet = [p.part_of(get_space("resnet50d")).widths[-1] for p in recipe.phases]
+    resnet = [p.subspace_of(get_space("resnet50d")).widths[-1] for p in recipe.phases]
     assert resnet == [(2048,)] * 4 + [(1640, 2048), (1328, 1640, 2048)]
     assert recipe.phase_at(179) == (0, 179)
     assert recipe.phase_at(180) == (1, 0)

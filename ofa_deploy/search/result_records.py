@@ -206,8 +206,8 @@ class Refined:
 
     Attributes:
         rounds: of measuring and fitting.
-        chosen: what was measured of the network that was chosen in the end.
+        final: what was measured of the network that the search gives in the end.
     """
 
     rounds: tuple[RefinedRound, ...]
-    chosen: RefinedRound
+    final: RefinedRound = stored(key="chosen")
