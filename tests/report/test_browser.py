@@ -11,7 +11,8 @@ from ofa_deploy.files import json_text
 from ofa_deploy.report.page import write_report
 from ofa_deploy.search.result import write_results
 from tests.report.browser import CHROMIUM, Page, browser
-from tests.report.test_report import HOSTILE, PROOF, VERIFIED, found, tables
+from tests.report.test_report import CANDIDATES, HOSTILE, VERIFIED, found, tables
+from tests.results import certificate
 
 __all__ = ["tables"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (apt-get install chromium)")
@@ -35,7 +36,7 @@ def point(page: Page, kind: str, number: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("width", "height"), [(1200, 900), (390, 800), (320, 600)])
 def test_hover_click_and_legend(tables: tuple[str, str], page: Page, width: int, height: int) -> None:
     results = found(*tables, front=True)
-    results[0] = dataclasses.replace(results[0], verified=VERIFIED, certificate=PROOF)
+    results[0] = dataclasses.replace(results[0], verified=VERIFIED, certificate=certificate(CANDIDATES[0].arch))
     write_results(results, Path("r.json"))
     write_report([Path("r.json")], Path("page.html"))
     page.open(Path("page.html"), width, height)
