@@ -49,7 +49,9 @@ def test_it_ends_with_the_last_round_or_where_nothing_is_found() -> None:
 
 def measured(space: SearchSpace, ms: list[float], scores: list[float]) -> list[Measured]:
     """Networks that the table says take 1 ms each."""
-    archs: list[Arch] = [space.extreme(large, size) for large in (False, True) for size in space.resolutions]
+    archs: list[Arch] = [
+        space.extreme(largest=large, resolution=size) for large in (False, True) for size in space.resolutions
+    ]
     return [Measured(archs[i], 1.0, 1.0, score, None, latencies_ms=(ms[i],)) for i, score in enumerate(scores)]
 
 
