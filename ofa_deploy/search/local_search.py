@@ -82,8 +82,8 @@ class Changes:
             seconds: of a further change for each; None makes none.
         """
         rows = np.repeat(row[None], len(numbers), axis=0)
-        for made_numbers in (numbers,) if seconds is None else (numbers, seconds):
-            rows[np.arange(len(rows)), self.columns[made_numbers]] = self.values[made_numbers]
+        for change_numbers in (numbers,) if seconds is None else (numbers, seconds):
+            rows[np.arange(len(rows)), self.columns[change_numbers]] = self.values[change_numbers]
         return rows
 
 
