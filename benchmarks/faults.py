@@ -202,14 +202,14 @@ def kill_once(job: Killed, work: Path, seconds: float | None) -> tuple[float, bo
     """Start a command and kill it after some seconds, or (None) as soon as something of its work is on disk.
 
     Returns:
-        after how many seconds, and whether it was still running.
+        after how many seconds it was killed or had ended, and whether it was still running.
     """
     child, start = started(job.arguments, work), time.perf_counter()
-    if seconds is None:
-        while not progress_of(job, work) and runs(child):
-            time.sleep(0.01)
-    else:
-        time.sleep(seconds)
+    while runs(child):
+        left = 0.01 if seconds is None else start + seconds - time.perf_counter()
+        if left <= 0 or (seconds is None and progress_of(job, work)):
+            break
+        time.sleep(min(left, 0.01))
     moment = time.perf_counter() - start
     os.kill(child, signal.SIGKILL)
     return moment, ended(child) == -signal.SIGKILL
@@ -228,6 +228,8 @@ def kill(name: str, folder: Path, kills: int, *, seed: int, in_a_row: bool) -> I
         drawn, before = rng.uniform(0, latest), progress_of(job, work)
         waits = in_a_row and job.partial and number == 1  # a random moment may come before anything is on disk
         moment, was_killed = kill_once(job, work, None if waits else drawn)
+        if not was_killed:  # the machine has become quicker: later moments would be too late as well
+            latest = min(latest, 0.7 * moment)
         kept = progress_of(job, work)
         row = {"command": name, "kill": number, "share_percent": round(100 * moment / length, 1), "killed": was_killed}
         rows.append(row | {"kept": kept > 0, "resumed": kept >= before or not was_killed})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ofa_deploy.version import __version__
+from ofa_deploy.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy.measure import count_correct
@@ -117,7 +117,6 @@ __all__ = [
     "TableJob",
     "Verified",
     "Workers",
-    "__version__",
     "build_table",
     "cost_limit",
     "count_correct",
