@@ -54,7 +54,13 @@ class Workers:
         if self.backend == "loky" and self.address is not None:
             raise OfaDeployError("--address is that of a cluster; add --backend dask or --backend ray")
 
-    def run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Iterable[tuple[Any, ...]],
+        *,
+        prepare: Callable[[], None] | None = None,
+    ) -> Iterator[Any]:
         """Results of `function` for each tuple of arguments, as they are ready (from Ray a few at a time).
 
         A task whose worker is lost is given to another one by the cluster.
@@ -62,13 +68,14 @@ class Workers:
         Args:
             function: what a worker runs.
             tasks: positional arguments of `function`, a tuple a task.
+            prepare: what a process of this machine does before its first task, such as importing what is large.
 
         Raises:
             OfaDeployError: the cluster's package is not installed.
             MeasureError: the cluster does not answer or has no workers, or workers were killed.
         """
         try:
-            yield from self._run(function, tasks)
+            yield from self._run(function, tasks, prepare)
         except Exception as error:
             if type(error).__name__ not in LOST:
                 raise
@@ -76,13 +83,15 @@ class Workers:
                 "a worker was killed, perhaps for want of memory; repeat the command to go on, with fewer --jobs"
             ) from error
 
-    def _run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def _run(
+        self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], prepare: Callable[[], None] | None
+    ) -> Iterator[Any]:
         """Results as they are ready; errors are the backend's."""
         if self.backend == "loky":
-            results = (
-                _in_processes(function, tasks, self.jobs) if self.jobs > 1 else (function(*task) for task in tasks)
-            )
-            yield from results
+            if self.jobs > 1:
+                yield from _in_processes(function, tasks, self.jobs, prepare)
+            else:
+                yield from (function(*task) for task in tasks)
             return
         with CLUSTERS[self.backend](self):
             calls = [joblib.delayed(function)(*task) for task in tasks]
@@ -95,17 +104,23 @@ class Workers:
                 yield from joblib.Parallel(n_jobs=-1, batch_size=1)(calls[start : start + size])
 
 
-def _in_processes(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+def _in_processes(
+    function: Callable[..., Any],
+    tasks: Iterable[tuple[Any, ...]],
+    jobs: int,
+    prepare: Callable[[], None] | None,
+) -> Iterator[Any]:
     """Results from processes of this machine, as they are ready; the processes share its cores.
 
-    `joblib.Parallel` is not used: it waits for ever where the thread dies that hands the results back.
+    `joblib.Parallel` is not used: it waits for ever where the thread dies that hands the results back. Processes that
+    were prepared otherwise are not used again.
 
     Raises:
         MeasureError: that thread has died, for instance because no process could be started.
     """
     threads = str(max(1, joblib.cpu_count() // jobs))
     env = {name: threads for name in ParallelBackendBase.MAX_NUM_THREADS_VARS if name not in os.environ}
-    executor = get_reusable_executor(max_workers=jobs, timeout=IDLE_SECONDS, env=env)
+    executor = get_reusable_executor(max_workers=jobs, timeout=IDLE_SECONDS, initializer=prepare, env=env)
     pending = {executor.submit(function, *task) for task in tasks}
     try:
         while pending:

@@ -9,7 +9,7 @@ import pytest
 from joblib.externals.loky import process_executor
 
 from ofa_deploy.accuracy import workers
-from ofa_deploy.accuracy.predictors.evaluate import cross_validated, line
+from ofa_deploy.accuracy.predictors.evaluate import cross_validated, line, load_torch
 from ofa_deploy.accuracy.workers import Workers
 from ofa_deploy.errors import MeasureError
 from ofa_deploy.spaces.encoding import FeatureLayout
@@ -62,10 +62,12 @@ def test_no_wait_for_results_that_nobody_hands_over(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - started < 60
 
 
-def test_processes_that_fit_have_loaded_pytorch_with_their_first_task() -> None:
+def test_processes_that_fit_have_loaded_pytorch_before_their_first_task() -> None:
     """Else loading it later looks like a leak of memory, for which loky ends a process."""
+    tasks = [(number,) for number in range(4)]
+    assert not any(Workers(2).run(loaded, tasks))
     x, y = np.random.default_rng(0).random((40, 5)), np.arange(40.0)
     layout = FeatureLayout.of_sizes(0, 0, 0, 3, 2)
-    assert not any(Workers(2).run(loaded, [(number,) for number in range(4)]))
-    cross_validated({"line": line(layout)}, x, y, np.ones(40), seed=0, jobs=2)
-    assert any(Workers(2).run(loaded, [(number,) for number in range(4)]))
+    predicted = cross_validated({"line": line(layout)}, x, y, np.ones(40), seed=0, jobs=2)
+    assert np.isfinite(predicted["line"][0]).all(), "whatever processes did before"
+    assert all(Workers(2).run(loaded, tasks, prepare=load_torch)), "the processes that have fitted"

@@ -99,7 +99,7 @@ def cross_validated(
     ]
     progress = Progress(len(tasks), "fits")
     out = {name: (np.zeros(len(y)), np.zeros(len(y))) for name in estimators}
-    for name, number, (mean, std) in Workers(jobs).run(_fold, tasks):
+    for name, number, (mean, std) in Workers(jobs).run(_fold, tasks, prepare=load_torch):
         held = splits[number][1]
         out[name][0][held], out[name][1][held] = mean, std
         progress.add()
@@ -125,14 +125,16 @@ class _Fold:
     held: npt.NDArray[np.intp]
 
 
-def _fold(name: str, number: int, estimator: Any, fold: _Fold) -> tuple[str, int, Predicted]:
-    """Predictions of a fold by an estimator that is fitted without it; with the estimator's name and fold's number.
+def load_torch() -> None:
+    """Load PyTorch, before the first task of a process.
 
-    PyTorch is loaded before the first task is done, whatever it fits: a process whose memory has grown by 300 MB since
-    then is ended and started anew by loky, and loading PyTorch takes most of that.
+    Loky ends a process whose memory has grown by 300 MB since its first task, and loading PyTorch takes most of that.
     """
     import torch  # noqa: F401
 
+
+def _fold(name: str, number: int, estimator: Any, fold: _Fold) -> tuple[str, int, Predicted]:
+    """Predictions of a fold by an estimator that is fitted without it; with the estimator's name and fold's number."""
     x, y, unseen = fold.x[fold.fitted], fold.y[fold.fitted], fold.x[fold.held]
     if isinstance(estimator, Estimator):
         estimator.fit(x, y, sample_weight=fold.weight[fold.fitted])
