@@ -129,12 +129,20 @@ def _in_processes(
             )
             yield from (future.result() for future in done)
             if not done and all(thread.name != MANAGER for thread in threading.enumerate()):
+                _end_processes(executor)
                 raise MeasureError(
                     "the processes of this machine can no longer be reached; repeat the command to go on"
                 )
     finally:
         if pending:  # there was an error, or the caller stopped
             executor.shutdown(wait=False, kill_workers=True)
+
+
+def _end_processes(executor: Any) -> None:
+    """End the processes of an executor whose thread has died: it would have, and Python waits for them at its end."""
+    for process in list((executor._processes or {}).values()):
+        process.terminate()
+        process.join()
 
 
 @contextlib.contextmanager

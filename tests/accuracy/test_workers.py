@@ -1,5 +1,6 @@
 """Processes of this machine: results as they come, errors that are told, and no wait for ever."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -57,9 +58,11 @@ def test_no_wait_for_results_that_nobody_hands_over(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(process_executor._ExecutorManagerThread, "process_result_item", die)
     monkeypatch.setattr(workers, "WATCH_SECONDS", 0.1)
     started = time.monotonic()
+    before = set(multiprocessing.active_children())
     with pytest.raises(MeasureError, match="can no longer be reached"):
         list(Workers(2).run(squared, [(1,), (2,), (3,)]))
     assert time.monotonic() - started < 60
+    assert set(multiprocessing.active_children()) <= before, "no process is left for which Python waits at its end"
 
 
 def test_processes_that_fit_have_loaded_pytorch_before_their_first_task() -> None:
