@@ -114,7 +114,7 @@ def find_network(
 
 
 def _proof(exploration: Exploration, seconds: float) -> Certificate:
-    """A certificate; a better network that the proof comes across is added to what was exploration."""
+    """A certificate; a better network that the proof comes across is added to what was explored."""
     archive = exploration.archive
     incumbent = archive.genes[archive.best(1)] if archive.feasible else None
     certificate = certify(exploration.problem, seconds, incumbent)
